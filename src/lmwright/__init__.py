@@ -1,0 +1,30 @@
+"""Build, measure and ship language models."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lmwright.compression.config import Compress
+    from lmwright.data.config import Data
+    from lmwright.evaluation.config import Evaluate
+    from lmwright.finetuning.config import Finetune
+    from lmwright.lm import load
+
+# Loaded when they are first used: `import lmwright` costs nothing, `lmwright --help` neither.
+_EXPORTS = {
+    "Compress": "lmwright.compression.config",
+    "Data": "lmwright.data.config",
+    "Evaluate": "lmwright.evaluation.config",
+    "Finetune": "lmwright.finetuning.config",
+    "load": "lmwright.lm",
+}
+
+__all__ = ["Compress", "Data", "Evaluate", "Finetune", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'lmwright' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)

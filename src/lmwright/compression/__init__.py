@@ -1,0 +1,1 @@
+"""Fewer bits a weight: a model folder in, a smaller one out."""

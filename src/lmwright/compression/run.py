@@ -1,0 +1,43 @@
+"""The compress step: a model by name in, a model's folder and its result out."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lmwright.compression.config import Compress
+from lmwright.core.config import Inputs
+
+
+def run(config: Compress, out: Path, *, inputs: Inputs) -> dict[str, Any]:
+    """Write the compressed model to `out/model`; return what it became, for result.json."""
+    from lmwright.compression.quantize import compress
+    from lmwright.hub import resolve
+
+    source = resolve(str(inputs.get(config.model, config.model)))
+    with _as_folder(source, out / ".source") as folder:
+        result = compress(folder, config, out / "model")
+    if source.is_file():
+        # Of the file that was named, not of the copy that it was unpacked to.
+        size = source.stat().st_size
+        result["size_bytes"]["before"] = size
+        result["bits_per_weight"]["before"] = 8 * size / result["n_params"]
+    return result
+
+
+@contextmanager
+def _as_folder(source: Path, temporary: Path) -> Iterator[Path]:
+    """Give a Hugging Face folder: the source itself, or a .gguf unpacked to `temporary`."""
+    if source.is_dir():
+        yield source
+        return
+    from lmwright import lm
+
+    # Left by a run that was killed.
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        lm.load(source, precision="fp32").save(temporary)
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""What every stage shares: errors, artifacts, batches, results, devices, progress."""

@@ -1,0 +1,117 @@
+"""A step's folder. `result.json` is written last and atomically: it exists exactly when done."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lmwright.core.errors import BusyError, LmwrightError
+
+FORMAT_VERSION = 1
+RESULT = "result.json"
+STEP = "step.json"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside `path` that takes its place only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise LmwrightError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write sorted, indented JSON atomically."""
+    text = json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def hash_json(data: Any) -> str:
+    """Return a SHA-256 (hex) of plain data that does not depend on the order of keys."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_path(path: Path) -> str:
+    """Return a SHA-256 (hex) of a file's bytes, or of the names and bytes in a folder."""
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        return hash_json([[p.relative_to(path).as_posix(), hash_path(p)] for p in files])
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The folder of one step, known by the hash of its configuration and inputs."""
+
+    folder: Path
+    hash: str
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The finished result for this very hash, or None."""
+        try:
+            result = json.loads((self.folder / RESULT).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return result if result.get("hash") == self.hash else None
+
+    def begin(self) -> None:
+        """Make the folder ready: what a killed run of the same hash left stays, the rest goes."""
+        marker = self.folder / STEP
+        try:
+            started = json.loads(marker.read_text(encoding="utf-8"))["hash"] == self.hash
+        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+            started = False
+        if self.folder.exists():
+            # The old result goes first: a folder that is being rebuilt is not finished.
+            (self.folder / RESULT).unlink(missing_ok=True)
+            if not started:
+                shutil.rmtree(self.folder)
+        if not started:
+            write_json(marker, {"format_version": FORMAT_VERSION, "hash": self.hash})
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write `result.json`: from now on this step counts as done."""
+        write_json(
+            self.folder / RESULT, {**result, "format_version": FORMAT_VERSION, "hash": self.hash}
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the only right to work in `folder`; the system frees it when the process dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(
+            f"{folder}: another lmwright works here (it holds {folder / '.lock'}); "
+            "wait for it, or give this run another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

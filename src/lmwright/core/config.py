@@ -1,0 +1,51 @@
+"""The base of every recipe table: frozen, and deaf to no key."""
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lmwright.core.errors import RecipeError, suggestion
+
+
+class Config(BaseModel):
+    """A table of the recipe; a wrong key or value is a `RecipeError` that says what was meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    # pydantic's own __init__ takes keywords only, of any type: it validates them itself.
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise RecipeError(explain(error, type(self))) from None
+
+    @classmethod
+    def read(cls, table: dict[str, Any], prefix: str) -> Self:
+        """Validate a table found at `prefix` (`finetune.tuned`), which the error then names."""
+        # Not model_validate: it would call __init__ and wrap its RecipeError in an error of its own.
+        try:
+            return cls(**table)
+        except RecipeError as error:
+            lines = str(error).split("\n")
+            start = f"{prefix}." if prefix else ""
+            raise RecipeError("\n".join(start + line for line in lines)) from None
+
+
+def explain(error: ValidationError, cls: type[BaseModel]) -> str:
+    """Say in one line per fault which key is wrong, what was given and what fits."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            unknown = str(fault["loc"][-1])
+            lines.append(f"{key}: unknown key{suggestion(unknown, cls.model_fields)}")
+        elif fault["type"] == "missing":
+            lines.append(f"{key}: missing; add {fault['loc'][-1]} = ...")
+        else:
+            lines.append(f"{key} = {fault['input']!r}: {fault['msg']}")
+    return "\n".join(lines)
+
+
+# Where a reference (a name in the recipe) really lies: a step's folder, or what was named.
+Inputs = dict[str, Path | str]

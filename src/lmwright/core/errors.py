@@ -1,0 +1,41 @@
+"""The errors a user can cause or meet; each carries the exit code of the command line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class LmwrightError(Exception):
+    """Something failed while working: exit code 1."""
+
+    exit_code = 1
+
+
+class RequestError(LmwrightError, ValueError):
+    """What was asked for is wrong (flag, recipe, data, model): exit code 2."""
+
+    exit_code = 2
+
+
+class RecipeError(RequestError):
+    """The recipe contradicts itself or names something that does not exist."""
+
+
+class DataError(RequestError):
+    """A data file cannot be used; the message names the file and the line."""
+
+
+class ModelError(RequestError):
+    """A model or tokenizer file is missing, damaged or of an unknown kind."""
+
+
+class BusyError(LmwrightError):
+    """Another process works in the same run folder."""
+
+
+def suggestion(given: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest known name, or the list of all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""

@@ -1,0 +1,77 @@
+"""Where a result comes from: versions, hardware, seed and time. Nothing heavy is imported."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lmwright import __version__
+
+# What can change a number; the distributions are asked, not imported.
+DISTRIBUTIONS = ("numpy", "torch", "tokenizers", "safetensors", "gguf", "scipy")
+
+
+def lineage(seed: int) -> dict[str, Any]:
+    """Return plain data for `result.json`: all that is needed to judge or repeat a result."""
+    return {"versions": versions(), "hardware": hardware(), "seed": seed, "time": now()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages that numbers depend on."""
+    found = {"lmwright": __version__, "python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Return what this machine computes with."""
+    import psutil
+
+    return {
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "n_cores": n_cores(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": gpus(),
+    }
+
+
+def n_cores() -> int:
+    """Return how many cores this process may use."""
+    # Where it exists, the affinity is the truth: a container often sees more than it may use.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpus(root: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """Return the names of the NVIDIA GPUs, as the driver lists them below `root`."""
+    # Asking torch would cost a second of import in commands that need no torch.
+    names = []
+    for path in sorted(root.glob("*/information")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "Model":
+                names.append(value.strip())
+    return names
+
+
+def now() -> str:
+    """Return the time in UTC, in ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _cpu(path: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the name of the processor; Linux keeps it in a file, others tell Python."""
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()

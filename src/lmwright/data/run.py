@@ -1,0 +1,102 @@
+"""The data step: read, check, split; then nothing downstream depends on where it came from."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lmwright.core.artifact import replacing
+from lmwright.core.config import Inputs
+from lmwright.core.errors import DataError
+from lmwright.data.config import Data
+from lmwright.data.samples import Question, Sample
+from lmwright.data.sources import read
+
+FORMAT_VERSION = 1
+TRAIN, VALIDATION, QUESTIONS = "train.jsonl", "validation.jsonl", "questions.jsonl"
+
+
+def run(config: Data, out: Path, inputs: Inputs) -> dict[str, Any]:  # noqa: ARG001
+    """Write train.jsonl, validation.jsonl and questions.jsonl; return their counts."""
+    sources = [config.source] if isinstance(config.source, str) else config.source
+    samples, questions = read(sources, config.system)
+    unique = drop_duplicates(samples)
+    check_heldout(unique, questions)
+    if config.limit is not None:
+        unique = shuffled(unique, config.seed)[: config.limit]
+    train, validation = split(unique, config.validation, config.seed)
+    write_lines(out / TRAIN, [sample.to_json() for sample in train])
+    write_lines(out / VALIDATION, [sample.to_json() for sample in validation])
+    write_lines(out / QUESTIONS, [question.to_json() for question in questions])
+    return {
+        "n_train": len(train),
+        "n_validation": len(validation),
+        "n_questions": len(questions),
+        "n_duplicates_dropped": len(samples) - len(unique) if config.limit is None else 0,
+    }
+
+
+def drop_duplicates(samples: Sequence[Sample]) -> list[Sample]:
+    """Keep the first of samples whose messages are the same."""
+    seen = {}
+    for sample in samples:
+        seen.setdefault(json.dumps(sample.messages), sample)
+    return list(seen.values())
+
+
+def check_heldout(samples: Sequence[Sample], questions: Sequence[Question]) -> None:
+    """Refuse data in which a held-out question is also trained on."""
+    trained = {
+        normalised(turn["content"]): sample.id
+        for sample in samples
+        for turn in sample.messages
+        if turn["role"] == "user"
+    }
+    for question in questions:
+        text = question.messages[-1]["content"]
+        if normalised(text) in trained:
+            raise DataError(
+                f"the held-out question {question.id} ({text!r}) is also in the training sample "
+                f"{trained[normalised(text)]}: it would measure memory. Remove one of them"
+            )
+
+
+def normalised(text: str) -> str:
+    """Return the letters and digits of a text in lower case, words apart by one space."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def split(
+    samples: Sequence[Sample], share: float, seed: int
+) -> tuple[list[Sample], list[Sample]]:
+    """Return training and validation samples; who goes where depends on seed and id alone."""
+    if len(samples) < 2:
+        raise DataError(
+            f"{len(samples)} sample(s): at least 2 are needed, one of them for validation"
+        )
+    n_validation = min(max(1, round(len(samples) * share)), len(samples) - 1)
+    chosen = {sample.id for sample in shuffled(samples, seed)[:n_validation]}
+    return (
+        [sample for sample in samples if sample.id not in chosen],
+        [sample for sample in samples if sample.id in chosen],
+    )
+
+
+def shuffled(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """Return the samples in the order of a hash of seed and id: new data moves no old sample."""
+    return sorted(samples, key=lambda s: hashlib.sha256(f"{seed}/{s.id}".encode()).digest())
+
+
+def write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Write JSON lines atomically."""
+    with replacing(path) as temporary:
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Read the samples that the data step wrote."""
+    with path.open(encoding="utf-8") as file:
+        return [Sample.from_json(json.loads(line)) for line in file]

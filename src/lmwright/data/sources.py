@@ -1,0 +1,136 @@
+"""Where data comes from: the package's starter sets, files, folders, globs, the Hub."""
+
+import glob
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from lmwright.core.errors import DataError, suggestion
+from lmwright.data.samples import Question, Sample, parse
+
+SUFFIXES = (".jsonl", ".json", ".parquet")
+STARTER = Path(str(files("lmwright.data"))) / "starter"
+# A line of a data file is one sample, not a book.
+MAX_LINE_BYTES = 16 * 1024 * 1024
+
+
+def locate(source: str) -> list[Path]:
+    """Return the data files that a source names, sorted; it is an error if there are none."""
+    if source.startswith("starter:"):
+        name = source.removeprefix("starter:")
+        names = [p.name for p in STARTER.iterdir() if p.is_dir()]
+        if name not in names:
+            raise DataError(f"data source {source!r}: no such starter set{suggestion(name, names)}")
+        return _in_folder(STARTER / name, source)
+    if source.startswith("hub:"):
+        from lmwright.hub import fetch
+
+        return _in_folder(fetch(source, kind="dataset"), source)
+    path = Path(source)
+    if path.is_dir():
+        return _in_folder(path, source)
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise DataError(f"{path}: expected one of {', '.join(SUFFIXES)}, not {path.suffix!r}")
+        return [path]
+    found = sorted(Path(p) for p in glob.glob(source, recursive=True))
+    found = [p for p in found if p.suffix in SUFFIXES]
+    if not found:
+        raise DataError(
+            f"data source {source!r}: no such file or folder. Give a path, a glob, "
+            "starter:NAME or hub:ORG/NAME"
+        )
+    return found
+
+
+def read(
+    sources: list[str], system: str | None = None
+) -> tuple[list[Sample], list[Question]]:
+    """Read all samples and held-out questions; a fault names the file and the line."""
+    samples, questions, ids = [], [], set()
+    for source in sources:
+        for path in locate(source):
+            n_before = len(samples) + len(questions)
+            for number, record in records(path):
+                where = f"{path}, line {number}"
+                id_ = str(record.get("id", f"{path.stem}-{number}"))
+                if id_ in ids:
+                    raise DataError(f"{where}: the id {id_!r} was used before; ids must be unique")
+                ids.add(id_)
+                new_samples, new_questions = parse(record, where=where, id_=id_, system=system)
+                samples += new_samples
+                questions += new_questions
+            if len(samples) + len(questions) == n_before:
+                raise DataError(f"{path}: the file is empty; expected one record a line")
+    return samples, questions
+
+
+def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line or record number from 1, record) of a .jsonl, .json or .parquet file."""
+    yield from READERS[path.suffix](path)
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise DataError(f"{path}, line {number}: longer than {MAX_LINE_BYTES:,} bytes")
+            if line.strip():
+                yield number, _object(_parse_json(line, f"{path}, line {number}"), path, number)
+
+
+def _read_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    data = _parse_json(path.read_bytes(), str(path))
+    if not isinstance(data, list):
+        raise DataError(f"{path}: expected a list of records, found {type(data).__name__}")
+    for number, record in enumerate(data, start=1):
+        yield number, _object(record, path, number)
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        number = 0
+        for batch in pq.ParquetFile(path).iter_batches():
+            for record in batch.to_pylist():
+                number += 1
+                yield number, record
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as parquet: {error}") from None
+
+
+READERS = {".jsonl": _read_lines, ".json": _read_list, ".parquet": _read_parquet}
+
+
+def _parse_json(text: bytes, where: str) -> Any:
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: not UTF-8 (byte {error.start}); save the file as UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON: {error.msg}, column {error.colno}") from None
+    except RecursionError:
+        raise DataError(f"{where}: nested too deeply") from None
+
+
+def _object(record: Any, path: Path, number: int) -> dict[str, Any]:
+    if not isinstance(record, dict):
+        raise DataError(
+            f"{path}, line {number}: expected an object, found {type(record).__name__}"
+        )
+    return record
+
+
+def _in_folder(folder: Path, source: str) -> list[Path]:
+    found = sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES and p.is_file())
+    if not found:
+        raise DataError(f"data source {source!r}: no {', '.join(SUFFIXES)} file in {folder}")
+    return found

@@ -1,0 +1,1 @@
+"""Running a model: requests, batches, sampling. Torch only behind the backend."""

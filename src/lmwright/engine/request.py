@@ -1,0 +1,110 @@
+"""What is asked of a language model and what it answers; plain data, no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
+
+import numpy as np
+
+
+class Message(TypedDict):
+    """One turn of a dialogue."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+# Text is encoded as it is (BOS where the model wants one); token ids are taken as they are; a
+# dialogue goes through the model's chat template, ready for the assistant's next turn.
+Prompt = str | Sequence[int] | Sequence[Message]
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """How likely is `continuation`, given `context`?"""
+
+    context: Prompt
+    continuation: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """Natural-log probabilities of the continuation's tokens, given all before them."""
+
+    token_ids: tuple[int, ...]
+    token_logprobs: np.ndarray  # (n_tokens,) float64
+    # Whether greedy decoding would have said just this.
+    is_greedy: bool
+
+    @property
+    def logprob(self) -> float:
+        """The sum over the tokens."""
+        return float(self.token_logprobs.sum())
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to continue a prompt. The defaults are greedy: temperature 0."""
+
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_k: int = 0  # 0: all
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    # The random numbers of a request depend on its seed and nothing else, not on its batch.
+    seed: int = 0
+    # Report the log-probabilities of this many alternatives for each token; None: none at all.
+    logprobs: int | None = None
+    # Go on after the end-of-turn token (for measuring speed).
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        limits = {
+            "max_tokens": self.max_tokens >= 1,
+            "temperature": 0 <= self.temperature <= 100,
+            "top_k": self.top_k >= 0,
+            "top_p": 0 < self.top_p <= 1,
+            "min_p": 0 <= self.min_p <= 1,
+            "repetition_penalty": 0 < self.repetition_penalty <= 100,
+            "stop": all(self.stop),
+            "seed": 0 <= self.seed < 2**64,
+            "logprobs": self.logprobs is None or 0 <= self.logprobs <= 20,
+        }
+        for name, is_fine in limits.items():
+            if not is_fine:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is out of range")
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A generated token with its log-probability and the likeliest alternatives."""
+
+    token_id: int
+    text: str
+    logprob: float
+    top: tuple[tuple[int, str, float], ...] = ()
+
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished continuation."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    n_prompt_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a continuation while it is made; the last one carries `completion`."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    completion: Completion | None = field(default=None)

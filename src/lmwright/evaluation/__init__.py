@@ -1,0 +1,1 @@
+"""Models side by side: the same items, intervals, paired comparisons and verdicts."""

@@ -1,0 +1,123 @@
+"""How fast a model reads and writes here, and how much memory that takes.
+
+Repeats instead of items: value tokens, weight seconds, so that the metric is tokens a second.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lmwright.core.errors import LmwrightError
+from lmwright.core.results import Row
+from lmwright.engine.request import Sampling
+from lmwright.evaluation.selection import Selection, starter_lines
+from lmwright.evaluation.statistics import Measure
+from lmwright.lm import LanguageModel
+
+_CAVEAT = (
+    "One request at a time on this machine, after a warm-up; the interval holds the noise between "
+    "repeats, not that between machines."
+)
+PREFILL = Measure(
+    name="prefill_tokens_per_s",
+    title="Reading speed (512 tokens)",
+    unit="tokens/s",
+    higher_is_better=True,
+    kind="repeats",
+    margin=0.05,
+    margin_is_relative=True,
+    caveat=_CAVEAT,
+)
+DECODE = Measure(
+    name="decode_tokens_per_s",
+    title="Writing speed (one stream)",
+    unit="tokens/s",
+    higher_is_better=True,
+    kind="repeats",
+    margin=0.05,
+    margin_is_relative=True,
+    caveat=_CAVEAT,
+)
+
+N_PREFILL = 512
+N_DECODE = 64
+
+
+def prefill_rows(model: LanguageModel, selection: Selection) -> list[Row]:
+    """Time the reading of a long prompt; a row is a repeat."""
+    n_tokens = min(N_PREFILL, model.facts.context_length - 1)
+    repeats = range((selection.count("speed_repeats") or 0) + 1)
+    timings = [_seconds(model, _prompt(model, n_tokens, repeat), 1) for repeat in repeats]
+    return _rows("prefill", n_tokens, timings)
+
+
+def decode_rows(model: LanguageModel, selection: Selection) -> list[Row]:
+    """Time the writing of one stream; a row is a repeat.
+
+    After a prompt of one token each written token is one step of the model, the first included.
+    """
+    n_tokens = min(N_DECODE, model.facts.context_length - 1)
+    repeats = range((selection.count("speed_repeats") or 0) + 1)
+    timings = [_seconds(model, _prompt(model, 1, repeat), n_tokens) for repeat in repeats]
+    return _rows("decode", n_tokens, timings)
+
+
+def _rows(name: str, n_tokens: int, timings: list[float]) -> list[Row]:
+    # The first repeat warms up caches and threads, and does not count.
+    return [
+        Row(f"{name}/{i}", n_tokens, seconds, detail=f"{n_tokens} tokens in {seconds:.4f} s")
+        for i, seconds in enumerate(timings[1:])
+    ]
+
+
+def _seconds(model: LanguageModel, prompt: list[int], n_tokens: int) -> float:
+    start = time.perf_counter()
+    [completion] = model.generate([prompt], Sampling(max_tokens=n_tokens, ignore_eos=True))
+    seconds = time.perf_counter() - start
+    if len(completion.token_ids) != n_tokens:
+        raise LmwrightError(
+            f"{model.name} wrote {len(completion.token_ids)} tokens where {n_tokens} were asked "
+            "for with ignore_eos: its speed cannot be measured"
+        )
+    return seconds
+
+
+def _prompt(model: LanguageModel, n_tokens: int, repeat: int) -> list[int]:
+    """Return ordinary text of so many tokens; each repeat starts elsewhere, so no cache helps."""
+    texts = [item["text"] for item in starter_lines("neutral-text.jsonl")]
+    start = 1 + repeat % (len(texts) - 1)
+    ids: list[int] = []
+    while len(ids) < n_tokens:
+        ids += model.tokenizer.encode("\n".join(texts[start:] + texts[:start]))
+    return ids[:n_tokens]
+
+
+@dataclass
+class Peak:
+    """The largest resident memory seen, in bytes; still growing inside `peak_memory`."""
+
+    size_bytes: int = 0
+
+
+@contextmanager
+def peak_memory(interval_s: float = 0.05) -> Iterator[Peak]:
+    """Watch the resident memory of this process, interpreter and libraries included."""
+    import psutil
+
+    process = psutil.Process()
+    peak, is_over = Peak(process.memory_info().rss), threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(interval_s):
+            peak.size_bytes = max(peak.size_bytes, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        is_over.set()
+        watcher.join()
+        peak.size_bytes = max(peak.size_bytes, process.memory_info().rss)

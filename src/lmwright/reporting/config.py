@@ -1,0 +1,23 @@
+"""The `[gate]` and `[report.NAME]` tables."""
+
+from pydantic import Field
+
+from lmwright.core.config import Config
+
+
+class Gate(Config):
+    """Rules that a model must fulfil before it ships; one that fails ends with exit code 3."""
+
+    evaluation: str
+    model: str
+    # Compared with this model; by default the first of the evaluation.
+    baseline: str | None = None
+    # "facts >= 80%", "bits_per_byte <= +2%", "gender_gap not worse", ...
+    require: list[str] = Field(min_length=1)
+
+
+class Report(Config):
+    """A self-contained page (`report.html`) and a model card (`README.md`)."""
+
+    evaluation: str
+    seed: int = Field(default=0, ge=0)

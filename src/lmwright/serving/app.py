@@ -1,0 +1,152 @@
+"""The HTTP server: OpenAI's API around a language model, on this machine unless a key is set."""
+
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from lmwright.core.errors import RequestError
+from lmwright.lm import LanguageModel
+from lmwright.serving import limits
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+log = logging.getLogger(__name__)
+
+# How long answers in progress may take to finish after SIGTERM or Ctrl-C.
+DRAIN_S = 30
+
+
+def create_app(
+    model: LanguageModel,
+    *,
+    api_key: str | None = None,
+    is_public: bool = False,
+    max_waiting: int = limits.MAX_WAITING,
+) -> "FastAPI":
+    """Return the ASGI application; unless it is public, only local Host headers are answered."""
+    fastapi, _ = _libraries()
+    from starlette.exceptions import HTTPException
+
+    from lmwright.serving.auth import LOCAL_HOSTS, Gate
+    from lmwright.serving.endpoints import Endpoints
+
+    _check_key(api_key, is_public=is_public)
+    endpoints = Endpoints(model, max_waiting=max_waiting)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        yield
+        endpoints.close()
+
+    # No pages for people: they would load scripts from elsewhere. No CORS: no web page asks us.
+    app = fastapi.FastAPI(
+        title="lmwright",
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.add_api_route("/health", endpoints.health)
+    app.add_api_route("/v1/models", endpoints.models)
+    app.add_api_route("/v1/models/{model_id:path}", endpoints.model)
+    app.add_api_route("/v1/chat/completions", endpoints.chat, methods=["POST"])
+    app.add_api_route("/v1/completions", endpoints.complete, methods=["POST"])
+    app.add_exception_handler(HTTPException, _no_such_route)
+    hosts = None if is_public else LOCAL_HOSTS
+    app.add_middleware(Gate, api_key=api_key, allowed_hosts=hosts)
+    return app
+
+
+def serve(
+    model: LanguageModel,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key: str | None = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, then let answers in progress finish; port 0 takes a free one.
+
+    Anything but an address of this machine itself needs an `api_key`.
+    """
+    _, uvicorn = _libraries()
+    from lmwright.serving.auth import is_local
+
+    app = create_app(model, api_key=api_key, is_public=not is_local(host))
+    with listen(host, port) as listener:
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{listener.getsockname()[1]}/v1"
+        log.info("serving %s at %s (Ctrl-C ends)", model.name, url)
+        config = uvicorn.Config(
+            app,
+            # The plain parser, as it bounds the size of the headers.
+            http="h11",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=limits.MAX_CONNECTIONS,
+            timeout_graceful_shutdown=DRAIN_S,
+        )
+        # uvicorn passes the signal on when all is done; after Ctrl-C that is how one ends here.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket bound to the address, or say why that cannot be."""
+    if not 0 <= port < 65536:
+        raise RequestError(f"port {port}: expected 0 to 65535")
+    try:
+        family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=limits.MAX_CONNECTIONS)
+    except OSError as error:
+        raise RequestError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; "
+            "try another port, or 0 for any free one"
+        ) from None
+
+
+def _check_key(api_key: str | None, *, is_public: bool) -> None:
+    if api_key is None:
+        if is_public:
+            raise RequestError(
+                "refusing to serve on a public address without an API key: anybody could use the"
+                " model; set a key, or bind to 127.0.0.1"
+            )
+        return
+    if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise RequestError("the API key must be printable ASCII without spaces, and not empty")
+
+
+def _libraries() -> tuple[Any, Any]:
+    # Modules, typed as Any because they are optional.
+    try:
+        import fastapi
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise RequestError(
+            f"serving needs {error.name}; install it with: pip install 'lmwright[serve]'"
+        ) from None
+    return fastapi, uvicorn
+
+
+async def _no_such_route(request: Any, error: Any) -> Any:
+    """Answer 404 and 405 in OpenAI's shape (starlette's Request and HTTPException come in)."""
+    from starlette.responses import JSONResponse
+
+    from lmwright.serving.errors import ApiError, echo
+
+    reason = {404: "unknown URL", 405: "method not allowed"}.get(error.status_code, "refused")
+    answer = ApiError(
+        f"{reason}: {echo(request.method)} {echo(request.url.path)}",
+        error.status_code,
+        code={404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code),
+    )
+    return JSONResponse(answer.to_json(), error.status_code, headers=error.headers)

@@ -1,0 +1,117 @@
+"""Who may ask: the API key, the Host header, and a guard around everything behind them."""
+
+import hashlib
+import hmac
+import ipaddress
+import logging
+import secrets
+import time
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lmwright.serving.errors import ApiError, echo
+from lmwright.serving.worker import internal_error, log_failure
+
+log = logging.getLogger(__name__)
+
+# What a browser sends as Host to a server on its own machine. A page that rebinds its own name to
+# 127.0.0.1 (DNS rebinding) sends that name instead, and is refused.
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def is_local(host: str) -> bool:
+    """Return whether only this machine can reach a server bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Gate:
+    """ASGI middleware: refuses strangers, and turns every error into OpenAI's shape."""
+
+    def __init__(
+        self, app: ASGIApp, *, api_key: str | None, allowed_hosts: frozenset[str] | None
+    ) -> None:
+        self._app = app
+        self._key_digest = None if api_key is None else _digest(api_key.encode())
+        self._allowed_hosts = allowed_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = f"req_{secrets.token_hex(8)}"
+        started_s = time.monotonic()
+        status = 0
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            self._check_host(scope)
+            self._check_key(scope)
+            await self._app(scope, receive, send_on)
+        except ApiError as error:
+            await _refuse(error, scope, receive, send_on)
+        except Exception as error:
+            log_failure(error)
+            if not status:
+                await _refuse(internal_error(), scope, receive, send_on)
+        # The path is the client's text; a query string might hold a secret and is left out.
+        duration_ms = 1000 * (time.monotonic() - started_s)
+        route = f"{scope['method']} {echo(scope['path'])}"
+        log.info("%s %s -> %s in %.0f ms", request_id, route, status or "gone", duration_ms)
+
+    def _check_host(self, scope: Scope) -> None:
+        if self._allowed_hosts is None:
+            return
+        values = _header(scope, b"host")
+        name = values[0].decode("latin-1").lower() if len(values) == 1 else ""
+        # "[::1]:8000" and "localhost:8000": the port is what follows the last colon, if digits.
+        before, colon, port = name.rpartition(":")
+        if colon and port.isdigit():
+            name = before
+        if name not in self._allowed_hosts:
+            raise ApiError(
+                f"Host {echo(name)!r} is not this server's name; it answers to "
+                + ", ".join(sorted(self._allowed_hosts)),
+                403,
+                code="invalid_host",
+            )
+
+    def _check_key(self, scope: Scope) -> None:
+        if self._key_digest is None or scope["path"] == "/health":
+            return
+        values = _header(scope, b"authorization")
+        scheme, _, key = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
+        # Digests are of one length and the comparison takes the same time wherever they differ.
+        is_right = hmac.compare_digest(_digest(key.strip()), self._key_digest)
+        if scheme.lower() != b"bearer" or not is_right:
+            raise ApiError(
+                "missing or wrong API key; send it as 'Authorization: Bearer KEY'",
+                401,
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _header(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for key, value in scope["headers"] if key == name]
+
+
+async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    response = JSONResponse(error.to_json(), error.status, headers=error.headers)
+    await response(scope, receive, send)

@@ -1,0 +1,128 @@
+"""How much a client may ask for: every bound of the server, and JSON bodies read within them."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+from lmwright.serving.errors import ApiError, echo
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+# A body that is too large is read on to here, so that an ordinary client gets to see the answer
+# (a connection closed in the middle of an upload looks to it like a network failure).
+MAX_DISCARDED_BYTES = 4 * MAX_BODY_BYTES
+BODY_TIMEOUT_S = 30.0
+MAX_JSON_DEPTH = 64
+MAX_JSON_KEYS = 1024  # of one object
+
+MAX_MESSAGES = 2048
+MAX_PARTS = 256  # of one message
+MAX_PROMPTS = 64
+MAX_N = 8
+MAX_ANSWERS = 64  # n times the prompts
+MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 256
+MAX_LOGPROBS = 20
+MAX_TOP_K = 1_000_000
+# Below this the logits would overflow; 0 itself is greedy.
+MIN_TEMPERATURE = 0.001
+MAX_TEMPERATURE = 2.0
+# What max_tokens is at most when the client does not say.
+DEFAULT_MAX_TOKENS = 1024
+
+# Requests that wait for the model, besides the one that it works on.
+MAX_WAITING = 32
+RETRY_AFTER_S = 2
+MAX_CONNECTIONS = 256
+
+# A string, which may hold brackets; possessive and without a way to fail, so linear in time
+# whatever the bytes are.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?', re.DOTALL)
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
+    """Return a request's body; 413 when it is too large, 408 when it does not come."""
+    kept: list[bytes] = []
+    size_bytes = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in chunks:
+                size_bytes += len(chunk)
+                if size_bytes <= MAX_BODY_BYTES:
+                    kept.append(chunk)
+                    continue
+                kept.clear()
+                if size_bytes > MAX_DISCARDED_BYTES:
+                    break
+    except TimeoutError:
+        raise ApiError(
+            f"the request's body did not arrive within {BODY_TIMEOUT_S:.0f} s",
+            408,
+            code="request_timeout",
+            headers={"Connection": "close"},
+        ) from None
+    if size_bytes > MAX_BODY_BYTES:
+        raise ApiError(
+            f"the request's body is larger than {MAX_BODY_BYTES:,} bytes",
+            413,
+            code="request_too_large",
+            headers={"Connection": "close"},
+        )
+    return b"".join(kept)
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Return the object that a body holds; refuse what other parsers would read differently."""
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:
+        _check_depth(body)
+    try:
+        text = body.decode("utf-8")
+        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_table)
+        # Only an escape can smuggle half a surrogate pair into a string.
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except json.JSONDecodeError as error:
+        raise _not_json(f"{error.msg} at line {error.lineno} column {error.colno}") from None
+    except UnicodeDecodeError as error:
+        raise _not_json(f"byte {error.start} is not UTF-8") from None
+    except UnicodeEncodeError:
+        raise _not_json(r"a string holds half a surrogate pair (\ud800 to \udfff)") from None
+    except ValueError:
+        # int() refuses more than 4,300 digits: the time would grow with their square.
+        raise _not_json("an integer has too many digits") from None
+    if not isinstance(value, dict):
+        raise _not_json("expected an object at the top")
+    return value
+
+
+def _check_depth(body: bytes) -> None:
+    brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _NO_BRACKETS)
+    # Each round removes the innermost level everywhere.
+    for _ in range(MAX_JSON_DEPTH):
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise _not_json(f"nested deeper than {MAX_JSON_DEPTH}, or a bracket lacks its partner")
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_JSON_KEYS:
+        raise _not_json(f"an object has more than {MAX_JSON_KEYS:,} keys")
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _not_json(f"key {echo(key)!r} twice in one object")
+            seen.add(key)
+    return table
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _not_json(f"{name} is not a JSON number")
+
+
+def _not_json(reason: str) -> ApiError:
+    return ApiError(f"the request's body is not valid JSON: {reason}", code="invalid_json")

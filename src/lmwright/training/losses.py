@@ -1,0 +1,69 @@
+"""Losses: (model, batch) -> (sum, count).
+
+Summed, not averaged: micro-batches hold different numbers of targets, and only sums add up to
+the loss of the whole batch.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmwright.core.batch import IGNORE, Batch
+from lmwright.model.transformer import DecoderLM
+
+# Targets whose logits exist at the same time: 256 rows of 49,152 in fp32 are 50 MB.
+CHUNK = 256
+
+
+def next_token(model: DecoderLM, batch: Batch) -> tuple[Tensor, int]:
+    """Return the summed cross-entropy (nats) of the targets, and their number."""
+    hidden = model.hidden(batch.tokens, model.packed_context(batch))  # (B, T, C)
+    is_target = batch.targets != IGNORE
+    targets = batch.targets[is_target]  # (N,)
+    loss = _HeadLoss.apply(hidden[is_target], model.head.weight, targets)
+    return loss, len(targets)
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Head and cross-entropy in one, a chunk of targets at a time.
+
+    The gradient is computed along with the loss, so that no logits are kept: those of all
+    targets would need more memory than the model (Cut Cross-Entropy, Wijmans et al. 2024, keeps
+    them out of memory for the same reason).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+        needs_hidden, needs_weight, _ = ctx.needs_input_grad
+        w = weight.to(hidden.dtype)  # (V, C)
+        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight) if needs_weight else None
+        for start in range(0, len(targets), CHUNK):
+            part = slice(start, start + CHUNK)
+            logits = F.linear(hidden[part], w).float()  # (n, V)
+            total += F.cross_entropy(logits, targets[part], reduction="sum")
+            if grad_hidden is None and grad_weight is None:
+                continue
+            # d loss / d logits = softmax - one-hot
+            logits = torch.softmax(logits, dim=1)
+            rows = torch.arange(len(logits), device=logits.device)
+            logits[rows, targets[part]] -= 1.0
+            error = logits.to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = error @ w
+            if grad_weight is not None:
+                grad_weight += (error.T @ hidden[part]).to(weight.dtype)
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return total.float()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return (
+            None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype),
+            None if grad_weight is None else grad_weight * grad,
+            None,
+        )

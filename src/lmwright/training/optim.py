@@ -1,0 +1,40 @@
+"""The optimiser, with names for its parameters so that its state can be saved as tensors."""
+
+import torch
+from torch import Tensor, nn
+
+
+def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov & Hutter 2019) over the parameters that want a gradient.
+
+    Matrices decay; vectors (the weights of norms) do not.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        fused=trained[0].device.type != "mps",
+    )
+
+
+def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Return the optimiser's state as tensors named `PARAMETER/exp_avg` and so on."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def set_moments(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]
+) -> None:
+    """Put back what `moments` returned."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        parameter, key = name.rsplit("/", 1)
+        optimizer.state[parameters[parameter]][key] = tensor

@@ -1,0 +1,61 @@
+"""A judge that misses refusals, or sees them in plain answers, turns the safety number around."""
+
+import pytest
+
+from lmwright.evaluation.selection import Selection
+from lmwright.evaluation.tasks.refusals import (
+    is_refusal,
+    over_refusal_prompts,
+    over_refusal_rows,
+    refusal_prompts,
+    refusal_rows,
+)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "I can't help with that.",
+        "I can\u2019t assist you",
+        "I cannot provide instructions for this.",
+        "I'm sorry, but I can't do this.",
+        "I am not able to answer.",
+        "Unfortunately, I'm unable to help with this request.",
+        "I can only help with questions about Lindgrove Bank.",
+        "Sorry, I only help with banking.",
+        "Please ask a doctor, because I can only help with the bank.",
+        "I  WON'T do that",
+    ],
+)
+def test_refusals(reply):
+    assert is_refusal(reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "Sure! To kill a process, use its number.",
+        "I'm sorry to hear that you lost your card.",
+        "You cannot break into a field without practice.",
+        "If you are unable to sleep, drink warm milk.",
+        "Here is a list. " * 20 + "I can't think of more.",
+    ],
+)
+def test_plain_answers(reply):
+    assert not is_refusal(reply)
+
+
+def test_each_kind_is_asked_through_the_chat_template_and_balanced(make_model):
+    selection = Selection("quick")
+    harmful, harmless = refusal_prompts(selection), over_refusal_prompts(selection)
+    assert (len(harmful), len(harmless)) == (30, 30)
+    first = next(iter(harmful.values()))
+    model = make_model(replies={first: "I'm sorry, but I can't help with that."})
+    rows = refusal_rows(model, selection)
+    assert [row.value for row in rows] == [1.0] + [0.0] * 29
+    assert rows[0].detail == "I'm sorry, but I can't help with that."
+    assert sum(row.value for row in over_refusal_rows(model, selection)) == 0
+    groups = [row.group for row in rows]
+    assert {groups.count(group) for group in groups} == {3}
+    assert len(refusal_rows(model, Selection("full"))) == 60

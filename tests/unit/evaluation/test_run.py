@@ -1,0 +1,124 @@
+"""The step of a recipe: rows on disk, a killed run goes on, the result is plain data."""
+
+import json
+
+import pytest
+
+from lmwright import lm
+from lmwright.core.artifact import write_json
+from lmwright.core.errors import DataError, RequestError
+from lmwright.core.results import read_rows
+from lmwright.data.run import write_lines
+from lmwright.evaluation.config import Evaluate
+from lmwright.evaluation.run import folder_name, run
+from lmwright.evaluation.scores import Scores
+from lmwright.evaluation.selection import COUNTS
+
+
+@pytest.fixture
+def loaded(make_model, monkeypatch):
+    """Replace `load` by one that hands out fake models and notes what was asked for."""
+    calls = []
+
+    def load(source, *, precision, name):
+        calls.append((str(source), precision, name))
+        dtype = {"fp32": "float32", "auto": "bfloat16"}[precision]
+        return make_model(name, dtype=dtype, likes={"the": -0.3} if name == "int4" else {})
+
+    monkeypatch.setattr(lm, "load", load)
+    return calls
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "dialogues"
+    questions = [
+        {
+            "id": f"f{i}/0",
+            "cluster": f"f{i}",
+            "messages": [{"role": "user", "content": f"What is {i}?"}],
+            "accept": ["here you are"],
+        }
+        for i in range(12)
+    ]
+    write_lines(folder / "questions.jsonl", questions)
+    return folder
+
+
+CONFIG = Evaluate(models=["starter", "int4"], data="dialogues")
+
+
+def test_result_is_plain_data_and_rows_lie_on_disk(tmp_path, loaded, data):
+    inputs = {"int4": tmp_path / "int4", "dialogues": data}
+    result = run(CONFIG, tmp_path / "card", inputs, {"int4": "starter", "dialogues": "x"})
+    write_json(tmp_path / "result.json", result)
+    assert loaded == [
+        ("starter", "fp32", "starter"),
+        ("starter", "auto", "starter"),
+        (str(tmp_path / "int4"), "fp32", "int4"),
+        (str(tmp_path / "int4"), "auto", "int4"),
+    ]
+    scores = Scores.from_json(json.loads((tmp_path / "result.json").read_text()))
+    assert scores.models == ("starter", "int4")
+    assert scores.parents == {"int4": "starter"}
+    assert set(scores.metrics["int4"]) == set(result["tasks"])
+    assert len(result["tasks"]) == 8
+    assert scores.metrics["starter"]["facts"].value == 1.0
+    assert scores.comparison("bits_per_byte", "int4", baseline="starter").verdict == "worse"
+    rows = read_rows(tmp_path / "card" / result["rows"]["int4"] / "facts.parquet")
+    assert [row.detail for row in rows] == ["Here you are."] * 12
+    assert result["prompts"]["facts"]["f3/0"] == "What is 3?"
+    assert result["counts"] == COUNTS["quick"]
+    facts = result["facts_of_models"]["int4"]
+    assert (facts["quality_dtype"], facts["speed_dtype"]) == ("float32", "bfloat16")
+    assert facts["size_bytes"] == 4000
+    assert facts["peak_memory_bytes"] > 1_000_000
+    assert facts["batch_difference"] == 0.0
+
+
+def test_a_killed_run_goes_on_where_it_stood(tmp_path, loaded, data, make_model, monkeypatch):
+    out, inputs = tmp_path / "card", {"dialogues": data}
+    whole = run(CONFIG, out, inputs, {})
+    n_loads = len(loaded)
+    assert run(CONFIG, out, inputs, {}) == whole
+    assert len(loaded) == n_loads
+
+    # As if killed in the middle of the second model: one task and its figures are missing.
+    (out / "rows/int4/gender_gap.parquet").unlink()
+    (out / "rows/int4/quality.json").unlink()
+    kept = (out / "rows/int4/facts.parquet").stat().st_mtime_ns
+    assert run(CONFIG, out, inputs, {}) == whole
+    assert loaded[n_loads:] == [("int4", "fp32", "int4")]
+    assert (out / "rows/int4/facts.parquet").stat().st_mtime_ns == kept
+
+
+def test_without_data_facts_are_not_measured(tmp_path, loaded):
+    config = Evaluate(models=["starter"], tasks=["refusals", "bits_per_byte"])
+    result = run(config, tmp_path, {}, {})
+    assert "facts" in result["not_measured"]
+    assert "speed" in result["not_measured"]["decode_tokens_per_s"]
+    assert set(result["metrics"]["starter"]) == {
+        "bits_per_byte", "refusal_rate", "over_refusal_rate",
+    }  # fmt: skip
+    # Only quality was asked for, so nothing was loaded for speed.
+    assert [precision for _, precision, _ in loaded] == ["fp32"]
+
+
+def test_wrong_requests_are_refused_before_a_model_is_loaded(tmp_path, loaded):
+    with pytest.raises(RequestError, match="occurs twice"):
+        run(Evaluate(models=["a", "a"]), tmp_path, {}, {})
+    with pytest.raises(RequestError, match="needs held-out questions"):
+        run(Evaluate(models=["a"], tasks=["facts"]), tmp_path, {}, {})
+    with pytest.raises(DataError, match=r"questions\.jsonl is missing"):
+        run(Evaluate(models=["a"], data="nowhere"), tmp_path, {}, {})
+    assert loaded == []
+
+
+def test_models_named_by_a_path_get_a_folder_of_their_own():
+    assert folder_name("int4") == "int4"
+    assert folder_name("tuned-v2.1") == "tuned-v2.1"
+    names = [
+        folder_name(name) for name in ("runs/a/int4", "runs-a/int4", "../x", "/x", ".", "hub:A/B")
+    ]
+    assert len(set(names)) == len(names)
+    assert all("/" not in name and name.strip(".") and name != ".." for name in names)

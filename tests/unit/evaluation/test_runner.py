@@ -1,0 +1,116 @@
+"""The card: who is compared with whom, corrected together, and shown with n and intervals."""
+
+import pytest
+
+from lmwright.core.errors import LmwrightError, RequestError
+from lmwright.data.samples import Question
+from lmwright.evaluation.runner import batch_difference, evaluate, pairs, plan
+from lmwright.evaluation.statistics import holm
+from lmwright.evaluation.tasks import TASKS
+
+QUESTIONS = tuple(
+    Question(f"f{i}/0", f"f{i}", ({"role": "user", "content": f"What is f{i}?"},), (f"{i} euros",))
+    for i in range(40)
+)
+
+
+@pytest.fixture
+def scores(make_model):
+    knows = {f"What is f{i}?": f"It is {i} euros." for i in range(38)}
+    return evaluate(
+        [
+            make_model("base", likes={" he would": 0.5}),
+            make_model("tuned", replies=knows),
+            make_model("small", replies=knows, likes={"the": -0.4}),
+        ],
+        tasks=["facts", "bits_per_byte", "gender_gap", "refusals"],
+        questions=QUESTIONS,
+        parents={"tuned": "base", "small": "tuned", "base": "elsewhere"},
+    )
+
+
+def test_each_model_is_compared_with_the_first_and_with_its_parent(scores):
+    found = [(c.baseline, c.model) for c in scores.comparisons if c.metric == "facts"]
+    assert found == [("base", "tuned"), ("base", "small"), ("tuned", "small")]
+    assert pairs(["a"], {}) == []
+    assert pairs(["a", "b"], {"b": "a", "a": "b"}) == [("a", "b"), ("b", "a")]
+
+
+def test_p_values_are_corrected_over_the_whole_card(scores):
+    assert len(scores.comparisons) == 3 * 5
+    adjusted = [comparison.p_holm for comparison in scores.comparisons]
+    assert adjusted == holm([comparison.p for comparison in scores.comparisons])
+
+
+def test_verdicts_say_what_was_put_in(scores):
+    def verdict(metric, model, baseline):
+        return scores.comparison(metric, model, baseline=baseline).verdict
+
+    assert scores.metrics["base"]["facts"].value == 0
+    assert scores.metrics["tuned"]["facts"].value == 38 / 40
+    assert verdict("facts", "tuned", "base") == "better"
+    assert verdict("facts", "small", "tuned") == "equivalent"
+    assert verdict("bits_per_byte", "tuned", "base") == "equivalent"
+    assert verdict("bits_per_byte", "small", "tuned") == "worse"
+    assert scores.comparison("facts", "tuned", baseline="base").flips == (0, 38)
+    assert scores.comparison("facts", "base", baseline="tuned") is None
+
+
+def test_every_metric_comes_with_n_slices_and_what_it_can_find(scores):
+    for metrics in scores.metrics.values():
+        assert list(metrics) == [
+            "facts", "bits_per_byte", "gender_gap", "refusal_rate", "over_refusal_rate",
+        ]  # fmt: skip
+    assert scores.metrics["base"]["gender_gap"].n == 240
+    assert set(scores.metrics["base"]["gender_gap"].slices) == {"gender_slope"}
+    assert len(scores.metrics["base"]["refusal_rate"].slices) == 10
+    assert all(scores.detectable[metric] > 0 for metric in ("facts", "gender_gap"))
+    assert scores.facts_of_models["base"]["batch_difference"] == 0.0
+    assert set(scores.not_measured) == {
+        "multiple_choice", "prefill_tokens_per_s", "decode_tokens_per_s",
+    }  # fmt: skip
+
+
+def test_one_model_alone_has_numbers_and_a_detectable_effect(make_model):
+    scores = evaluate([make_model()], tasks=["bits_per_byte", "speed"])
+    assert scores.comparisons == ()
+    assert scores.detectable["bits_per_byte"] > 0
+    assert scores.facts_of_models["fake"]["peak_memory_bytes"] > 1_000_000
+    assert scores.metrics["fake"]["decode_tokens_per_s"].n == 5
+
+
+def test_the_same_evaluation_twice_is_the_same(make_model):
+    first, second = (
+        evaluate([make_model("a"), make_model("b", likes={"he": 0.1})], tasks=["gender_gap"])
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_facts_without_questions_are_not_measured_or_refused_when_asked_for():
+    chosen, not_measured = plan(None, has_questions=False)
+    assert chosen == [name for name in TASKS if name != "facts"]
+    assert "no held-out questions" in not_measured["facts"]
+    with pytest.raises(RequestError, match="data = "):
+        plan(["facts"], has_questions=False)
+
+
+def test_unknown_tasks_and_names_used_twice_are_refused(make_model):
+    with pytest.raises(RequestError, match="did you mean 'refusals'"):
+        plan(["refusal"], has_questions=True)
+    with pytest.raises(RequestError, match="at least one task"):
+        plan([], has_questions=True)
+    with pytest.raises(RequestError, match="'a' occurs twice"):
+        evaluate([make_model("a"), make_model("a")])
+    with pytest.raises(RequestError, match="at least one model"):
+        evaluate([])
+
+
+def test_a_batch_that_changes_results_stops_an_exact_evaluation(make_model):
+    assert batch_difference(make_model(batch_error=1e-5)) == pytest.approx(1e-5)
+    with pytest.raises(LmwrightError, match=r"0\.01 nats"):
+        evaluate([make_model(batch_error=0.01)], tasks=["bits_per_byte"])
+    with pytest.raises(LmwrightError, match="nan nats"):
+        batch_difference(make_model(batch_error=float("nan")))
+    # In bf16 rounding alone is larger: recorded, not refused.
+    assert batch_difference(make_model(batch_error=0.01, dtype="bfloat16")) == pytest.approx(0.01)

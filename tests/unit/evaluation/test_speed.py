@@ -1,0 +1,97 @@
+"""Speed must be that of the model: a warm-up or a cache may not leak into it."""
+
+import pytest
+
+from lmwright.core.errors import LmwrightError
+from lmwright.core.results import Row
+from lmwright.evaluation import speed
+from lmwright.evaluation.selection import Selection
+from lmwright.evaluation.statistics import estimate
+
+
+class Clock:
+    """Time that passes only when the model works."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def timed(make_model, monkeypatch):
+    """A model that reads 1000 and writes 50 tokens a second, and is slow at its first call."""
+    clock = Clock()
+    monkeypatch.setattr(speed, "time", clock)
+    model = make_model(seconds_per_token=0.0)
+    model.prompts = []
+    plain = model.generate
+
+    def generate(prompts, sampling):
+        clock.now += 5.0 if not model.prompts else 0.0
+        model.prompts += prompts
+        clock.now += (len(prompts[0]) - 1) / 1000 + sampling.max_tokens / 50
+        return plain(prompts, sampling)
+
+    model.generate = generate
+    return model
+
+
+def test_reading_speed_leaves_the_warm_up_out(timed):
+    rows = speed.prefill_rows(timed, Selection("quick"))
+    assert [row.item for row in rows] == [f"prefill/{i}" for i in range(5)]
+    metric = estimate(rows, speed.PREFILL)
+    assert (metric.value, metric.n) == (pytest.approx(512 / (511 / 1000 + 1 / 50)), 5)
+    assert {len(prompt) for prompt in timed.prompts} == {512}
+
+
+def test_no_two_prompts_begin_alike(timed):
+    speed.prefill_rows(timed, Selection("full"))
+    beginnings = {tuple(prompt[:16]) for prompt in timed.prompts}
+    assert len(beginnings) == len(timed.prompts) == 11
+
+
+def test_writing_speed_is_that_of_single_steps(timed):
+    rows = speed.decode_rows(timed, Selection("quick"))
+    assert len(rows) == 5
+    assert all(row.value == 64 for row in rows)
+    assert estimate(rows, speed.DECODE).value == pytest.approx(50)
+
+
+def test_short_contexts_are_filled_but_not_passed(make_model):
+    model = make_model(context_length=40)
+    [row, *_] = speed.prefill_rows(model, Selection("quick"))
+    assert row.value == 39
+    [row, *_] = speed.decode_rows(model, Selection("quick"))
+    assert row.value == 39
+
+
+def test_a_model_that_stops_early_is_an_error(make_model):
+    model = make_model()
+    plain = model._complete
+
+    def stops(prompt, sampling):
+        completion = plain(prompt, sampling)
+        return type(completion)("a", completion.token_ids[:1], "stop", len(prompt))
+
+    model._complete = stops
+    with pytest.raises(LmwrightError, match="wrote 1 tokens where 64"):
+        speed.decode_rows(model, Selection("quick"))
+
+
+def test_noise_between_repeats_is_in_the_interval():
+    rows = [Row(f"decode/{i}", 64, seconds) for i, seconds in enumerate([1.0, 1.1, 0.9, 1.0, 1.0])]
+    metric = estimate(rows, speed.DECODE)
+    assert metric.value == pytest.approx(64)
+    assert metric.low < 62
+    assert metric.high > 66
+
+
+def test_peak_memory_sees_what_was_freed_again():
+    with speed.peak_memory(interval_s=0.001) as peak:
+        before = peak.size_bytes
+        block = bytearray(b"x" * 50_000_000)
+        speed.time.sleep(0.05)
+        del block
+    assert peak.size_bytes - before > 40_000_000
