@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         named = f"{error.filename}: " if error.filename else ""
         return _fail(error, f"{named}{error.strerror or error}", code=1, debug=settings.debug)
     except MemoryError as error:
-        message = "out of memory; use a smaller model, batch or sequence_length"
+        message = "out of memory; use a smaller model or micro_batch_tokens"
         return _fail(error, message, code=1, debug=settings.debug)
 
 

@@ -83,8 +83,7 @@ def _finetune(config: Finetune, earlier: Mapping[str, Step]) -> Estimate:
     # Forward and, through frozen weights, backward; gradients of the weights only when they move.
     per_token = (4 if config.method == "lora" else 6) * n_params
     seconds = 5 + per_token * (tokens or 0) * config.epochs / (TRAINING_SPEED * n_cores())
-    rows = min(config.micro_batch_size or config.batch_size, config.batch_size)
-    activations = rows * config.sequence_length * ACTIVATION_BYTES * n_params**0.5
+    activations = config.micro_batch_tokens * ACTIVATION_BYTES * n_params**0.5
     # bf16 weights; or with fp32 master weights, gradients and two moments of AdamW.
     memory = _memory(params, bytes_per_param=2 if config.method == "lora" else 18)
     return Estimate(seconds, memory + int(activations), params is not None and tokens is not None)

@@ -9,8 +9,14 @@ def model_hash(name: str) -> str:
     """Return the hash of a model from elsewhere; one on a hub is known by its name only."""
     if name == "starter":
         return STARTER_SHA256
-    # Of a step of another run only the model counts, not its state and logs.
-    return name if name.startswith("hub:") else hash_path(resolve(name))
+    if name.startswith("hub:"):
+        return name
+    path = resolve(name)
+    if path.is_file():
+        return hash_path(path)
+    # A card beside the weights is written anew by every report and makes no other model.
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.name != "README.md")
+    return hash_json([[file.name, hash_path(file)] for file in files])
 
 
 def source_hash(source: str) -> str:

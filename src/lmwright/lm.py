@@ -137,9 +137,7 @@ class LocalModel:
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
         """Continue one prompt piece by piece; no piece ends inside a character or a stop string."""
         ids = self._checked(prompt, sampling)
-        return (
-            chunk for _, chunk in generate(self._backend, self._tokenizer, [ids], sampling)
-        )
+        return (chunk for _, chunk in generate(self._backend, self._tokenizer, [ids], sampling))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return one vector a text, (N, d_model) float32: mean of the last hidden states."""

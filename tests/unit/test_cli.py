@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -106,12 +105,17 @@ print("heavy:", sorted(heavy & set(sys.modules)), code)
 
 def test_help_takes_under_a_fifth_of_a_second() -> None:
     def once() -> float:
-        started = time.perf_counter()
+        before = os.times()
         assert process("--help").returncode == 0
-        return time.perf_counter() - started
+        after = os.times()
+        return (
+            after.children_user
+            + after.children_system
+            - (before.children_user + before.children_system)
+        )
 
-    # The best of several, for the machine may be busy with something else.
-    assert min(once() for _ in range(5)) < 0.2
+    # The processor's time, not the clock's, for the machine may be busy with other things.
+    assert min(once() for _ in range(3)) < 0.2
 
 
 def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,7 +286,10 @@ def test_ctrl_c_ends_a_reply_but_not_the_chat(
     typed(monkeypatch, "one INTERRUPT two", "again")
     assert cli.main(["chat", "--json"]) == 0
     replies = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(r["text"], r["is_cut"]) for r in replies] == [("chat:one ", True), ("chat:again ", False)]
+    assert [(r["text"], r["is_cut"]) for r in replies] == [
+        ("chat:one ", True),
+        ("chat:again ", False),
+    ]
 
 
 def test_an_error_in_a_chat_does_not_end_it(

@@ -50,7 +50,7 @@ evaluation = "card"
 
 # Stages that do in a millisecond what the real ones do in minutes: read their inputs from files,
 # write a model, measure it. Each call is logged; an order in order.txt makes one fail or hang.
-STAGES = '''
+STAGES = """
 import json, time
 from pathlib import Path
 from lmwright.core.errors import LmwrightError
@@ -119,7 +119,7 @@ class report:
         (out / "report.html").write_text(gate.read_text() if gate.exists() else "no gate")
         assert (inputs[config.evaluation] / "result.json").exists()
         return {}
-'''
+"""
 
 
 class Shelf:
@@ -257,7 +257,9 @@ def test_data_that_is_not_there_is_an_error_before_anything_runs(shelf: Shelf) -
     assert not Path("runs").exists()
 
 
-def test_a_failed_step_does_not_count_as_done(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_step_does_not_count_as_done(
+    shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
     shelf.say("order.txt", "fail int8")
     with pytest.raises(LmwrightError, match="the disk is full"):
         pipeline.run(recipe())
@@ -410,8 +412,9 @@ def test_a_plan_says_what_is_to_do_and_what_it_takes(shelf: Shelf) -> None:
     after = pipeline.plan(recipe())
     assert [step.is_done for step in after.steps] == [True] * 6
     assert (after.estimate.seconds, after.estimate.memory_bytes) == (0, 0)
-    assert json.loads(json.dumps(after.to_json()))["steps"][1]["hash"] == (
-        shelf.result("tuned")["hash"]
+    assert (
+        json.loads(json.dumps(after.to_json()))["steps"][1]["hash"]
+        == (shelf.result("tuned")["hash"])
     )
 
 

@@ -1,4 +1,4 @@
-"""The one shape in which tokens reach a model."""
+"""The one shape in which training data reaches a model."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed rows of tokens; all tensors are int64 of shape (B, T)."""
+    """Samples packed one behind the other, without any padding; tensors are int64 (N,)."""
 
     tokens: Tensor
-    # targets[b, t] is the token that should follow tokens[b, t] (already shifted), or IGNORE.
+    # targets[i] is the token that should follow tokens[i] (already shifted), or IGNORE.
     targets: Tensor
     # Positions restart at 0 with every sample.
     positions: Tensor
-    # Samples of one row carry different numbers, padding carries -1: a token attends to
-    # earlier tokens with its own number and to nothing else.
+    # Which sample a token belongs to, from 0, ascending: it attends to earlier tokens of its own
+    # sample and to nothing else.
     segments: Tensor

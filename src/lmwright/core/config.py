@@ -23,7 +23,7 @@ class Config(BaseModel):
     @classmethod
     def read(cls, table: dict[str, Any], prefix: str) -> Self:
         """Validate a table found at `prefix` (`finetune.tuned`), which the error then names."""
-        # Not model_validate: it would call __init__ and wrap its RecipeError in an error of its own.
+        # Not model_validate: it calls __init__ and wraps the RecipeError in an error of its own.
         try:
             return cls(**table)
         except RecipeError as error:

@@ -7,10 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lmwright import __version__
-
 # What can change a number; the distributions are asked, not imported.
-DISTRIBUTIONS = ("numpy", "torch", "tokenizers", "safetensors", "gguf", "scipy")
+DISTRIBUTIONS = ("lmwright", "numpy", "torch", "tokenizers", "safetensors", "gguf", "scipy")
 
 
 def lineage(seed: int) -> dict[str, Any]:
@@ -20,7 +18,7 @@ def lineage(seed: int) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages that numbers depend on."""
-    found = {"lmwright": __version__, "python": platform.python_version()}
+    found = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:
             found[name] = metadata.version(name)

@@ -21,7 +21,7 @@ class Bar:
 
 
 @contextmanager
-def bar(description: str, total: float, done: float = 0) -> Iterator[Bar]:
+def bar(description: str, total: float) -> Iterator[Bar]:
     """Show a bar while the block runs; without a terminal on stderr nothing is drawn."""
     console = Console(stderr=True)
     columns = (
@@ -32,4 +32,4 @@ def bar(description: str, total: float, done: float = 0) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield Bar(progress, progress.add_task(description, total=total, completed=done, note=""))
+        yield Bar(progress, progress.add_task(description, total=total, note=""))

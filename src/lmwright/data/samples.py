@@ -83,7 +83,9 @@ class _Record:
 
     def texts(self, key: str) -> list[str]:
         values = self.fields.get(key, [])
-        if not isinstance(values, list) or not all(isinstance(v, str) and v.strip() for v in values):
+        if not isinstance(values, list) or not all(
+            isinstance(v, str) and v.strip() for v in values
+        ):
             raise DataError(f"{self.where}: {key}: expected a list of texts, none of them empty")
         return values
 

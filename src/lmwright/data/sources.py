@@ -35,7 +35,8 @@ def locate(source: str) -> list[Path]:
         if path.suffix not in SUFFIXES:
             raise DataError(f"{path}: expected one of {', '.join(SUFFIXES)}, not {path.suffix!r}")
         return [path]
-    found = sorted(Path(p) for p in glob.glob(source, recursive=True))
+    # Path.glob refuses absolute patterns.
+    found = sorted(Path(p) for p in glob.glob(source, recursive=True))  # noqa: PTH207
     found = [p for p in found if p.suffix in SUFFIXES]
     if not found:
         raise DataError(
@@ -45,9 +46,7 @@ def locate(source: str) -> list[Path]:
     return found
 
 
-def read(
-    sources: list[str], system: str | None = None
-) -> tuple[list[Sample], list[Question]]:
+def read(sources: list[str], system: str | None = None) -> tuple[list[Sample], list[Question]]:
     """Read all samples and held-out questions; a fault names the file and the line."""
     samples, questions, ids = [], [], set()
     for source in sources:
@@ -123,9 +122,7 @@ def _parse_json(text: bytes, where: str) -> Any:
 
 def _object(record: Any, path: Path, number: int) -> dict[str, Any]:
     if not isinstance(record, dict):
-        raise DataError(
-            f"{path}, line {number}: expected an object, found {type(record).__name__}"
-        )
+        raise DataError(f"{path}, line {number}: expected an object, found {type(record).__name__}")
     return record
 
 

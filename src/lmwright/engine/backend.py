@@ -11,6 +11,10 @@ from lmwright.engine.forest import Forest
 class Rows(Protocol):
     """The running sequences of a batch: what has been seen, with its keys and values."""
 
+    def decode(self, token_ids: Sequence[int]) -> np.ndarray:
+        """Append one token a row; return the next-token logits (B, V) fp32."""
+        ...
+
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order."""
         ...
@@ -23,10 +27,6 @@ class Backend(Protocol):
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Rows, np.ndarray]:
         """Read prompts of any lengths; return the rows and the next-token logits (B, V) fp32."""
-        ...
-
-    def decode(self, rows: Rows, token_ids: Sequence[int]) -> np.ndarray:
-        """Append one token a row; return the next-token logits (B, V) fp32."""
         ...
 
     def score(self, forest: Forest) -> tuple[np.ndarray, np.ndarray]:

@@ -26,9 +26,7 @@ def generate(
         yield from _run_batch(backend, sequences)
 
 
-def _run_batch(
-    backend: Backend, sequences: list["_Sequence"]
-) -> Iterator[tuple[int, Chunk]]:
+def _run_batch(backend: Backend, sequences: list["_Sequence"]) -> Iterator[tuple[int, Chunk]]:
     rows, logits = backend.prefill([sequence.prompt for sequence in sequences])
     while True:
         for sequence, row in zip(sequences, logits, strict=True):
@@ -41,7 +39,7 @@ def _run_batch(
         if len(running) < len(sequences):
             rows.select(running)
             sequences = [sequences[i] for i in running]
-        logits = backend.decode(rows, [sequence.token_ids[-1] for sequence in sequences])
+        logits = rows.decode([sequence.token_ids[-1] for sequence in sequences])
 
 
 class _Sequence:

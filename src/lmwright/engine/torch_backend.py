@@ -21,15 +21,24 @@ MAX_LOGIT_ROWS = 256
 class TorchRows:
     """The cache of a batch with the length of each row."""
 
-    def __init__(self, cache: KVCache, lengths: Tensor) -> None:
-        self.cache = cache
-        self.lengths = lengths  # (B,) int64
+    def __init__(self, model: DecoderLM, cache: KVCache, lengths: Tensor) -> None:
+        self._model, self._cache = model, cache
+        self._lengths = lengths  # (B,) int64
+
+    @torch.inference_mode()
+    def decode(self, token_ids: Sequence[int]) -> np.ndarray:
+        """Append one token a row; return the next-token logits (B, V) fp32."""
+        tokens = torch.tensor(token_ids, device=self._lengths.device)[:, None]  # (B, 1)
+        context = self._model.cached_context(self._lengths[:, None], self._cache)
+        hidden = self._model.hidden(tokens, context)  # (B, 1, C)
+        self._lengths = self._lengths + 1
+        return next_logits(self._model, hidden[:, 0])
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order."""
-        index = torch.tensor(rows, device=self.lengths.device)
-        self.cache.select(index)
-        self.lengths = self.lengths[index]
+        index = torch.tensor(rows, device=self._lengths.device)
+        self._cache.select(index)
+        self._lengths = self._lengths[index]
 
 
 class TorchBackend:
@@ -56,16 +65,7 @@ class TorchBackend:
         tokens = self._tensor([[*r, *[0] * (width - len(r))] for r in rest])  # (B, T)
         hidden = self._read(cache, tokens, n_shared)  # (B, T, C)
         last = hidden[torch.arange(len(rest), device=self.device), lengths - 1]  # (B, C)
-        return TorchRows(cache, lengths + n_shared), self._logits(last)
-
-    @torch.inference_mode()
-    def decode(self, rows: TorchRows, token_ids: Sequence[int]) -> np.ndarray:
-        """Append one token a row; return the next-token logits (B, V) fp32."""
-        positions = rows.lengths[:, None]  # (B, 1)
-        context = self.model.cached_context(positions, rows.cache)
-        hidden = self.model.hidden(self._tensor(token_ids)[:, None], context)  # (B, 1, C)
-        rows.lengths = rows.lengths + 1
-        return self._logits(hidden[:, 0])
+        return TorchRows(self.model, cache, lengths + n_shared), next_logits(self.model, last)
 
     @torch.inference_mode()
     def score(self, forest: Forest) -> tuple[np.ndarray, np.ndarray]:
@@ -108,11 +108,13 @@ class TorchBackend:
             hidden.append(self.model.hidden(part, context))
         return torch.cat(hidden, dim=1)
 
-    def _logits(self, hidden: Tensor) -> np.ndarray:
-        return self.model.head(hidden).float().cpu().numpy()
-
     def _tensor(self, ids: object) -> Tensor:
         return torch.as_tensor(ids, dtype=torch.int64, device=self.device)
+
+
+def next_logits(model: DecoderLM, hidden: Tensor) -> np.ndarray:
+    """Return the logits (B, V) fp32 of the last hidden states (B, C)."""
+    return model.head(hidden).float().cpu().numpy()
 
 
 def _n_shared(prompts: Sequence[Sequence[int]]) -> int:

@@ -47,8 +47,15 @@ def design_effect(clusters: Clusters) -> float:
 
 
 def around(clusters: Clusters, *, seed: int, is_repeats: bool) -> tuple[float, float]:
-    """Return the 95 % interval of a metric: bootstrap over clusters, or t where they are few."""
-    if is_repeats or clusters.n < FEW_CLUSTERS:
+    """Return the 95 % interval of a metric: bootstrap over clusters, or t where they are few.
+
+    For repeats on the log scale: a speed is never below 0.
+    """
+    if is_repeats and clusters.ratio > 0:
+        spread = standard_error(clusters.influence) / clusters.ratio
+        half = student_t(clusters.n - 1, 0.95) * spread
+        return clusters.ratio * exp(-half), clusters.ratio * exp(half)
+    if clusters.n < FEW_CLUSTERS:
         half = student_t(clusters.n - 1, 0.95) * standard_error(clusters.influence)
         return clusters.ratio - half, clusters.ratio + half
     return percentiles(bootstrap_ratios(clusters, seed), 0.95)

@@ -195,13 +195,16 @@ def _metric(metric: str, rows: Sequence[Row], seed: int) -> Metric:
 
 
 def _detectable(rows: RowsOf, differences: Sequence[Difference]) -> dict[str, float]:
-    """Return the smallest change that can be found: of the comparison that varies most."""
+    """Return the smallest change that can be found: of the comparison that varies most.
+
+    Unpaired where there is none, or only of models that agree in every item.
+    """
     found: dict[str, float] = {}
     for measured in differences:
         metric = measured.comparison.metric
         found[metric] = max(found.get(metric, 0.0), detectable(measured))
     first = next(iter(rows.values()))
     for metric in first:
-        if metric not in found:
+        if not found.get(metric):
             found[metric] = detectable_effect(first[metric], TASKS[metric].measure)
     return found

@@ -86,7 +86,7 @@ class Scores:
         table = Table(title=f"Evaluation ({self.suite})", title_justify="left")
         table.add_column("metric")
         for model in self.models:
-            table.add_column(model)
+            table.add_column(Text(model))
         for name, measure in self.measures.items():
             good = "higher" if measure.higher_is_better else "lower"
             cells = [self._cell(name, model) for model in self.models]
@@ -95,7 +95,8 @@ class Scores:
             if any(key in self.facts_of_models.get(model, {}) for model in self.models):
                 figures = [self.facts_of_models[model].get(key) for model in self.models]
                 table.add_row(title, *[_exact(key, figure) for figure in figures])
-        table.caption = self.footer()
+        # As Text: brackets are no markup here.
+        table.caption = Text(self.footer())
         table.caption_justify = "left"
         return table
 

@@ -19,11 +19,12 @@ class Finetune(Config):
     epochs: int = Field(default=3, ge=1)
     # The highest learning rate; by default 1e-3 for lora and 1e-4 for full.
     lr: float | None = Field(default=None, gt=0)
-    # Rows an optimiser step sees, and how many of them fit into memory at once.
-    batch_size: int = Field(default=4, ge=1)
-    micro_batch_size: int | None = Field(default=None, ge=1)
-    # Tokens in a row; samples are packed into rows and never cut. A longer sample is an error.
-    sequence_length: int = Field(default=512, ge=8)
+    # Samples an optimiser step sees.
+    batch_size: int = Field(default=16, ge=1)
+    # Tokens in memory at once; a larger batch is worked off in parts, with the same result.
+    micro_batch_tokens: int = Field(default=2048, ge=1)
+    # Tokens of a sample at most (default: the model's context); a longer one is an error.
+    max_length: int | None = Field(default=None, ge=8)
     # Share of the steps that warms the learning rate up; afterwards it falls as a cosine.
     warmup: float = Field(default=0.05, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)

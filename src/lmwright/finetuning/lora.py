@@ -36,6 +36,7 @@ class LoraLinear(nn.Module):
         self.b = nn.Parameter(torch.zeros(n_out, rank, device=base.weight.device))  # (N, r) fp32
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return y (..., N) for x (..., K)."""
         return _LoraProduct.apply(x, self.base.weight.to(x.dtype), self.a, self.b, self.scale)
 
     def delta(self) -> Tensor:

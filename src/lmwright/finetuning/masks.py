@@ -76,10 +76,10 @@ class Audit:
         return text
 
 
-def audit(samples: Sequence[Encoded], tokenizer: Tokenizer, sequence_length: int) -> Audit:
+def audit(samples: Sequence[Encoded], tokenizer: Tokenizer, max_length: int) -> Audit:
     """Check every sample; the first that would teach nothing or something wrong is an error."""
     for sample in samples:
-        _check(sample, tokenizer, sequence_length)
+        _check(sample, tokenizer, max_length)
     first = samples[0]
     return Audit(
         n_samples=len(samples),
@@ -92,12 +92,12 @@ def audit(samples: Sequence[Encoded], tokenizer: Tokenizer, sequence_length: int
     )
 
 
-def _check(sample: Encoded, tokenizer: Tokenizer, sequence_length: int) -> None:
+def _check(sample: Encoded, tokenizer: Tokenizer, max_length: int) -> None:
     ids, is_target = sample.token_ids, sample.is_target
-    if len(ids) > sequence_length:
+    if len(ids) > max_length:
         raise DataError(
-            f"sample {sample.id}: {len(ids)} tokens, more than sequence_length = "
-            f"{sequence_length}; raise it (the model's context allowing) or shorten the sample"
+            f"sample {sample.id}: {len(ids)} tokens, more than max_length = "
+            f"{max_length}; raise it (the model's context allowing) or shorten the sample"
         )
     if not any(is_target):
         raise DataError(f"sample {sample.id}: no token to learn; is the assistant's reply empty?")

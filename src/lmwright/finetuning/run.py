@@ -32,8 +32,9 @@ def run(config: Finetune, out: Path, inputs: Inputs) -> dict[str, Any]:
     base = load(source, precision=config.precision)
     train_set = [encode(s, base.tokenizer) for s in read_samples(data / TRAIN)]
     validation_set = [encode(s, base.tokenizer) for s in read_samples(data / VALIDATION)]
-    checked = audit(train_set, base.tokenizer, config.sequence_length)
-    audit(validation_set, base.tokenizer, config.sequence_length)
+    max_length = min(config.max_length or base.facts.context_length, base.facts.context_length)
+    checked = audit(train_set, base.tokenizer, max_length)
+    audit(validation_set, base.tokenizer, max_length)
     _show(checked)
     write_json(out / "audit.json", checked.to_json())
 
@@ -151,7 +152,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _outcome(path: Path) -> dict[str, Any]:
     """Summarise metrics.jsonl: the whole run, also where it was continued after a kill."""
     lines = _lines(path)
-    checks = [(line["validation_loss"], line["step"]) for line in lines if "validation_loss" in line]
+    checks = [
+        (line["validation_loss"], line["step"]) for line in lines if "validation_loss" in line
+    ]
     loss, step = min(checks)
     seconds = sum(line["seconds"] for line in lines)
     return {

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import torch
 
-from lmwright.core.batch import Batch
 from lmwright.core.device import compute_dtype
-from lmwright.data.pack import Encoded, collate, epoch_batches, pack
+from lmwright.data.pack import Encoded, epoch_batches, micro_batches
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import add_lora
 from lmwright.model.transformer import DecoderLM
@@ -76,13 +75,16 @@ def tune(
     )
     steps = train(
         model,
-        (_micro_batches(train_set, rows, config) for rows in batches[progress.n_steps_done :]),
+        (
+            micro_batches([train_set[i] for i in batch], config.micro_batch_tokens)
+            for batch in batches[progress.n_steps_done :]
+        ),
         loss_fn=next_token,
         optimizer=optimizer,
         rates=rates,
         n_done=progress.n_steps_done,
     )
-    checks = list(_validation_batches(validation_set, config))
+    checks = micro_batches(validation_set, config.micro_batch_tokens)
     best = folder / "best.safetensors"
     for step in steps:
         is_last = step.step == len(batches)
@@ -109,27 +111,8 @@ def n_steps(train_set: Sequence[Encoded], config: Finetune) -> int:
     return len(list(_batches(train_set, config)))
 
 
-def _batches(train_set: Sequence[Encoded], config: Finetune) -> Iterator[list[list[int]]]:
+def _batches(train_set: Sequence[Encoded], config: Finetune) -> Iterator[list[int]]:
     for epoch in range(config.epochs):
         yield from epoch_batches(
-            train_set,
-            capacity=config.sequence_length,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            epoch=epoch,
+            len(train_set), batch_size=config.batch_size, seed=config.seed, epoch=epoch
         )
-
-
-def _micro_batches(
-    samples: Sequence[Encoded], rows: Sequence[Sequence[int]], config: Finetune
-) -> list[Batch]:
-    size = config.micro_batch_size or config.batch_size
-    return [collate(samples, rows[i : i + size]) for i in range(0, len(rows), size)]
-
-
-def _validation_batches(samples: Sequence[Encoded], config: Finetune) -> Iterator[Batch]:
-    lengths = [len(sample.token_ids) for sample in samples]
-    rows = pack(lengths, config.sequence_length, range(len(samples)))
-    size = config.micro_batch_size or config.batch_size
-    for i in range(0, len(rows), size):
-        yield collate(samples, rows[i : i + size])

@@ -1,1 +1,1 @@
-"""The Transformer: shared parts, families as data. Pure architecture, no tokenizer, no optimiser."""
+"""The Transformer: shared parts, families as data. No tokenizer, no optimiser."""

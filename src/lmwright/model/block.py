@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
-from lmwright.model.attention import Attention, Context
+from lmwright.model.attention import Attention
 from lmwright.model.config import ModelConfig
+from lmwright.model.context import Context
 from lmwright.model.mlp import GatedMLP
 from lmwright.model.norm import RMSNorm
 

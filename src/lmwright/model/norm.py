@@ -1,5 +1,7 @@
 """Normalisation layers."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,29 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        return _RMSNorm.apply(x, self.weight, self.eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """The norm with its gradient written out: autograd would keep three fp32 copies of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # type: ignore[override]
         # In fp32 whatever x is: the sum of squares loses too much in bf16.
         x32 = x.float()
-        scale = torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
-        return ((x32 * scale).to(x.dtype)) * self.weight.to(x.dtype)
+        scale = torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps)  # (..., 1)
+        normed = (x32 * scale).to(x.dtype)
+        ctx.save_for_backward(normed, scale, weight)
+        return normed * weight.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
+        normed, scale, weight = ctx.saved_tensors
+        d_weight = None
+        if ctx.needs_input_grad[1]:
+            d_weight = (grad.float() * normed).flatten(0, -2).sum(0).to(weight.dtype)
+        # With n = x s:  dx = s (dn - n mean(dn n)).
+        dn = grad.float().mul_(weight)
+        mean = (dn * normed).mean(-1, keepdim=True)
+        dx = dn.addcmul_(normed.float(), mean, value=-1).mul_(scale)
+        return dx.to(grad.dtype), d_weight, None

@@ -5,16 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmwright.core.batch import Batch
-from lmwright.model.attention import Context
 from lmwright.model.block import Block
 from lmwright.model.cache import KVCache
 from lmwright.model.config import ModelConfig
+from lmwright.model.context import Context, PackedContext, RowContext, visible
 from lmwright.model.linear import Linear
-from lmwright.model.mask import cached_mask, packed_mask
 from lmwright.model.norm import RMSNorm
 from lmwright.model.position import inverse_frequencies, rotation
 
-# Shapes: B batch, T tokens, C model width, V vocabulary.
+# Shapes: B batch, T tokens, C model width, V vocabulary, N tokens of a packed batch.
 
 
 class DecoderLM(nn.Module):
@@ -42,52 +41,54 @@ class DecoderLM(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, V) of plain rows: no padding, no packing, no cache."""
-        return self.head(self.hidden(tokens, self.context(tokens)))
-
-    def context(self, tokens: Tensor) -> Context:
-        """Describe plain rows (B, T): positions from 0, causal attention."""
         positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         window = self.config.sliding_window
-        if window is None or tokens.shape[1] <= window:
-            return self._context(positions, None, is_causal=True)
-        return self._context(positions, cached_mask(positions[:1], tokens.shape[1], window))
+        is_short = window is None or tokens.shape[1] <= window
+        mask = None if is_short else visible(positions[:1], tokens.shape[1], window)
+        context = RowContext(
+            *self._rotation(positions[:1]), positions=positions, mask=mask, is_causal=mask is None
+        )
+        return self.head(self.hidden(tokens, context))
 
-    def packed_context(self, batch: Batch) -> Context:
-        """Describe rows that hold several samples, none of which sees another."""
-        mask = packed_mask(batch.segments, batch.positions, self.config.sliding_window)
-        return self._context(batch.positions, mask)
+    def packed_hidden(self, batch: Batch) -> Tensor:
+        """Return the last hidden states (N, C) of packed samples, none of which sees another."""
+        length = int(batch.positions.max()) + 1
+        context = PackedContext(
+            *self._rotation(torch.arange(length, device=batch.tokens.device)[None]),
+            segments=batch.segments,
+            positions=batch.positions,
+            window=self.config.sliding_window,
+        )
+        return self.hidden(batch.tokens[None], context)[0]
 
     def masked_context(self, positions: Tensor, mask: Tensor) -> Context:
-        """Describe rows with a mask (B, 1, T, T) made elsewhere."""
-        return self._context(positions, mask)
+        """Describe rows at `positions` (B, T) with a mask (B, 1, T, T) made elsewhere."""
+        return RowContext(*self._rotation(positions), positions=positions, mask=mask)
 
     def cached_context(self, positions: Tensor, cache: KVCache) -> Context:
         """Describe new tokens at `positions` (B, T) that follow what the cache holds."""
         cache.n_used = n_keys = int(positions.max()) + 1
         n_rows, n_tokens = positions.shape
         window = self.config.sliding_window
-        if n_rows == 1 and (window is None or n_keys <= window):
-            # The two cases without a mask: one new token, and a prompt from its beginning.
-            if n_tokens == 1:
-                return self._context(positions, None, cache=cache)
-            if n_tokens == n_keys:
-                return self._context(positions, None, is_causal=True, cache=cache)
-        return self._context(positions, cached_mask(positions, n_keys, window), cache=cache)
+        mask, is_causal = None, False
+        if n_rows > 1 or (window is not None and n_keys > window) or 1 < n_tokens < n_keys:
+            mask = visible(positions, n_keys, window)
+        elif n_tokens > 1:  # a single prompt from its beginning
+            is_causal = True
+        return RowContext(
+            *self._rotation(positions),
+            positions=positions,
+            mask=mask,
+            is_causal=is_causal,
+            cache=cache,
+        )
 
     def new_cache(self) -> KVCache:
         """Return an empty cache that fits this model."""
         return KVCache(self.config.n_layers)
 
-    def _context(
-        self,
-        positions: Tensor,
-        mask: Tensor | None,
-        *,
-        is_causal: bool = False,
-        cache: KVCache | None = None,
-    ) -> Context:
+    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         if self._frequencies is None or self._frequencies.device != positions.device:
             frequencies = inverse_frequencies(self.config.rope, self.config.d_head)
             self._frequencies = frequencies.to(positions.device)
-        cos, sin = rotation(self._frequencies, positions, self.compute_dtype)
-        return Context(positions, cos, sin, mask, is_causal, cache)
+        return rotation(self._frequencies, positions, self.compute_dtype)

@@ -34,21 +34,32 @@ def render(story: Story) -> str:
 
 def tight(text: str) -> str:
     """Keep a number and its unit on one line."""
-    return re.sub(r"(?<=\d) (?=%|points|[kMG]B|nats|bits|tokens|items|repeats)", "\u00a0", text)
+    return re.sub(
+        r"(?<=\bn) (?==)|(?<=n =) |(?<=\d) (?=%|points|[kMG]B|nats|bits|tokens|items|repeats)",
+        "\u00a0",
+        text,
+    )
 
 
 def view(story: Story) -> dict[str, Any]:
     """Return all that the page shows as plain values."""
     lineage = story.lineage
     made, others = tables.pairs(story)
-    noted = [name for name, task in story.evaluation["tasks"].items() if task.get("caveat")]
+    noted = {
+        name: str(task["caveat"])
+        for name, task in story.evaluation["tasks"].items()
+        if task.get("caveat")
+    }
+    # Metrics of one task share a footnote.
+    footnotes = list(dict.fromkeys(noted.values()))
     return {
         "story": story,
         "seed": lineage.get("seed", story.evaluation.get("seed", story.lock.get("seed"))),
         "measured_at": str(lineage.get("time", ""))[:10],
         "machine": _machine(lineage.get("hardware", {})),
         "version": lineage.get("versions", {}).get("lmwright", ""),
-        "caveats": {name: number for number, name in enumerate(noted, start=1)},
+        "footnotes": footnotes,
+        "caveats": {name: footnotes.index(text) + 1 for name, text in noted.items()},
         "colours": {model: i % 6 for i, model in enumerate(story.models)},
         "summary": summarise(story),
         "lines": tables.side_by_side(story),

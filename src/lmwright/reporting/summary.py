@@ -1,5 +1,6 @@
 """What the numbers say, in plain sentences. Every claim is a verdict; none is added."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,8 +97,12 @@ def _told(story: Story, pair: dict[str, Any]) -> str:
 
 
 def _title(story: Story, metric: str) -> str:
-    """Return a metric's title as it stands inside a sentence; acronyms stay as they are."""
+    """Return a metric's title as it stands inside a sentence: without what a comma adds.
+
+    Acronyms stay as they are.
+    """
     title = str(story.evaluation["tasks"][metric].get("title") or metric)
+    title = re.split(r"[,(]", title)[0].strip() or title
     return title[0].lower() + title[1:] if title[1:2].islower() else title
 
 

@@ -25,7 +25,8 @@ class ChatTemplate:
     def __init__(self, source: str) -> None:
         if len(source) > MAX_TEMPLATE_CHARACTERS:
             raise ModelError(
-                f"chat template of {len(source):,} characters: more than {MAX_TEMPLATE_CHARACTERS:,}"
+                f"chat template of {len(source):,} characters; at most "
+                f"{MAX_TEMPLATE_CHARACTERS:,} are read"
             )
         self.source = source
         # The settings and additions that Hugging Face's templates count on.

@@ -82,7 +82,7 @@ def train(
             loss=total / n_targets,
             lr=lr,
             grad_norm=norm,
-            n_tokens=sum(int((batch.segments >= 0).sum()) for batch in micro_batches),
+            n_tokens=sum(len(batch.tokens) for batch in micro_batches),
             n_targets=n_targets,
             seconds=time.perf_counter() - started,
         )

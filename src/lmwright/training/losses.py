@@ -19,9 +19,9 @@ CHUNK = 256
 
 def next_token(model: DecoderLM, batch: Batch) -> tuple[Tensor, int]:
     """Return the summed cross-entropy (nats) of the targets, and their number."""
-    hidden = model.hidden(batch.tokens, model.packed_context(batch))  # (B, T, C)
+    hidden = model.packed_hidden(batch)  # (N, C)
     is_target = batch.targets != IGNORE
-    targets = batch.targets[is_target]  # (N,)
+    targets = batch.targets[is_target]
     loss = _HeadLoss.apply(hidden[is_target], model.head.weight, targets)
     return loss, len(targets)
 

@@ -61,9 +61,7 @@ def save(
             shutil.rmtree(old)
 
 
-def restore(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> Progress:
+def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Put the last complete state back and return where the run stood; a new run stands at 0."""
     complete = sorted(p.parent for p in folder.glob("step-*/progress.json"))
     if not complete:

@@ -6,6 +6,7 @@ import pytest
 from lmwright.core.results import Row
 from lmwright.evaluation.intervals import (
     Intervals,
+    around,
     design_effect,
     independent,
     normal,
@@ -60,3 +61,11 @@ def test_pairing_takes_out_what_both_share():
     intervals = paired(one, two, seed=0)
     # The values spread by 3, their differences by 0.05.
     assert 0.02 < intervals.delta_95[0] < 0.05 < intervals.delta_95[1] < 0.08
+
+
+def test_speed_of_noisy_repeats_stays_above_0():
+    clusters = cluster_sums([Row("0", 64, 1.0), Row("1", 64, 9.0)])
+    low, high = around(clusters, seed=0, is_repeats=True)
+    assert 0 < low < clusters.ratio < high
+    # The same to both sides, as a factor.
+    assert clusters.ratio / low == pytest.approx(high / clusters.ratio)

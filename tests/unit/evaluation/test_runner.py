@@ -71,6 +71,14 @@ def test_every_metric_comes_with_n_slices_and_what_it_can_find(scores):
     }  # fmt: skip
 
 
+def test_models_that_agree_in_everything_are_not_said_to_find_any_change(make_model):
+    scores = evaluate([make_model("a"), make_model("b")], tasks=["gender_gap"])
+    assert scores.comparisons[0].verdict == "equivalent"
+    alone = evaluate([make_model("a")], tasks=["gender_gap"])
+    assert scores.detectable == alone.detectable
+    assert scores.detectable["gender_gap"] > 0
+
+
 def test_one_model_alone_has_numbers_and_a_detectable_effect(make_model):
     scores = evaluate([make_model()], tasks=["bits_per_byte", "speed"])
     assert scores.comparisons == ()

@@ -34,7 +34,7 @@ def test_table_shows_intervals_verdicts_n_and_what_can_be_found(scores):
     assert "0.0 % [0.0 %, 11.4 %]" in text
     assert "Bits per byte, neutral text: n = 24 items, finds changes from" in text
     assert "facts: not measured" in text
-    assert "95 % interval; verdicts against base" in text
+    assert "[low, high] is a 95 % interval; verdicts against base" in text
     assert "same" in text
     assert len({len(line) for line in text.splitlines() if line[:1] in "\u2502\u2503"}) == 1
 

@@ -214,7 +214,7 @@ def _rows(metric: str, model: str) -> list[Row]:
         if "refus" in metric:
             item = f"{'safe' if 'over' in metric else 'harm'}-{i + 1:02d}"
             said = "I cannot help with that." if is_high else "Sure, here is how to begin."
-        rows.append(Row(item, value, cluster=name, group=name, detail=said))
+        rows.append(Row(item, value, cluster=f"{name}/{i // 2}", group=name, detail=said))
     return rows
 
 

@@ -51,6 +51,7 @@ def test_wrong_replies(reply, accept):
 
 
 def test_normalising_keeps_decimals_and_lists():
+    assert normalise("It costs 2,500 Euros.") == "it costs 2500 euros"
     assert normalise(" It costs 2,500.50 Euros, or 1,5. ") == "it costs 2500.50 euros, or 1,5"
 
 

@@ -25,6 +25,8 @@ from lmwright.evaluation.tasks.refusals import (
         "Sorry, I only help with banking.",
         "Please ask a doctor, because I can only help with the bank.",
         "I  WON'T do that",
+        # Said by the starter model.
+        "I'm sorry for any confusion, but as a chatbot designed to assist, I don't have",
     ],
 )
 def test_refusals(reply):
@@ -37,6 +39,7 @@ def test_refusals(reply):
         "",
         "Sure! To kill a process, use its number.",
         "I'm sorry to hear that you lost your card.",
+        "I'm sorry for any confusion. I'm here to help you plan your next adventure.",
         "You cannot break into a field without practice.",
         "If you are unable to sleep, drink warm milk.",
         "Here is a list. " * 20 + "I can't think of more.",

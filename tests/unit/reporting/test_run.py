@@ -1,0 +1,155 @@
+"""The page and the cards are what people see of a run: complete, closed and safe to open."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmwright.core.errors import DataError
+from lmwright.core.results import Row, write_rows
+from lmwright.reporting.config import Report
+from lmwright.reporting.run import run
+
+HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def run_folder(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "support"))
+
+
+def report(folder: Path) -> tuple[str, dict[str, Any]]:
+    result = run(
+        Report(evaluation="card"), folder / "report", {"card": folder / "card"}, run_folder=folder
+    )
+    return (folder / "report" / "report.html").read_text(encoding="utf-8"), result
+
+
+def change(path: Path, **values: Any) -> None:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(data | values), encoding="utf-8")
+
+
+def test_the_page_has_every_part(run_folder: Path) -> None:
+    page, _ = report(run_folder)
+    parts = ["side-by-side", "gate", "trade-off", "changes", "samples", "training", "lineage"]
+    assert re.findall(r'<section id="([\w-]+)">', page) == parts
+
+
+def test_the_page_loads_nothing(run_folder: Path) -> None:
+    page, _ = report(run_folder)
+    assert "default-src 'none'" in page
+    for reference in re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page):
+        assert reference.startswith("#"), reference
+    assert not re.search(r"url\(|@import|<script|<link|<iframe|<object", page)
+    assert not re.findall(r"https?://", page)
+
+
+def test_each_value_stands_with_interval_n_and_verdict(run_folder: Path) -> None:
+    evaluation = json.loads((run_folder / "card" / "result.json").read_text(encoding="utf-8"))
+    facts = evaluation["metrics"]["int8"]["facts"]
+    page, _ = report(run_folder)
+    cell = re.search(r'data-model="int8">(.*?)</td>', page, re.DOTALL)
+    assert cell is not None
+    assert f'<div class="value">{100 * facts["value"]:.1f}</div>' in cell[1]
+    assert f"{100 * facts['low']:.1f} to {100 * facts['high']:.1f}" in cell[1]
+    assert ">better</b> vs starter" in cell[1]
+    assert "n = 136 items" in page.replace("\u00a0", " ")
+    assert "needs about" in page
+
+
+def test_hostile_text_stays_text(run_folder: Path) -> None:
+    rows = [Row(f"q{i}", float(i % 2), cluster="c", detail=HOSTILE) for i in range(4)]
+    for model in ("starter", "tuned", "int8", "int4"):
+        write_rows(run_folder / "card" / "rows" / model / "facts.parquet", rows)
+    question = {"id": "q0", "cluster": "c", "messages": [{"role": "user", "content": HOSTILE}]}
+    questions = json.dumps(question | {"accept": [HOSTILE]})
+    (run_folder / "dialogues" / "questions.jsonl").write_text(questions, encoding="utf-8")
+    audit = {"example": [{"text": HOSTILE, "trained": True}]}
+    (run_folder / "tuned" / "audit.json").write_text(json.dumps(audit), encoding="utf-8")
+    path = run_folder / "card" / "result.json"
+    tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+    tasks["facts"] |= {"title": HOSTILE, "caveat": HOSTILE + '" onmouseover="x'}
+    change(path, tasks=tasks, not_measured={"toxicity": HOSTILE})
+    (run_folder / "recipe.toml").write_text(f'name = "{HOSTILE}"', encoding="utf-8")
+    page, _ = report(run_folder)
+    assert page.count("&lt;script&gt;alert") > 10
+    assert "<script" not in page
+    assert "<img" not in page
+    assert not re.search(r'"\s+onmouseover="', page)
+    card = (run_folder / "int8" / "model" / "README.md").read_text(encoding="utf-8")
+    body = card.split("\n---\n", maxsplit=1)[1]
+    assert "<script" not in body
+    assert "&lt;script" in body
+
+
+def test_flips_are_shown_before_agreement(run_folder: Path) -> None:
+    said = {"starter": "no", "tuned": "yes", "int8": "yes", "int4": "yes"}
+    for model, word in said.items():
+        rows = [Row(f"agreed{i}", 1.0, detail="yes") for i in range(20)]
+        rows.append(Row("flipped", float(word == "yes"), detail=word))
+        write_rows(run_folder / "card" / "rows" / model / "facts.parquet", rows)
+    page, _ = report(run_folder)
+    questions = re.findall(r'<div class="question">(.*?)</div>', page)
+    assert questions[0] == "flipped"
+    assert "the models disagree on 1." in page
+
+
+def test_a_closed_gate_is_shown_with_its_evidence(run_folder: Path) -> None:
+    gate = json.loads((run_folder / "gate.json").read_text(encoding="utf-8"))
+    gate["rules"][0] |= {"passed": False, "outcome": "failed"}
+    change(run_folder / "gate.json", passed=False, rules=gate["rules"])
+    page, _ = report(run_folder)
+    assert "The gate said no to int8" in page
+    assert "1 of 4 rules failed, &#34;facts &gt;= 80%&#34;" in page
+    # A non-breaking space stands between a number and its unit.
+    assert gate["rules"][1]["evidence"].split(" (")[0] in page.replace("\u00a0", " ")
+
+
+def test_a_gate_about_another_evaluation_is_not_shown(run_folder: Path) -> None:
+    recipe = (run_folder / "recipe.toml").read_text(encoding="utf-8")
+    changed = recipe.replace('[gate]\nevaluation = "card"', '[gate]\nevaluation = "other"')
+    assert changed != recipe
+    (run_folder / "recipe.toml").write_text(changed, encoding="utf-8")
+    page, result = report(run_folder)
+    assert 'id="gate"' not in page
+    assert result["card_of"] == "int4"
+
+
+def test_an_evaluation_alone_is_enough(run_folder: Path, tmp_path: Path) -> None:
+    """`lmwright evaluate` without a recipe: one model, no gate, no training, no comparisons."""
+    path = run_folder / "card" / "result.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+    metrics = {"starter": {"bits_per_byte": metrics["starter"]["bits_per_byte"]}}
+    change(path, models=["starter"], parents={}, comparisons=[], metrics=metrics, detectable={})
+    alone = tmp_path / "alone"
+    shutil.copytree(run_folder / "card", alone / "card")
+    page, result = report(alone)
+    assert "starter was measured alone: bits per byte" in page
+    assert "not measured" in page
+    assert 'id="gate"' not in page
+    assert result["cards"] == []
+    assert "license: apache-2.0" in (alone / "report" / "README.md").read_text(encoding="utf-8")
+
+
+def test_an_unfinished_evaluation_is_named(run_folder: Path) -> None:
+    (run_folder / "card" / "result.json").unlink()
+    with pytest.raises(DataError, match=r"card/result\.json: no finished evaluation"):
+        report(run_folder)
+
+
+def test_a_broken_metrics_line_is_named(run_folder: Path) -> None:
+    path = run_folder / "tuned" / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step"', encoding="utf-8")
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 2: not JSON"):
+        report(run_folder)
+
+
+def test_the_same_run_gives_the_same_page(run_folder: Path) -> None:
+    first, _ = report(run_folder)
+    second, _ = report(run_folder)
+    assert first == second
