@@ -67,7 +67,7 @@ def _memory(needed: int) -> Check:
     free = psutil.virtual_memory().available
     found = f"{free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed"
     if free < needed:
-        remedy = "close other programs, or set a smaller micro_batch_size"
+        remedy = "close other programs, or set a smaller micro_batch_tokens"
         return Check("memory", "warn", found, remedy)
     return Check("memory", "ok", found)
 
