@@ -54,6 +54,12 @@ def build_tokenizer() -> Tokenizer:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Threads of a tiny product wait for each other: on a busy machine that is 100x the time."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
     return ModelConfig(
@@ -74,13 +80,12 @@ def tiny_tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def tiny_lm(tiny_model: DecoderLM, tiny_tokenizer: Tokenizer) -> LocalModel:
-    size_bytes = sum(4 * parameter.numel() for parameter in tiny_model.parameters())
-    return LocalModel(tiny_model, tiny_tokenizer, name="tiny", size_bytes=size_bytes)
+    return LocalModel(tiny_model, tiny_tokenizer, name="tiny")
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfig) -> Path:
     """A saved Hugging Face folder; nobody may change it."""
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    LocalModel(build_model(tiny_config), build_tokenizer(), name="tiny", size_bytes=1).save(folder)
+    LocalModel(build_model(tiny_config), build_tokenizer(), name="tiny").save(folder)
     return folder

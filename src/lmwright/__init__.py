@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lmwright.compression.compress import compress
     from lmwright.compression.config import Compress
     from lmwright.data.config import Data
+    from lmwright.engine.request import Sampling, ScoreRequest
     from lmwright.evaluation.config import Evaluate
+    from lmwright.evaluation.runner import evaluate
     from lmwright.finetuning.config import Finetune
-    from lmwright.lm import load
+    from lmwright.finetuning.finetune import finetune
+    from lmwright.lm import LanguageModel, load
 
 # Loaded when they are first used: `import lmwright` costs nothing, `lmwright --help` neither.
 _EXPORTS = {
@@ -18,10 +22,28 @@ _EXPORTS = {
     "Data": "lmwright.data.config",
     "Evaluate": "lmwright.evaluation.config",
     "Finetune": "lmwright.finetuning.config",
+    "LanguageModel": "lmwright.lm",
+    "Sampling": "lmwright.engine.request",
+    "ScoreRequest": "lmwright.engine.request",
+    "compress": "lmwright.compression.compress",
+    "evaluate": "lmwright.evaluation.runner",
+    "finetune": "lmwright.finetuning.finetune",
     "load": "lmwright.lm",
 }
 
-__all__ = ["Compress", "Data", "Evaluate", "Finetune", "load"]
+__all__ = [
+    "Compress",
+    "Data",
+    "Evaluate",
+    "Finetune",
+    "LanguageModel",
+    "Sampling",
+    "ScoreRequest",
+    "compress",
+    "evaluate",
+    "finetune",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

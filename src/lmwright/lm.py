@@ -1,5 +1,6 @@
 """A model with its tokenizer behind a few methods, wherever it runs. NumPy at the border."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,14 +81,21 @@ class LocalModel:
     """A model in this process, on torch."""
 
     def __init__(
-        self, model: "DecoderLM", tokenizer: Tokenizer, *, name: str, size_bytes: int
+        self,
+        model: "DecoderLM",
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        path: Path | None = None,
     ) -> None:
+        """`path` is the folder or file that holds just these weights, if there is one."""
         from lmwright.engine.torch_backend import TorchBackend
 
         self.name = name
         self.model = model
         self._tokenizer = tokenizer
-        self._size_bytes = size_bytes
+        self._path = path
+        self._kept: object = None
         self._backend = TorchBackend(model)
 
     @property
@@ -98,12 +106,18 @@ class LocalModel:
     @property
     def facts(self) -> ModelFacts:
         """Size, number format and context length."""
-        n_params = sum(parameter.numel() for parameter in self.model.parameters())
+        parameters = list(self.model.parameters())
+        n_params = sum(parameter.numel() for parameter in parameters)
+        size_bytes = (
+            weight_bytes(self._path)
+            if self._path
+            else sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        )
         return ModelFacts(
             architecture=self.model.config.family,
             n_params=n_params,
-            size_bytes=self._size_bytes,
-            bits_per_weight=8 * self._size_bytes / n_params,
+            size_bytes=size_bytes,
+            bits_per_weight=8 * size_bytes / n_params,
             context_length=self._backend.context_length,
             dtype=str(self.model.compute_dtype).removeprefix("torch."),
             device=str(self._backend.device),
@@ -147,11 +161,21 @@ class LocalModel:
         return self._backend.embed(ids)
 
     def save(self, folder: str | Path) -> None:
-        """Write a plain Hugging Face folder; transformers opens it."""
+        """Write a Hugging Face folder that transformers opens.
+
+        A model that came from a folder is copied as it lies there: a quantised one stays so.
+        """
         from lmwright.model.checkpoint import save
 
+        if self._path is not None and self._path.is_dir():
+            shutil.copytree(self._path, folder, dirs_exist_ok=True)
+            return
         save(self.model, Path(folder), self.model.compute_dtype)
         self._tokenizer.save(Path(folder))
+
+    def keep(self, thing: object) -> None:
+        """Hold on to something as long as the model lives: its temporary folder."""
+        self._kept = thing
 
     def _scored(self, request: ScoreRequest) -> Scored:
         if not request.continuation:
@@ -226,7 +250,7 @@ def load(
         decoder.to(device),
         tokenizer,
         name=name or str(model),
-        size_bytes=weight_bytes(path),
+        path=path,
     )
 
 

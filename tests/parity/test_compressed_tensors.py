@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lmwright.compression.config import Compress
-from lmwright.compression.quantize import compress, quantize_groups
+from lmwright.compression.quantize import compress_folder, quantize_groups
 from lmwright.model.packed import Scheme, dequantize, describe, pack, pack_words, unpack
 from lmwright.model.safetensors_folder import read_weights, write_weights
 
@@ -59,7 +59,7 @@ def folder(request, model, dtype, tmp_path_factory):
     model.to(dtype).save_pretrained(source)
     model.float()
     out = tmp_path_factory.mktemp("out") / "model"
-    compress(source, Compress(model="x", method=request.param, group_size=GROUP_SIZE), out)
+    compress_folder(source, Compress(model="x", method=request.param, group_size=GROUP_SIZE), out)
     return out
 
 

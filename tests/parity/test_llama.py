@@ -79,7 +79,9 @@ def ours(variant, tmp_path):
 
 
 def tokens(*shape, seed=0):
-    return torch.randint(3, SIZES["vocab_size"], shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        3, SIZES["vocab_size"], shape, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @torch.no_grad()
@@ -180,7 +182,7 @@ def test_the_spelling_before_transformers_5_is_read(tmp_path):
 def test_greedy_generation_is_equal(variant, ours, tiny_tokenizer):
     """Different lengths in one batch: the whole way through our engine."""
     prompts = [tokens(n, seed=n).tolist() for n in (2, 11, 5)]
-    lm = LocalModel(ours, tiny_tokenizer, name="ours", size_bytes=1)
+    lm = LocalModel(ours, tiny_tokenizer, name="ours")
     found = lm.generate(prompts, Sampling(max_tokens=12, ignore_eos=True))
     for prompt, completion in zip(prompts, found, strict=True):
         output = theirs(variant).generate(

@@ -79,7 +79,7 @@ class Part:
         }
 
 
-def compress(folder_in: Path, config: Compress, folder_out: Path) -> dict[str, Any]:
+def compress_folder(folder_in: Path, config: Compress, folder_out: Path) -> dict[str, Any]:
     """Write the compressed model to `folder_out`; return sizes and errors, in all and by part.
 
     Reads tensor by tensor; only what is written is held in memory.

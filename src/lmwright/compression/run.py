@@ -12,12 +12,12 @@ from lmwright.core.config import Inputs
 
 def run(config: Compress, out: Path, *, inputs: Inputs) -> dict[str, Any]:
     """Write the compressed model to `out/model`; return what it became, for result.json."""
-    from lmwright.compression.quantize import compress
+    from lmwright.compression.quantize import compress_folder
     from lmwright.hub import resolve
 
     source = resolve(str(inputs.get(config.model, config.model)))
     with _as_folder(source, out / ".source") as folder:
-        result = compress(folder, config, out / "model")
+        result = compress_folder(folder, config, out / "model")
     if source.is_file():
         # Of the file that was named, not of the copy that it was unpacked to.
         size = source.stat().st_size

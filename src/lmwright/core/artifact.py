@@ -23,8 +23,11 @@ STEP = "step.json"
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file beside `path` that takes its place only if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise LmwrightError(f"cannot write {path}: {error.strerror or error}") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -71,32 +74,32 @@ class Artifact:
     @property
     def result(self) -> dict[str, Any] | None:
         """The finished result for this very hash, or None."""
-        try:
-            result = json.loads((self.folder / RESULT).read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        return result if result.get("hash") == self.hash else None
+        return self._read(RESULT)
 
     def begin(self) -> None:
         """Make the folder ready: what a killed run of the same hash left stays, the rest goes."""
-        marker = self.folder / STEP
-        try:
-            started = json.loads(marker.read_text(encoding="utf-8"))["hash"] == self.hash
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
-            started = False
+        started = self._read(STEP) is not None
         if self.folder.exists():
             # The old result goes first: a folder that is being rebuilt is not finished.
             (self.folder / RESULT).unlink(missing_ok=True)
             if not started:
                 shutil.rmtree(self.folder)
         if not started:
-            write_json(marker, {"format_version": FORMAT_VERSION, "hash": self.hash})
+            write_json(self.folder / STEP, {"format_version": FORMAT_VERSION, "hash": self.hash})
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`: from now on this step counts as done."""
         write_json(
             self.folder / RESULT, {**result, "format_version": FORMAT_VERSION, "hash": self.hash}
         )
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """Read a file that was written for this very hash; what else lies there is as nothing."""
+        try:
+            data = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+            return None
+        return data if isinstance(data, dict) and data.get("hash") == self.hash else None
 
 
 @contextmanager

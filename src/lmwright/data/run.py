@@ -24,8 +24,10 @@ def run(config: Data, out: Path, inputs: Inputs) -> dict[str, Any]:  # noqa: ARG
     samples, questions = read(sources, config.system)
     unique = drop_duplicates(samples)
     check_heldout(unique, questions)
+    n_dropped = len(samples) - len(unique)
     if config.limit is not None:
-        unique = shuffled(unique, config.seed)[: config.limit]
+        # By another hash than the split's: that one's first samples are those for validation.
+        unique = sorted(unique, key=lambda s: draw(s, f"limit/{config.seed}"))[: config.limit]
     train, validation = split(unique, config.validation, config.seed)
     write_lines(out / TRAIN, [sample.to_json() for sample in train])
     write_lines(out / VALIDATION, [sample.to_json() for sample in validation])
@@ -34,7 +36,7 @@ def run(config: Data, out: Path, inputs: Inputs) -> dict[str, Any]:  # noqa: ARG
         "n_train": len(train),
         "n_validation": len(validation),
         "n_questions": len(questions),
-        "n_duplicates_dropped": len(samples) - len(unique) if config.limit is None else 0,
+        "n_duplicates_dropped": n_dropped,
     }
 
 
@@ -69,22 +71,28 @@ def normalised(text: str) -> str:
 
 
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Return training and validation samples; who goes where depends on seed and id alone."""
+    """Return training and validation samples; who goes where depends on seed and id alone.
+
+    So new data moves no old sample, and the share is met on average only. Of few samples, one is
+    for validation in any case, and one for training.
+    """
     if len(samples) < 2:
         raise DataError(
             f"{len(samples)} sample(s): at least 2 are needed, one of them for validation"
         )
-    n_validation = min(max(1, round(len(samples) * share)), len(samples) - 1)
-    chosen = {sample.id for sample in shuffled(samples, seed)[:n_validation]}
+    draws = [draw(sample, str(seed)) for sample in samples]
+    ordered = sorted(draws)
+    limit = min(max(share, ordered[0]), ordered[-2])
     return (
-        [sample for sample in samples if sample.id not in chosen],
-        [sample for sample in samples if sample.id in chosen],
+        [sample for sample, drawn in zip(samples, draws, strict=True) if drawn > limit],
+        [sample for sample, drawn in zip(samples, draws, strict=True) if drawn <= limit],
     )
 
 
-def shuffled(samples: Sequence[Sample], seed: int) -> list[Sample]:
-    """Return the samples in the order of a hash of seed and id: new data moves no old sample."""
-    return sorted(samples, key=lambda s: hashlib.sha256(f"{seed}/{s.id}".encode()).digest())
+def draw(sample: Sample, purpose: str) -> float:
+    """Return a number from 0 to 1 that looks random and is a hash of purpose and id."""
+    digest = hashlib.sha256(f"{purpose}/{sample.id}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
 
 
 def write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:

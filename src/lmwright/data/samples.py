@@ -76,13 +76,16 @@ class _Record:
     system: str | None
 
     def text(self, key: str, default: str | None = None) -> str:
-        value = self.fields.get(key, default)
+        # Columns of a table are null where JSON lines have no field.
+        value = self.fields.get(key)
+        value = default if value is None else value
         if not isinstance(value, str) or (default is None and not value.strip()):
             raise DataError(f"{self.where}: {key} = {value!r}: expected a text that is not empty")
         return value
 
     def texts(self, key: str) -> list[str]:
-        values = self.fields.get(key, [])
+        values = self.fields.get(key)
+        values = [] if values is None else values
         if not isinstance(values, list) or not all(
             isinstance(v, str) and v.strip() for v in values
         ):

@@ -37,7 +37,7 @@ def locate(source: str) -> list[Path]:
         return [path]
     # Path.glob refuses absolute patterns.
     found = sorted(Path(p) for p in glob.glob(source, recursive=True))  # noqa: PTH207
-    found = [p for p in found if p.suffix in SUFFIXES]
+    found = [p for p in found if p.suffix in SUFFIXES and p.is_file()]
     if not found:
         raise DataError(
             f"data source {source!r}: no such file or folder. Give a path, a glob, "
@@ -49,21 +49,32 @@ def locate(source: str) -> list[Path]:
 def read(sources: list[str], system: str | None = None) -> tuple[list[Sample], list[Question]]:
     """Read all samples and held-out questions; a fault names the file and the line."""
     samples, questions, ids = [], [], set()
-    for source in sources:
-        for path in locate(source):
-            n_before = len(samples) + len(questions)
-            for number, record in records(path):
-                where = f"{path}, line {number}"
-                id_ = str(record.get("id", f"{path.stem}-{number}"))
-                if id_ in ids:
-                    raise DataError(f"{where}: the id {id_!r} was used before; ids must be unique")
-                ids.add(id_)
-                new_samples, new_questions = parse(record, where=where, id_=id_, system=system)
-                samples += new_samples
-                questions += new_questions
-            if len(samples) + len(questions) == n_before:
-                raise DataError(f"{path}: the file is empty; expected one record a line")
+    for path, name in _named([path for source in sources for path in locate(source)]):
+        n_before = len(samples) + len(questions)
+        for number, record in records(path):
+            where = _where(path, number)
+            id_ = record.get("id")
+            id_ = f"{name}-{number}" if id_ is None else str(id_)
+            if id_ in ids:
+                raise DataError(f"{where}: the id {id_!r} was used before; ids must be unique")
+            ids.add(id_)
+            new_samples, new_questions = parse(record, where=where, id_=id_, system=system)
+            samples += new_samples
+            questions += new_questions
+        if len(samples) + len(questions) == n_before:
+            raise DataError(f"{path}: the file is empty; expected one record a line")
     return samples, questions
+
+
+def _named(paths: list[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield each file with a name of its own, which records without an id are known by."""
+    names: dict[str, Path] = {}
+    for path in paths:
+        if path in names.values():
+            raise DataError(f"{path}: the data sources name this file twice; name it once")
+        name = path.stem if path.stem not in names else str(path)
+        names[name] = path
+        yield path, name
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -77,9 +88,9 @@ def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1
             if len(line) > MAX_LINE_BYTES:
-                raise DataError(f"{path}, line {number}: longer than {MAX_LINE_BYTES:,} bytes")
+                raise DataError(f"{_where(path, number)}: longer than {MAX_LINE_BYTES:,} bytes")
             if line.strip():
-                yield number, _object(_parse_json(line, f"{path}, line {number}"), path, number)
+                yield number, _object(_parse_json(line, _where(path, number)), path, number)
 
 
 def _read_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -109,20 +120,30 @@ READERS = {".jsonl": _read_lines, ".json": _read_list, ".parquet": _read_parquet
 
 def _parse_json(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text.decode("utf-8-sig"))
+        data = json.loads(text.decode("utf-8-sig"))
+        if b"\\u" in text:  # half a surrogate pair is JSON, but no text
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where}: not UTF-8 (byte {error.start}); save the file as UTF-8"
         ) from None
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON: {error.msg}, column {error.colno}") from None
-    except RecursionError:
-        raise DataError(f"{where}: nested too deeply") from None
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: half a surrogate pair (\\ud800 and the like)") from None
+    except (RecursionError, ValueError) as error:  # too deep, or a number of too many digits
+        raise DataError(f"{where}: not usable JSON: {error}") from None
+
+
+def _where(path: Path, number: int) -> str:
+    return f"{path}, {'line' if path.suffix == '.jsonl' else 'record'} {number}"
 
 
 def _object(record: Any, path: Path, number: int) -> dict[str, Any]:
     if not isinstance(record, dict):
-        raise DataError(f"{path}, line {number}: expected an object, found {type(record).__name__}")
+        found = type(record).__name__
+        raise DataError(f"{_where(path, number)}: expected an object, found {found}")
     return record
 
 

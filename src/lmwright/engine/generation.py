@@ -116,10 +116,11 @@ class StopText:
         if self.is_stopped:
             return ""
         self._held += text
-        found = [i for stop in self._stops if (i := self._held.find(stop)) >= 0]
+        # The one that is complete first, so that it does not matter how the text was cut in pieces.
+        found = [(i + len(s), i) for s in self._stops if (i := self._held.find(s)) >= 0]
         if found:
             self.is_stopped = True
-            self._held = self._held[: min(found)]
+            self._held = self._held[: min(found)[1]]
             return self.finish()
         n_safe = len(self._held) - self._n_open()
         return self._tell(n_safe)

@@ -68,7 +68,8 @@ class Sampling:
             "top_p": 0 < self.top_p <= 1,
             "min_p": 0 <= self.min_p <= 1,
             "repetition_penalty": 0 < self.repetition_penalty <= 100,
-            "stop": all(self.stop),
+            # A text alone would be taken as a stop string a character.
+            "stop": not isinstance(self.stop, str) and all(self.stop),
             "seed": 0 <= self.seed < 2**64,
             "logprobs": self.logprobs is None or 0 <= self.logprobs <= 20,
         }

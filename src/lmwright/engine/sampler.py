@@ -32,8 +32,9 @@ def choose(logits: np.ndarray, sampling: Sampling, random: np.random.Generator) 
     # Sorted from the likeliest; stable, so that equal logits keep the order of their ids.
     order = np.argsort(-logits, kind="stable")
     scaled = logits[order].astype(np.float64)
-    # The largest is subtracted first: a tiny temperature must not overflow.
-    scaled = (scaled - scaled[0]) / sampling.temperature
+    # The largest is subtracted first: with a tiny temperature the others go to -inf, not to +inf.
+    with np.errstate(over="ignore"):
+        scaled = (scaled - scaled[0]) / sampling.temperature
     if sampling.top_k:
         scaled = scaled[: sampling.top_k]
     probabilities = np.exp(scaled)

@@ -90,6 +90,8 @@ class TorchBackend:
     @torch.inference_mode()
     def embed(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
         """Return the mean of the last hidden states of each prompt, (N, d_model) fp32."""
+        if not prompts:
+            return np.zeros((0, self.model.config.d_model), dtype=np.float32)
         vectors = []
         for prompt in prompts:
             hidden = self._read(self.model.new_cache(), self._tensor([prompt]), 0)

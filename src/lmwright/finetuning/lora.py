@@ -89,15 +89,19 @@ def add_lora(model: DecoderLM, rank: int, *, alpha: float, seed: int) -> None:
                     setattr(parent, name, layer)
 
 
-def merge(model: DecoderLM) -> None:
-    """Put plain linear layers back, with the update added to their weights in fp32."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, LoraLinear):
-                weight = child.base.weight
-                merged = (weight.float() + child.delta()).to(weight.dtype)
-                child.base.weight = nn.Parameter(merged, requires_grad=False)
-                setattr(parent, name, child.base)
+def merge(model: DecoderLM, exact: DecoderLM | None = None) -> None:
+    """Put plain linear layers back, with the update added to their weights in fp32.
+
+    `exact` is the base model in fp32 where `model` holds rounded weights: then the sum is rounded
+    once, and an update smaller than the base's rounding error is not lost in it.
+    """
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLinear):
+            source = layer.base if exact is None else exact.get_submodule(name)
+            merged = source.get_parameter("weight").float() + layer.delta()
+            merged = merged.to(layer.base.weight.dtype)
+            layer.base.weight = nn.Parameter(merged, requires_grad=False)
+            model.set_submodule(name, layer.base)
 
 
 def save_adapter(model: DecoderLM, folder: Path, *, base: str, rank: int, alpha: float) -> None:

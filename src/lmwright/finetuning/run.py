@@ -14,7 +14,7 @@ from lmwright.core.progress import bar
 from lmwright.data.run import TRAIN, VALIDATION, read_samples
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import merge, save_adapter
-from lmwright.finetuning.masks import Audit, audit, encode
+from lmwright.finetuning.masks import Audit, audit, encode, shared_system
 from lmwright.finetuning.tune import Event, n_steps, prepare, tune
 from lmwright.lm import LocalModel, load, weight_bytes
 from lmwright.model.checkpoint import save
@@ -30,7 +30,8 @@ def run(config: Finetune, out: Path, inputs: Inputs) -> dict[str, Any]:
     """
     source, data = str(inputs.get(config.model, config.model)), Path(inputs[config.data])
     base = load(source, precision=config.precision)
-    train_set = [encode(s, base.tokenizer) for s in read_samples(data / TRAIN)]
+    samples = read_samples(data / TRAIN)
+    train_set = [encode(s, base.tokenizer) for s in samples]
     validation_set = [encode(s, base.tokenizer) for s in read_samples(data / VALIDATION)]
     max_length = min(config.max_length or base.facts.context_length, base.facts.context_length)
     checked = audit(train_set, base.tokenizer, max_length)
@@ -52,11 +53,15 @@ def run(config: Finetune, out: Path, inputs: Inputs) -> dict[str, Any]:
             progress.advance(1, _note(event))
             last = event
     n_trained = sum(p.numel() for p in trained_weights(base.model).values())
+    system = shared_system(samples)
+    if system is not None:
+        base.tokenizer.set_default_system(system)
     _save(base, config, source, out)
     return {
         "n_steps": total,
         "n_trained_parameters": n_trained,
         "size_bytes": weight_bytes(out / "model"),
+        "default_system": system,
         "audit": checked.to_json(),
         **_outcome(out / "metrics.jsonl"),
     }
@@ -67,18 +72,9 @@ def _save(tuned: LocalModel, config: Finetune, source: str, out: Path) -> None:
     if config.method == "lora":
         alpha = config.alpha or 2 * config.rank
         save_adapter(tuned.model, out / "adapter", base=source, rank=config.rank, alpha=alpha)
-        exact = load(source, precision="fp32")
-        for ours, theirs in zip(tuned.model.blocks, exact.model.blocks, strict=True):
-            for name, parameter in theirs.named_parameters():
-                _layer_base(ours, name).weight.data = parameter.data
-        merge(tuned.model)
+        merge(tuned.model, exact=load(source, precision="fp32").model)
     save(tuned.model, out / "model", torch.bfloat16)
     tuned.tokenizer.save(out / "model")
-
-
-def _layer_base(block: torch.nn.Module, name: str) -> Any:
-    module = block.get_submodule(name.removesuffix(".weight"))
-    return getattr(module, "base", module)
 
 
 def _show(checked: Audit) -> None:

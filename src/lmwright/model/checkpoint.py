@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,52 +27,50 @@ from lmwright.model.transformer import DecoderLM
 def load_folder(folder: Path, dtype: torch.dtype) -> DecoderLM:
     """Open a Hugging Face folder, plain or quantised; all weights in `dtype`, on the CPU."""
     settings = read_config(folder)
-    kind = family(settings.get("model_type", ""))
-    try:
+    with _blaming(folder):
+        kind = family(settings.get("model_type", ""))
         config = kind.read_config(settings)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise ModelError(f"{folder}: {error}") from None
-        raise ModelError(f"{folder / 'config.json'}: a value of the wrong kind: {error}") from None
     tensors = read_weights(folder)
     quantization = settings.get("quantization_config")
     if quantization is not None:
-        tensors = unpack(tensors, quantization, dtype=dtype)
-    names = _names(kind, config)
-    extra = set(tensors) - {name.hugging_face for name in names}
+        with _blaming(folder):
+            tensors = unpack(tensors, quantization, dtype=dtype)
+    names = {name.ours: name.hugging_face for name in _names(kind, config)}
+    extra = set(tensors) - set(names.values())
     for name in sorted(extra):
         is_ignored = name.endswith(kind.ignored)
         # Some writers store the tied head a second time.
         is_tied_head = config.ties_embeddings and name == "lm_head.weight"
         if not is_ignored and not is_tied_head:
             raise ModelError(f"{folder}: tensor {name!r} has no place in a {kind.name} model")
-    return _build(config, names, lambda name: tensors[name.hugging_face], str(folder), dtype)
+    return _build(config, names, read=tensors.__getitem__, source=folder, dtype=dtype)
 
 
 def load_gguf(file: GgufFile, dtype: torch.dtype) -> DecoderLM:
     """Build the model of a GGUF file; all weights dequantised to `dtype`, on the CPU."""
-    architecture = file.metadata.get("general.architecture")
-    kind = family(str(architecture))
-    config = kind.read_gguf_config(file.metadata)
-    config = replace(config, ties_embeddings="output.weight" not in file.tensors)
-    if "rope_freqs.weight" in file.tensors:
-        factors = torch.from_numpy(file.read("rope_freqs.weight"))
-        config = replace(config, rope=_llama3_rope(config, factors))
-    names = _names(kind, config)
-    extra = set(file.tensors) - {name.gguf for name in names} - set(kind.ignored)
+    with _blaming(file.path):
+        kind = family(file.metadata.get("general.architecture", ""))
+        config = kind.read_gguf_config(file.metadata)
+        config = replace(config, ties_embeddings="output.weight" not in file.tensors)
+        if "rope_freqs.weight" in file.tensors:
+            factors = torch.from_numpy(file.read("rope_freqs.weight"))
+            config = replace(config, rope=_llama3_rope(config, factors))
+    names = {name.ours: name.gguf for name in _names(kind, config)}
+    extra = set(file.tensors) - set(names.values()) - set(kind.ignored)
     if extra:
         raise ModelError(f"{file.path}: tensor {min(extra)!r} has no place in a {kind.name} model")
+    # llama.cpp keeps q and k in the order of interleaved rotary pairs.
+    n_permuted = {"attn_q.weight": config.n_heads, "attn_k.weight": config.n_kv_heads}
 
-    def read(name: TensorName) -> Tensor:
-        weight = file.read(name.gguf)
-        # llama.cpp keeps q and k in the order of interleaved rotary pairs.
-        if name.gguf.endswith("attn_q.weight"):
-            weight = unpermute(weight, config.n_heads)
-        elif name.gguf.endswith("attn_k.weight"):
-            weight = unpermute(weight, config.n_kv_heads)
+    def read(name: str) -> Tensor:
+        weight = file.read(name)
+        n_heads = n_permuted.get(name.split(".", 2)[-1])
+        if n_heads is not None:
+            with _blaming(f"{file.path}: tensor {name!r}"):
+                weight = unpermute(weight, n_heads)
         return torch.from_numpy(weight)
 
-    return _build(config, names, read, str(file.path), dtype)
+    return _build(config, names, read=read, source=file.path, dtype=dtype)
 
 
 def save(model: DecoderLM, folder: Path, dtype: torch.dtype) -> None:
@@ -105,7 +104,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path} is missing: {folder} is no Hugging Face model folder") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise ModelError(f"{path}: expected an object, found {type(config).__name__}")
@@ -114,6 +114,17 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path} asks for the model's own code (auto_map), which lmwright never runs"
         )
     return config
+
+
+@contextmanager
+def _blaming(source: Path | str) -> Iterator[None]:
+    """Put the file's name before an error; a value of the wrong kind is the file's fault, too."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from None
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ModelError(f"{source}: a value of the wrong kind: {error}") from None
 
 
 def _llama3_rope(config: ModelConfig, factors: Tensor) -> Rope:
@@ -133,32 +144,37 @@ def _names(kind: Family, config: ModelConfig) -> list[TensorName]:
 
 def _build(
     config: ModelConfig,
-    names: list[TensorName],
-    read: Callable[[TensorName], Tensor],
-    source: str,
+    names: dict[str, str],
+    *,
+    read: Callable[[str], Tensor],
+    source: Path,
     dtype: torch.dtype,
 ) -> DecoderLM:
-    """Make the modules without memory and give each its tensor; none is missing or random."""
+    """Make the modules without memory and give each its tensor; none is missing or random.
+
+    `names` says what the source calls each of our tensors.
+    """
     with torch.device("meta"):
         model = DecoderLM(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
 
-    def checked(name: TensorName) -> Tensor:
+    def checked(ours: str) -> Tensor:
+        name = names[ours]
         try:
             tensor = read(name)
         except KeyError:
-            raise ModelError(f"{source}: tensor {name.hugging_face!r} is missing") from None
-        if tensor.shape != shapes[name.ours]:
+            raise ModelError(f"{source}: tensor {name!r} is missing") from None
+        if tensor.shape != shapes[ours]:
             raise ModelError(
-                f"{source}: tensor {name.hugging_face!r} has shape {tuple(tensor.shape)}, "
-                f"the configuration asks for {tuple(shapes[name.ours])}"
+                f"{source}: tensor {name!r} has shape {tuple(tensor.shape)}, "
+                f"the configuration asks for {tuple(shapes[ours])}"
             )
         return tensor.to(dtype)
 
     # Reading, dequantising and casting free the GIL: two cores halve the time to load.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         tensors = list(pool.map(checked, names))
-    weights = {name.ours: tensor for name, tensor in zip(names, tensors, strict=True)}
+    weights = dict(zip(names, tensors, strict=True))
     if config.ties_embeddings:
         weights["head.weight"] = weights["embedding.weight"]
     model.load_state_dict(weights, assign=True)

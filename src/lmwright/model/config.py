@@ -1,5 +1,6 @@
 """The shape of a model, in our own words; families translate their `config.json` to it."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +19,16 @@ class Rope:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_positions: int = 8192
+
+    def __post_init__(self) -> None:
+        for name, value in (("theta", self.theta), ("factor", self.factor)):
+            if not 0 < value < math.inf:
+                raise ModelError(f"rope {name} = {value!r}: expected a number above 0")
+        if not self.low_freq_factor < self.high_freq_factor:
+            raise ModelError(
+                f"rope low_freq_factor = {self.low_freq_factor!r}: expected less than "
+                f"high_freq_factor = {self.high_freq_factor!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -53,9 +64,18 @@ class ModelConfig:
             "d_ff": (self.d_ff, 1, 2**20),
             "max_positions": (self.max_positions, 1, 2**28),
         }
+        if self.sliding_window is not None:
+            bounds["sliding_window"] = (self.sliding_window, 1, 2**28)
         for name, (value, low, high) in bounds.items():
-            if not isinstance(value, int) or not low <= value <= high:
+            if type(value) is not int or not low <= value <= high:
                 raise ModelError(f"{name} = {value!r}: expected a whole number {low} to {high}")
+        for id_ in (self.bos_id, self.pad_id, *self.eos_ids):
+            if id_ is not None and type(id_) is not int:
+                raise ModelError(f"{id_!r} is no token id; expected a whole number")
+        if not 0 < self.norm_eps < 1:
+            raise ModelError(f"norm_eps = {self.norm_eps!r}: expected a number between 0 and 1")
+        if not isinstance(self.ties_embeddings, bool):
+            raise ModelError(f"ties_embeddings = {self.ties_embeddings!r}: expected true or false")
         if self.n_heads % self.n_kv_heads:
             raise ModelError(
                 f"n_heads = {self.n_heads} is no multiple of n_kv_heads = {self.n_kv_heads}: "

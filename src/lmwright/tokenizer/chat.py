@@ -5,18 +5,35 @@ bounded ranges, and a bounded output.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from datetime import datetime
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lmwright.core.errors import ModelError, RequestError
 
 MAX_TEMPLATE_CHARACTERS = 200_000
 MAX_RENDERED_CHARACTERS = 20_000_000
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which a product or a power cannot eat the memory either."""
+
+    # Jinja computes constant expressions when it compiles, but not those of these operators.
+    intercepted_binops = frozenset(["*", "**"])
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" and not (abs(left) <= 2**16 and abs(right) <= 16):
+            raise OverflowError("a power of more than 2**16 ** 16")
+        for text, n_times in ((left, right), (right, left)):
+            is_repeated = operator == "*" and isinstance(text, Sized)
+            if is_repeated and len(text) * n_times > MAX_RENDERED_CHARACTERS:
+                raise OverflowError(f"a text repeated to more than {MAX_RENDERED_CHARACTERS:,}")
+        return super().call_binop(context, operator, left, right)
 
 
 class ChatTemplate:
@@ -30,15 +47,14 @@ class ChatTemplate:
             )
         self.source = source
         # The settings and additions that Hugging Face's templates count on.
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-        )
+        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = _strftime_now
         try:
             self._template = environment.from_string(source)
-        except TemplateError as error:
+        # Python's compiler has limits of its own (nested blocks, depth), with errors of its own.
+        except Exception as error:
             raise ModelError(f"chat template, line {_line(error)}: {error}") from None
 
     def render(
@@ -63,10 +79,10 @@ class ChatTemplate:
                         " of this dialogue; shorten it"
                     )
                 pieces.append(piece)
-        # A template may divide, index or overflow as it likes: whatever it raises is its fault.
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            if isinstance(error, RequestError):
-                raise
+        except RequestError:
+            raise
+        # A template may divide, index or recurse as it likes: whatever it raises is its fault.
+        except Exception as error:
             raise RequestError(f"the chat template refuses this dialogue: {error}") from None
         return "".join(pieces)
 
@@ -84,5 +100,5 @@ def _strftime_now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def _line(error: TemplateError) -> str:
+def _line(error: Exception) -> str:
     return str(getattr(error, "lineno", "?"))

@@ -1,5 +1,6 @@
 """The tokenizer that belongs to a model: text, dialogues and token ids."""
 
+import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ class Tokenizer:
     def encode(self, text: str, *, add_bos: bool = True) -> list[int]:
         """Return the token ids of a text, with exactly one BOS where the model wants one."""
         with self._lock:
-            ids = self._backend.encode(text, add_special_tokens=False).ids
+            ids = self._ids(text)
         return [self.bos_id, *ids] if add_bos and self.bos_id is not None else ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
@@ -82,6 +83,20 @@ class Tokenizer:
             ids = [self.bos_id, *ids]
         return ids
 
+    def set_default_system(self, text: str) -> None:
+        """Let dialogues without a system message begin with this one.
+
+        It becomes part of the chat template, so that every program that opens the saved folder
+        does the same.
+        """
+        assert self.chat_template is not None
+        # Jinja reads JSON's escapes of text; non-ASCII characters stand for themselves.
+        message = json.dumps({"role": "system", "content": text}, ensure_ascii=False)
+        first = "{%- if messages[0]['role'] != 'system' %}{% set messages = [" + message
+        self.chat_template = ChatTemplate(
+            first + "] + messages %}{% endif -%}\n" + self.chat_template.source
+        )
+
     def stream(self) -> "StreamDecoder":
         """Return a decoder for tokens that arrive one by one."""
         return StreamDecoder(self)
@@ -99,6 +114,14 @@ class Tokenizer:
         if self.chat_template is not None:
             with replacing(folder / "chat_template.jinja") as temporary:
                 temporary.write_text(self.chat_template.source, encoding="utf-8")
+
+    def _ids(self, text: str) -> list[int]:
+        try:
+            return self._backend.encode(text, add_special_tokens=False).ids
+        except TypeError:  # all that the library says of a text that UTF-8 cannot write
+            raise RequestError(
+                "a text holds half a surrogate pair, which is no character; remove it"
+            ) from None
 
     def _id(self, token: str) -> int:
         id_ = self._backend.token_to_id(token)
@@ -120,11 +143,9 @@ class Tokenizer:
             if not marker:
                 raise RequestError("a message contains every Unicode noncharacter; remove them")
             messages = [
-                {**message, "content": self._special_pattern.sub(
-                    lambda match: match[0][0] + marker + match[0][1:], message["content"]
-                )}
+                {**message, "content": self._special_start.sub(marker, message["content"])}
                 for message in messages
-            ]  # fmt: skip
+            ]
         text = self.chat_template.render(
             messages,
             add_generation_prompt=add_generation_prompt,
@@ -133,22 +154,29 @@ class Tokenizer:
         return text, marker
 
     @cached_property
-    def _special_pattern(self) -> re.Pattern[str]:
+    def _special(self) -> str:
         longest_first = sorted(self._special_ids, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)))
+        return f"(?:{'|'.join(map(re.escape, longest_first))})"
+
+    @cached_property
+    def _special_start(self) -> re.Pattern[str]:
+        # Empty matches, so that tokens that overlap are all found.
+        return re.compile(f"(?={self._special})")
 
     def _encode_template(self, text: str) -> list[int]:
         with self._lock:
             self._backend.encode_special_tokens = False
             try:
-                return self._backend.encode(text, add_special_tokens=False).ids
+                return self._ids(text)
             finally:
                 self._backend.encode_special_tokens = True
 
     def _encode_marked(self, text: str, marker: str) -> list[int]:
         """Encode a rendered dialogue in which only unmarked special tokens are special."""
         ids, end = [], 0
-        for match in self._special_pattern.finditer(text):
+        for match in re.finditer(f"{marker}?{self._special}", text):
+            if match[0].startswith(marker):
+                continue
             ids += self.encode(text[end : match.start()].replace(marker, ""), add_bos=False)
             ids.append(self._special_ids[match[0]])
             end = match.end()
@@ -161,9 +189,12 @@ class StreamDecoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        # Text is told from the tokens [_start:], of which [_start:_told] has been given out: the
-        # overlap keeps the spaces that some tokenizers drop at the beginning of a text.
-        self._start = self._told = 0
+        # The text of the tokens [_start:] is looked at; its first _n_told characters were given
+        # out. The tokens [_start:_whole] are such whose text was complete: this overlap keeps the
+        # spaces that some tokenizers drop at the beginning of a text.
+        self._start = self._whole = self._n_told = 0
+        # How many tokens in a row have left the text open.
+        self._n_open = 0
 
     def push(self, id_: int) -> str:
         """Take one token and return the text that is certain by now, often one token's."""
@@ -175,14 +206,27 @@ class StreamDecoder:
         return self._advance(is_end=True)
 
     def _advance(self, *, is_end: bool) -> str:
-        told = self._tokenizer.decode(self._ids[self._start : self._told])
         text = self._tokenizer.decode(self._ids[self._start :])
-        # A character has at most four bytes: more open tokens than that are no unfinished one.
-        is_open = text.endswith(REPLACEMENT) and len(self._ids) - self._told < 4
-        if len(text) <= len(told) or (is_open and not is_end):
+        n_certain = len(text) if is_end else self._n_certain(text)
+        if n_certain <= self._n_told:
             return ""
-        self._start, self._told = self._told, len(self._ids)
-        return text[len(told) :]
+        piece = text[self._n_told : n_certain]
+        self._n_told = n_certain
+        if n_certain == len(text):
+            self._start, self._whole = self._whole, len(self._ids)
+            self._n_told = len(self._tokenizer.decode(self._ids[self._start :]))
+        return piece
+
+    def _n_certain(self, text: str) -> int:
+        """Count the characters that no further token can change."""
+        self._n_open = self._n_open + 1 if text.endswith(REPLACEMENT) else 0
+        if not self._n_open:
+            return len(text)
+        # Half a character is one U+FFFD to byte-level tokenizers, but one a byte to those that
+        # fall back to bytes. With four open tokens these hold no unfinished character any more.
+        if self._n_open < 4:
+            return len(text.rstrip(REPLACEMENT))
+        return len(text) - 1
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
@@ -190,6 +234,8 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
     if not messages:
         raise RequestError("messages is empty; give at least one user message")
     for i, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise RequestError(f"messages[{i}] = {message!r}: expected a role and a content")
         role, content = message.get("role"), message.get("content")
         if role not in ("system", "user", "assistant", "tool"):
             raise RequestError(

@@ -48,9 +48,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     template_path = folder / "chat_template.jinja"
     template = settings.get("chat_template")
     if template_path.is_file():
-        template = template_path.read_text(encoding="utf-8")
+        template = template_path.read_text(encoding="utf-8", errors="replace")
     if isinstance(template, list):  # several named ones, in older folders
-        template = next((t["template"] for t in template if t.get("name") == "default"), None)
+        named = [t for t in template if isinstance(t, dict) and t.get("name") == "default"]
+        template = named[0].get("template") if named else None
+    if not isinstance(template, str | None):
+        raise ModelError(f"{folder / 'tokenizer_config.json'}: chat_template is no text")
     eos = _read_settings(folder / "generation_config.json").get("eos_token_id", [])
     return Tokenizer(
         backend,

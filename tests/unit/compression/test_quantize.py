@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lmwright.compression.config import Compress
-from lmwright.compression.quantize import compress, quantize_groups
+from lmwright.compression.quantize import compress_folder, quantize_groups
 from lmwright.core.errors import ModelError, RequestError
 from lmwright.model.packed import dequantize, unpack
 from lmwright.model.safetensors_folder import read_weights, write_weights
@@ -136,7 +136,7 @@ def test_a_value_that_a_step_hits_exactly_comes_back_exactly():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_folder_reads_back_as_the_rounded_weights(tmp_path, method, dtype):
     tensors = write_model(tmp_path / "in", dtype=dtype)
-    result = compress(tmp_path / "in", config(method=method), tmp_path / "out")
+    result = compress_folder(tmp_path / "in", config(method=method), tmp_path / "out")
     stored = read_weights(tmp_path / "out")
     settings = json.loads((tmp_path / "out" / "config.json").read_text())
     restored = unpack(stored, settings["quantization_config"])
@@ -157,7 +157,7 @@ def test_folder_reads_back_as_the_rounded_weights(tmp_path, method, dtype):
 
 def test_config_and_tokenizer_go_along_and_the_model_card_does_not(tmp_path):
     write_model(tmp_path / "in")
-    compress(tmp_path / "in", config(), tmp_path / "out")
+    compress_folder(tmp_path / "in", config(), tmp_path / "out")
     settings = json.loads((tmp_path / "out" / "config.json").read_text())
     quantization = settings.pop("quantization_config")
     assert settings == CONFIG
@@ -174,7 +174,7 @@ def test_config_and_tokenizer_go_along_and_the_model_card_does_not(tmp_path):
 
 def test_result_counts_each_part(tmp_path):
     tensors = write_model(tmp_path / "in")
-    result = compress(tmp_path / "in", config(), tmp_path / "out")
+    result = compress_folder(tmp_path / "in", config(), tmp_path / "out")
     sizes = {
         when: (tmp_path / folder / "model.safetensors").stat().st_size
         for when, folder in (("before", "in"), ("after", "out"))
@@ -206,14 +206,14 @@ def test_untied_head_stays_in_16_bits(tmp_path):
     head = random_weight(N_VOCAB, D_MODEL, seed=9)
     extra = {"lm_head.weight": head}
     write_model(tmp_path / "in", extra=extra, tie_word_embeddings=False)
-    result = compress(tmp_path / "in", config(), tmp_path / "out")
+    result = compress_folder(tmp_path / "in", config(), tmp_path / "out")
     assert torch.equal(read_weights(tmp_path / "out")["lm_head.weight"], head.bfloat16())
     assert result["parts"]["embedding"]["n_params"] == 2 * N_VOCAB * D_MODEL
 
 
 def test_second_copy_of_a_tied_head_is_left_out(tmp_path):
     write_model(tmp_path / "in", extra={"lm_head.weight": random_weight(N_VOCAB, D_MODEL, seed=1)})
-    result = compress(tmp_path / "in", config(), tmp_path / "out")
+    result = compress_folder(tmp_path / "in", config(), tmp_path / "out")
     assert "lm_head.weight" not in read_weights(tmp_path / "out")
     assert result["n_params"] == N_PARAMS
 
@@ -223,8 +223,8 @@ def test_sharded_model_is_read(tmp_path):
     write_weights(tensors, tmp_path / "in", max_shard_bytes=10_000)
     assert not (tmp_path / "in" / "model.safetensors").exists()
     write_model(tmp_path / "whole")
-    compress(tmp_path / "in", config(), tmp_path / "a")
-    compress(tmp_path / "whole", config(), tmp_path / "b")
+    compress_folder(tmp_path / "in", config(), tmp_path / "a")
+    compress_folder(tmp_path / "whole", config(), tmp_path / "b")
     first, second = ((tmp_path / x / "model.safetensors").read_bytes() for x in "ab")
     assert sorted(read_weights(tmp_path / "a")) == sorted(read_weights(tmp_path / "b"))
     assert first == second
@@ -233,7 +233,7 @@ def test_sharded_model_is_read(tmp_path):
 def test_unfitting_group_size_names_the_tensor_and_what_fits(tmp_path):
     write_model(tmp_path / "in")
     with pytest.raises(RequestError) as caught:
-        compress(tmp_path / "in", config(group_size=32), tmp_path / "out")
+        compress_folder(tmp_path / "in", config(group_size=32), tmp_path / "out")
     assert str(caught.value) == (
         "group_size = 32: does not divide the width 48 of "
         "'model.layers.0.mlp.down_proj.weight'; sizes that fit all matrices: 8, 16"
@@ -248,21 +248,21 @@ def test_weight_that_is_not_finite_is_named(tmp_path, value):
     bad[3, 4] = value
     write_model(tmp_path / "in", extra={name: bad})
     with pytest.raises(ModelError, match=f"{name}.*holds 1 values that are not finite"):
-        compress(tmp_path / "in", config(), tmp_path / "out")
+        compress_folder(tmp_path / "in", config(), tmp_path / "out")
     assert not (tmp_path / "out" / "config.json").exists()
 
 
 def test_quantised_model_is_refused_with_the_remedy(tmp_path):
     write_model(tmp_path / "in")
-    compress(tmp_path / "in", config(), tmp_path / "int4")
+    compress_folder(tmp_path / "in", config(), tmp_path / "int4")
     with pytest.raises(RequestError, match=r"quantised already .*Compress the model that it was"):
-        compress(tmp_path / "int4", config(method="int8"), tmp_path / "out")
+        compress_folder(tmp_path / "int4", config(method="int8"), tmp_path / "out")
 
 
 def test_own_folder_is_refused(tmp_path):
     write_model(tmp_path / "in")
     with pytest.raises(RequestError, match="write to another folder"):
-        compress(tmp_path / "in", config(), tmp_path / "in")
+        compress_folder(tmp_path / "in", config(), tmp_path / "in")
 
 
 @pytest.mark.parametrize(
@@ -280,4 +280,4 @@ def test_own_folder_is_refused(tmp_path):
 def test_models_that_cannot_be_read_are_refused(tmp_path, extra, settings, message):
     write_model(tmp_path / "in", extra=extra, **settings)
     with pytest.raises(ModelError, match=message):
-        compress(tmp_path / "in", config(), tmp_path / "out")
+        compress_folder(tmp_path / "in", config(), tmp_path / "out")

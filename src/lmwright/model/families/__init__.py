@@ -8,9 +8,10 @@ from lmwright.model.families.family import Family
 FAMILIES: dict[str, Family] = {"llama": llama.LLAMA, "mistral": llama.MISTRAL}
 
 
-def family(model_type: str) -> Family:
+def family(model_type: object) -> Family:
     """Return the family of this `model_type`, or say which are known."""
-    if model_type not in FAMILIES:
+    # From a file, so it may be anything, also what no dict can look up.
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ModelError(
             f"model_type {model_type!r} is not a family that lmwright builds"
             f"{suggestion(str(model_type), FAMILIES)}"

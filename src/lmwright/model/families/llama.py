@@ -42,6 +42,7 @@ def read_config(config: dict[str, Any]) -> ModelConfig:
     n_heads = config["num_attention_heads"]
     if not isinstance(n_heads, int) or n_heads < 1:
         raise ModelError(f"config.json: num_attention_heads = {n_heads!r}")
+    n_kv_heads = config.get("num_key_value_heads")
     eos = config.get("eos_token_id")
     return ModelConfig(
         family=config["model_type"],
@@ -49,7 +50,7 @@ def read_config(config: dict[str, Any]) -> ModelConfig:
         d_model=config["hidden_size"],
         n_layers=config["num_hidden_layers"],
         n_heads=n_heads,
-        n_kv_heads=config.get("num_key_value_heads") or n_heads,
+        n_kv_heads=n_heads if n_kv_heads is None else n_kv_heads,
         d_head=config.get("head_dim") or config["hidden_size"] // n_heads,
         d_ff=config["intermediate_size"],
         max_positions=config.get("max_position_embeddings", 2048),

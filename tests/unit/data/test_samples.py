@@ -1,0 +1,79 @@
+"""Each known shape of a record must become the dialogue that its author meant."""
+
+import pytest
+
+from lmwright.core.errors import DataError
+from lmwright.data.samples import Sample, parse
+
+
+def read(record, system=None):
+    return parse(record, where="x.jsonl, line 7", id_="r", system=system)
+
+
+def said(sample) -> list[tuple[str, str]]:
+    return [(turn["role"], turn["content"]) for turn in sample.messages]
+
+
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+FAQ = {"questions": ["q1", "q2", "q3"], "answers": ["a1", "a2"]}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": TURNS},
+        {"prompt": "a", "completion": "b"},
+        {"instruction": "a", "output": "b", "input": ""},
+        {"questions": ["a"], "answers": ["b"]},
+    ],
+)
+def test_all_shapes_become_dialogues(record):
+    (sample,), questions = read(record)
+    assert said(sample) == [("user", "a"), ("assistant", "b")]
+    assert questions == []
+    assert Sample.from_json(sample.to_json()) == sample
+
+
+def test_a_system_message_is_added_where_there_is_none():
+    (sample,), _ = read({"messages": TURNS}, system="s")
+    assert said(sample)[0] == ("system", "s")
+    own = [{"role": "system", "content": "own"}, *TURNS]
+    (sample,), _ = read({"messages": own}, system="s")
+    assert [role for role, _ in said(sample)] == ["system", "user", "assistant"]
+    assert said(sample)[0] == ("system", "own")
+
+
+def test_a_faq_teaches_every_question_and_tests_the_heldout_ones():
+    samples, questions = read({**FAQ, "heldout": ["h1", "h2"], "accept": ["a"]}, system="s")
+    assert [said(s)[1:] for s in samples] == [
+        [("user", "q1"), ("assistant", "a1")],
+        [("user", "q2"), ("assistant", "a2")],
+        [("user", "q3"), ("assistant", "a1")],
+    ]
+    assert [said(q) for q in questions] == [[("system", "s"), ("user", h)] for h in ("h1", "h2")]
+    assert {q.cluster for q in questions} == {"r"}
+    assert len({s.id for s in samples} | {q.id for q in questions}) == 5
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"messages": []}, "expected a list that is not empty"),
+        ({"messages": "a"}, "expected a list"),
+        ({"messages": ["a"]}, r"messages\[0\]: expected a role"),
+        ({"messages": [{"role": "bot", "content": "a"}]}, r"messages\[0\]: expected a role"),
+        ({"messages": [{"role": "user"}]}, r"messages\[0\]: content is missing"),
+        ({"messages": TURNS[:1]}, "the last message must be the assistant's"),
+        ({"messages": [{"role": "assistant", "content": " "}]}, "and not empty"),
+        ({"questions": [], "answers": ["a"]}, "at least one text each"),
+        ({**FAQ, "answers": ["a", ""]}, "answers: expected a list of texts"),
+        ({**FAQ, "questions": "q"}, "questions: expected a list of texts"),
+        ({**FAQ, "heldout": ["h"]}, "heldout questions need `accept`"),
+        ({"instruction": "a", "output": "b", "input": 3}, "input = 3"),
+        ({"text": "a"}, "none of the known shapes"),
+    ],
+)
+def test_a_fault_says_where_and_what(record, expected):
+    with pytest.raises(DataError, match=expected) as caught:
+        read(record)
+    assert str(caught.value).startswith("x.jsonl, line 7: ")
