@@ -25,8 +25,10 @@ demo: $(VENV)/.installed
 	@echo "The report:  runs/support/report/report.html"
 	@echo "A chat:      $(BIN)/lmwright chat runs/support/int8"
 
+# The end-to-end tests start programs that use every core: they run alone.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 tests/unit tests/parity
+	$(BIN)/python -m pytest tests/e2e
 
 # With the proofs that take minutes.
 test-all: $(VENV)/.installed-dev

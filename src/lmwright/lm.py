@@ -95,7 +95,6 @@ class LocalModel:
         self.model = model
         self._tokenizer = tokenizer
         self._path = path
-        self._kept: object = None
         self._backend = TorchBackend(model)
 
     @property
@@ -172,10 +171,6 @@ class LocalModel:
             return
         save(self.model, Path(folder), self.model.compute_dtype)
         self._tokenizer.save(Path(folder))
-
-    def keep(self, thing: object) -> None:
-        """Hold on to something as long as the model lives: its temporary folder."""
-        self._kept = thing
 
     def _scored(self, request: ScoreRequest) -> Scored:
         if not request.continuation:

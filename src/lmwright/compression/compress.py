@@ -1,5 +1,6 @@
 """Compression for a program: a model in, another model out."""
 
+import weakref
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,5 +21,5 @@ def compress(model: LocalModel, config: Compress) -> LocalModel:
     compress_folder(plain, config, packed)
     precision: Precision = "fp32" if model.facts.dtype == "float32" else "auto"
     small = load(packed, precision=precision, name=f"{model.name}-{config.method}")
-    small.keep(folder)
+    weakref.finalize(small, folder.cleanup)
     return small

@@ -20,7 +20,7 @@ class Finetune(Config):
     # The highest learning rate; by default 1e-3 for lora and 1e-4 for full.
     lr: float | None = Field(default=None, gt=0)
     # Samples an optimiser step sees.
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=8, ge=1)
     # Tokens in memory at once; a larger batch is worked off in parts, with the same result.
     micro_batch_tokens: int = Field(default=2048, ge=1)
     # Tokens of a sample at most (default: the model's context); a longer one is an error.

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from lmwright.core.errors import DataError
+from lmwright.core.errors import DataError, RequestError
 from lmwright.data.pack import Encoded
 from lmwright.data.samples import Sample
 from lmwright.tokenizer.encode import Tokenizer
@@ -14,11 +14,16 @@ from lmwright.tokenizer.encode import Tokenizer
 
 def encode(sample: Sample, tokenizer: Tokenizer) -> Encoded:
     """Return a dialogue's tokens; the assistant's words and its end-of-turn are to be learnt."""
-    ids = tokenizer.chat(sample.messages, add_generation_prompt=False)
+    ids = _tokens(sample, len(sample.messages), tokenizer, add_generation_prompt=False)
     is_target = [False] * len(ids)
     for i, message in enumerate(sample.messages):
         if message["role"] != "assistant":
             continue
+        if i == 0:
+            raise DataError(
+                f"sample {sample.id}: begins with the assistant, whom nobody has asked yet; put a "
+                "user's message before it"
+            )
         # What stands before the reply ends with the template's invitation to reply.
         start = _n_prefix(sample, i, tokenizer, ids, add_generation_prompt=True)
         end = _n_prefix(sample, i + 1, tokenizer, ids, add_generation_prompt=False)
@@ -38,9 +43,7 @@ def _n_prefix(
     add_generation_prompt: bool,
 ) -> int:
     """Count the tokens of the first messages, which must be how the whole dialogue begins."""
-    prefix = tokenizer.chat(
-        sample.messages[:n_messages], add_generation_prompt=add_generation_prompt
-    )
+    prefix = _tokens(sample, n_messages, tokenizer, add_generation_prompt=add_generation_prompt)
     if list(ids[: len(prefix)]) != prefix:
         raise DataError(
             f"sample {sample.id}: with this model's chat template the beginning of a dialogue "
@@ -48,6 +51,17 @@ def _n_prefix(
             "apart. Use dialogues of one question and one answer with this model"
         )
     return len(prefix)
+
+
+def _tokens(
+    sample: Sample, n_messages: int, tokenizer: Tokenizer, *, add_generation_prompt: bool
+) -> list[int]:
+    try:
+        return tokenizer.chat(
+            sample.messages[:n_messages], add_generation_prompt=add_generation_prompt
+        )
+    except RequestError as error:  # the template may forbid a role or an order
+        raise DataError(f"sample {sample.id}: {error}") from None
 
 
 def shared_system(samples: Sequence[Sample]) -> str | None:
@@ -118,6 +132,12 @@ def _check(sample: Encoded, tokenizer: Tokenizer, max_length: int) -> None:
         raise DataError(f"sample {sample.id}: begins with two BOS tokens; mend the chat template")
     # Each stretch of learnt tokens must end with an end-of-turn, or the model never stops.
     for i in range(len(ids)):
+        is_first = is_target[i] and (i == 0 or not is_target[i - 1])
+        if is_first and ids[i] in tokenizer.eos_ids:
+            raise DataError(
+                f"sample {sample.id}: a reply of the assistant is empty, which would teach the "
+                "model to say nothing; fill it in or remove it"
+            )
         is_last = is_target[i] and (i + 1 == len(ids) or not is_target[i + 1])
         if is_last and ids[i] not in tokenizer.eos_ids:
             raise DataError(

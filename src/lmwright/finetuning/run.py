@@ -101,17 +101,18 @@ class _Log:
         self._path = path
 
     def __enter__(self) -> "_Log":
-        self._file = self._path.open("a", encoding="utf-8")
+        # Without a buffer: what a full disk refused is not tried again when the file is closed.
+        self._file = self._path.open("ab", buffering=0)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def rewind(self, first_step: int) -> None:
+        """Cut off, in one go that no kill can halve, the lines from this step on."""
         kept = [line for line in _lines(self._path) if line["step"] < first_step]
-        self._file.truncate(0)
-        for line in kept:
-            self._write(line)
+        texts = self._path.read_bytes().splitlines(keepends=True)
+        self._file.truncate(sum(len(text) for text in texts[: len(kept)]))
 
     def write(self, event: Event) -> None:
         line = {
@@ -128,20 +129,22 @@ class _Log:
         self._write(line)
 
     def _write(self, line: dict[str, Any]) -> None:
+        text = json.dumps(line).encode() + b"\n"
         try:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            n_written = self._file.write(text)
         except OSError as error:
             raise LmwrightError(f"cannot write {self._path}: {error.strerror}") from error
+        if n_written != len(text):
+            raise LmwrightError(f"cannot write {self._path}: no space left for the whole line")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
+    """Read the lines up to the half one that a killed run or a full disk may have left."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:  # the half line of a killed run
+    for text in path.read_bytes().splitlines(keepends=True):
+        if not text.endswith(b"\n"):
             break
+        lines.append(json.loads(text))
     return lines
 
 

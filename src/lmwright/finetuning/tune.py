@@ -100,9 +100,11 @@ def tune(
             if progress.best_loss is None or loss < progress.best_loss:
                 progress = replace(progress, best_loss=loss, best_step=step.step)
                 state.save_tensors(state.trained_weights(model), best)
+        # The caller writes the step down before the state says that it is done: a kill between
+        # the two repeats a step, and loses none.
+        yield Event(step, progress, loss)
         if step.step % config.checkpoint_every == 0 or is_last:
             state.save(folder, model, optimizer, progress)
-        yield Event(step, progress, loss)
     state.load_trained(model, best)
 
 

@@ -37,7 +37,8 @@ class _RMSNorm(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             d_weight = (grad.float() * normed).flatten(0, -2).sum(0).to(weight.dtype)
         # With n = x s:  dx = s (dn - n mean(dn n)).
-        dn = grad.float().mul_(weight)
+        # A copy also where grad is fp32 already: it is not ours to change.
+        dn = grad.to(torch.float32, copy=True).mul_(weight)
         mean = (dn * normed).mean(-1, keepdim=True)
         dx = dn.addcmul_(normed.float(), mean, value=-1).mul_(scale)
         return dx.to(grad.dtype), d_weight, None

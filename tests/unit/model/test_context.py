@@ -48,19 +48,19 @@ def only_sample(batch, number) -> Batch:
 
 def loss_and_gradients(model, batch):
     model.zero_grad()
-    loss, _ = next_token(model, batch)
-    loss.backward()
-    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+    total, _ = next_token(model, batch)
+    total.backward()
+    return total.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_another_samples_tokens_change_no_bit_of_loss_or_gradient(model, position):
     samples = rows(9, 14, 6)
-    loss, gradients = loss_and_gradients(model, only_sample(packed(samples), position))
+    value, gradients = loss_and_gradients(model, only_sample(packed(samples), position))
     others = rows(9, 14, 6, seed=1)
     others[position] = samples[position]
-    new_loss, new_gradients = loss_and_gradients(model, only_sample(packed(others), position))
-    assert torch.equal(loss, new_loss)
+    new_value, new_gradients = loss_and_gradients(model, only_sample(packed(others), position))
+    assert torch.equal(value, new_value)
     for name, gradient in gradients.items():
         assert torch.equal(gradient, new_gradients[name]), name
     # The tokens of the others get none at all.
@@ -71,28 +71,35 @@ def test_another_samples_tokens_change_no_bit_of_loss_or_gradient(model, positio
 def test_a_samples_own_tokens_do_change_its_loss(model):
     """Otherwise the test above would prove nothing."""
     samples = rows(9, 14, 6)
-    loss, _ = loss_and_gradients(model, only_sample(packed(samples), 1))
+    value, _ = loss_and_gradients(model, only_sample(packed(samples), 1))
     samples[1][12] += 1  # near enough to the end for a window of 3 to see it
     changed, _ = loss_and_gradients(model, only_sample(packed(samples), 1))
-    assert not torch.equal(loss, changed)
+    assert not torch.equal(value, changed)
 
 
-def test_loss_and_gradients_are_the_sum_of_the_samples_alone(model):
+def test_gradients_are_the_sum_of_the_samples_alone(model, monkeypatch):
+    """In fp64, so that nothing but a wrong formula can make a difference."""
+    monkeypatch.setattr(
+        "lmwright.model.norm.RMSNorm.forward",
+        lambda norm, x: torch.nn.functional.rms_norm(x, x.shape[-1:], norm.weight, norm.eps),
+    )
+    model.double().compute_dtype = torch.float64
     samples = rows(9, 14, 1, 6)
-    loss, gradients = loss_and_gradients(model, packed(samples))
-    model.zero_grad()
-    total = torch.zeros(())
-    for sample in samples:
-        logits = model(sample[None])[0]  # another code path: plain rows and autograd
-        total = total + torch.nn.functional.cross_entropy(
-            logits[:-1], sample[1:], reduction="sum"
+    parameters = list(model.parameters())
+    packed_logits = model.head(model.packed_hidden(packed(samples))).split([9, 14, 1, 6])
+    # Another code path: plain rows.
+    alone_logits = [model(sample[None])[0] for sample in samples]
+    found, expected = (
+        torch.autograd.grad(
+            sum(loss(*pair) for pair in zip(logits, samples, strict=True)), parameters
         )
-    total.backward()
-    torch.testing.assert_close(loss, total.detach(), rtol=1e-6, atol=0)
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(
-            gradients[name], parameter.grad, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        for logits in (packed_logits, alone_logits)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def loss(logits, sample):
+    return torch.nn.functional.cross_entropy(logits[:-1], sample[1:], reduction="sum")
 
 
 def test_the_order_of_samples_changes_no_hidden_state(model):

@@ -29,8 +29,18 @@ def test_value_and_gradients_are_those_of_autograd(shape, scale):
     x64, w64 = (t.detach().double().requires_grad_() for t in (x, norm.weight))
     expected = plain(x64, w64, norm.eps)
     dx64, dw64 = torch.autograd.grad(expected, (x64, w64), upstream.double())
-    for a, b in ((found, expected), (dx, dx64), (dw, dw64)):
+    for a, b in ((found.detach(), expected.detach()), (dx, dx64), (dw, dw64)):
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6 * float(b.abs().max()))
+
+
+def test_the_gradient_that_comes_in_is_left_as_it_was():
+    """Others may still need it: autograd hands the same tensor to both sides of a sum."""
+    norm = norm_of(8)
+    x = torch.randn(3, 8, requires_grad=True)
+    upstream = torch.randn(3, 8)
+    before = upstream.clone()
+    norm(x).backward(upstream)
+    assert torch.equal(upstream, before)
 
 
 def test_gradcheck():
@@ -58,5 +68,5 @@ def test_bf16_activations_keep_fp32_sums_and_master_gradients():
         torch.bfloat16, torch.bfloat16, torch.float32,
     )  # fmt: skip
     expected = plain(x16.detach().float(), norm.weight.detach(), norm.eps)
-    # Two roundings to 8 bits: of the normed value and of the product.
-    torch.testing.assert_close(found.detach().float(), expected, rtol=2**-7, atol=0)
+    # Three roundings to 8 bits: of the normed value, of the weight and of their product.
+    torch.testing.assert_close(found.detach().float(), expected, rtol=3 * 2**-8, atol=0)

@@ -1,6 +1,7 @@
 """The same tokens must give the same logits on every path: whole, in chunks, cached, in a batch."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def tokens(n_rows, n_tokens):
 
 def cached(model, ids, bounds):
     cache, logits = model.new_cache(), []
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         at = torch.arange(begin, end).expand(len(ids), -1)
         context = model.cached_context(at, cache)
         logits.append(model.head(model.hidden(ids[:, begin:end], context)))
@@ -30,7 +31,9 @@ def cached(model, ids, bounds):
 
 
 @pytest.mark.parametrize("n_rows", [1, 3])
-@pytest.mark.parametrize("bounds", [(0, 20), (0, 1, 20), (0, 7, 8, 9, 20), tuple(range(21))], ids=str)
+@pytest.mark.parametrize(
+    "bounds", [(0, 20), (0, 1, 20), (0, 7, 8, 9, 20), tuple(range(21))], ids=str
+)
 def test_any_division_into_chunks_gives_the_logits_of_the_whole(model, n_rows, bounds):
     ids = tokens(n_rows, 20)
     torch.testing.assert_close(cached(model, ids, bounds), model(ids), **CLOSE)

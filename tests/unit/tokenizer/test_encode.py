@@ -2,7 +2,7 @@
 
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, processors
 
@@ -121,7 +121,14 @@ def test_no_bos_where_the_tokenizer_adds_none(tokenizer):
     assert tokenizer.bos_id is None
 
 
-@given(ids=st.lists(st.integers(0, 299), max_size=40))
+# The bytes of a smiling face, in any order: most of it is no UTF-8, but some of it is.
+ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+FACE = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str("\U0001f642")[0][0]
+FACE_IDS = [3 + ALPHABET.index(letter) for letter in FACE]
+
+
+@given(ids=st.lists(st.sampled_from(FACE_IDS) | st.integers(0, 299), max_size=40))
+@example(ids=[*FACE_IDS[1:], *FACE_IDS])
 def test_streaming_tells_what_decoding_at_once_tells(tokenizer, ids):
     assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
 

@@ -1,0 +1,151 @@
+"""Pages that lag behind the code mislead: their tables, links and names are held against it."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lmwright
+from lmwright import recipe
+from lmwright.evaluation import selection
+from lmwright.evaluation.tasks import TASKS
+from lmwright.reporting.config import Gate
+from lmwright.serving import limits
+
+ROOT = Path(__file__).parents[2]
+SOURCE = Path(lmwright.__file__).parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading, without its head."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    section = re.split(r"^## ", text.split(f"\n## {heading}\n", 1)[1], flags=re.MULTILINE)[0]
+    table = re.search(r"(?:^\|.+\|\n)+", section, re.MULTILINE)
+    assert table, f"{page}: no table below {heading}"
+    lines = [line.strip("|") for line in table[0].splitlines()]
+    return [[cell.strip() for cell in line.split(" | ")] for line in lines[2:]]
+
+
+@pytest.mark.parametrize("stage", [*recipe.TABLES, "gate"])
+def test_the_recipe_page_lists_every_key_with_its_default(stage: str) -> None:
+    config = Gate if stage == "gate" else recipe.TABLES[stage]
+    heading = "`[gate]`" if stage == "gate" else f"`[{stage}.NAME]`"
+    found = {row[0].strip("`"): row[1].strip("`") for row in rows("docs/recipe.md", heading)}
+    assert list(found) == list(config.model_fields)
+    for key, field in config.model_fields.items():
+        if field.is_required():
+            assert found[key] == "required"
+        elif isinstance(field.default, str):
+            assert found[key] == f'"{field.default}"'
+        elif field.default is not None and key != "seed":
+            assert float(found[key]) == field.default
+
+
+def test_the_evaluation_page_lists_every_metric_with_its_margin_and_items() -> None:
+    found = {row[0].strip("`"): row[1:] for row in rows("docs/evaluation.md", "The metrics")}
+    assert list(found) == list(TASKS)
+    for name, task in TASKS.items():
+        measure = task.measure
+        margin = f"{100 * measure.margin:g} {'%' if measure.margin_is_relative else 'points'}"
+        good = "higher" if measure.higher_is_better else "lower"
+        assert found[name][:3] == [measure.unit, good, margin]
+    counts = {
+        "facts": "facts", "multiple_choice": "multiple_choice", "bits_per_byte": "texts",
+        "refusal_rate": "harmful", "over_refusal_rate": "harmless",
+        "prefill_tokens_per_s": "speed_repeats", "decode_tokens_per_s": "speed_repeats",
+    }  # fmt: skip
+    quick = selection.COUNTS["quick"]
+    assert {name: found[name][3] for name in counts} == {
+        n: str(quick[k]) for n, k in counts.items()
+    }
+    assert found["gender_gap"][3] == str(24 * (quick["occupations_per_template"] or 0))
+
+
+def test_the_serving_page_lists_the_real_limits() -> None:
+    found = [row[1] for row in rows("docs/serving.md", "Limits")]
+    numbers = (
+        f"{limits.MAX_BODY_BYTES:,} bytes", limits.MAX_JSON_DEPTH, limits.MAX_MESSAGES,
+        limits.MAX_PROMPTS, limits.MAX_N,
+        f"{limits.MAX_STOPS}, of {limits.MAX_STOP_CHARACTERS} characters", limits.MAX_LOGPROBS,
+        f"{limits.MAX_TEMPERATURE:g}", limits.MAX_WAITING, limits.MAX_CONNECTIONS,
+    )  # fmt: skip
+    assert found == [n if isinstance(n, str) else f"{n:,}" for n in numbers]
+
+
+def test_contributing_shows_the_layers_that_are_checked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert shown.splitlines() == [layer.replace("lmwright.", "") for layer in layers]
+
+
+def test_contributing_names_places_that_exist() -> None:
+    table = rows("CONTRIBUTING.md", "Where does X go?")
+    assert len(table) > 10
+    for wanted, place in table:
+        paths = [ROOT / path for path in re.findall(r"`((?:src|docs)/[^`]+)`", place)]
+        assert paths or "`cli.py`" in place, wanted
+        files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
+        text = "".join(f.read_text(encoding="utf-8") for f in files if f.suffix in (".py", ".md"))
+        for name in re.findall(r"`([A-Z_]{3,})`", place):
+            assert re.search(rf"^{name}\b", text, re.MULTILINE), f"{wanted}: no {name}"
+
+
+def test_data_page_counts_what_is_there() -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    folder = SOURCE / "data" / "starter"
+
+    def records(name: str) -> list[dict[str, Any]]:
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    facts = [*records("bank-support/facts-a.jsonl"), *records("bank-support/facts-b.jsonl")]
+    assert {(len(fact["questions"]), len(fact["heldout"])) for fact in facts} == {(8, 2)}
+    kinds = [item["kind"] for item in records("safety.jsonl")]
+    for text in (
+        f"{len(facts)} facts, each asked in 8 ways for training and in 2 others held out",
+        f"{len(records('bank-support/declines.jsonl'))} topics that are out of scope",
+        f"{len(records('bank-support/dialogues.jsonl'))} dialogues",
+        f"{len(records('multiple-choice.jsonl'))} general questions",
+        f"{len(records('neutral-text.jsonl'))} short texts",
+        f"and {len(records('occupation-templates.jsonl'))} sentences",
+        f"{kinds.count('harmful')} harmful requests",
+        f"and {kinds.count('harmless')} harmless ones",
+    ):
+        assert text in page, text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_exist(page: Path) -> None:
+    text = re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if not path.startswith("https://"):
+            there = (page.parent / path).resolve() if path else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
+    for name in re.findall(r"`((?:src|docs|tests|\.ci)/[^`\s]*|[\w/]+\.py)`", text):
+        is_bare = "/" not in name
+        assert (
+            any(SOURCE.rglob(name))
+            if is_bare
+            else any((base / name).exists() for base in (ROOT, SOURCE))
+        ), name
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
+def test_pages_are_reached_from_the_readme_and_plain_ascii() -> None:
+    index = (ROOT / "README.md").read_text(encoding="utf-8")
+    for page in PAGES:
+        name = page.relative_to(ROOT).as_posix()
+        assert name == "README.md" or f"]({name})" in index, name
+        assert page.read_text(encoding="utf-8").isascii(), name

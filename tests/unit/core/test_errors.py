@@ -1,0 +1,23 @@
+"""The exit code and the hint are all that a script, or a newcomer, has to go by."""
+
+import pytest
+
+from lmwright.core import errors
+from lmwright.core.errors import suggestion
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("LmwrightError", 1), ("BusyError", 1), ("RequestError", 2), ("RecipeError", 2),
+     ("DataError", 2), ("ModelError", 2)],
+)  # fmt: skip
+def test_wrong_requests_exit_with_2_and_failures_with_1(name, code):
+    kind = getattr(errors, name)
+    assert kind.exit_code == code
+    assert issubclass(kind, ValueError) == (code == 2)
+
+
+def test_the_closest_name_is_suggested_or_all_are_listed():
+    assert suggestion("bank-suport", ["bank-support", "news"]) == "; did you mean 'bank-support'?"
+    assert suggestion("zzz", ["b", "a"]) == "; known: a, b"
+    assert suggestion("zzz", []) == ""

@@ -1,0 +1,44 @@
+"""A setting out of range must be refused before any work is done, and by its name."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lmwright.engine.request import Sampling, Score
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_tokens", 0),
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", math.nan),
+        ("stop", ("a", "")),
+        ("stop", "end"),
+        ("seed", -1),
+        ("seed", 2**64),
+        ("logprobs", -1),
+        ("logprobs", 21),
+    ],
+)
+def test_a_setting_out_of_range_is_named(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} = .* is out of range$"):
+        Sampling(**{name: value})
+
+
+def test_the_limits_themselves_are_fine():
+    Sampling(max_tokens=1, temperature=100, top_p=1.0, min_p=1, seed=2**64 - 1, logprobs=20)
+    assert Sampling().temperature == 0
+
+
+def test_the_logprob_of_a_score_is_the_sum():
+    assert Score((1, 2), np.array([-0.5, -1.25]), False).logprob == -1.75
