@@ -44,7 +44,7 @@ def main() -> int:
             )
         runs = trial.interleaved(contestants, 1 if options.quick else options.repeats)
 
-    rows = [["", "", "load s", "process s", "peak memory GB", "mean \|weight\|"]]
+    rows = [["", "", "load s", "process s", "peak memory GB", "mean weight size"]]
     is_same = True
     for kind in ("gguf", "folder"):
         ours, peer = runs[f"lmwright, {kind}"], runs[f"transformers, {kind}"]

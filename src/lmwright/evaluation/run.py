@@ -30,9 +30,11 @@ from lmwright.evaluation.runner import (
     split_speed,
 )
 from lmwright.evaluation.selection import COUNTS, Selection
-from lmwright.evaluation.speed import peak_memory
+from lmwright.evaluation.speed import measure_in_turns
 from lmwright.evaluation.tasks import TASKS
 from lmwright.evaluation.tasks.facts import read_questions
+
+SPEED = "speed.json"
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,18 @@ def run(config: Evaluate, out: Path, inputs: Inputs, parents: dict[str, str]) ->
     check_names(config.models)
     selection = Selection(config.suite, _questions(config, inputs))
     metrics, not_measured = plan(config.tasks, has_questions=bool(selection.questions))
+    quality, speed = split_speed(metrics)
     rows: RowsOf = {}
     facts: dict[str, dict[str, Any]] = {}
+    jobs: list[_Job] = []
     with bar("evaluate", total=len(config.models) * len(metrics)) as progress:
         for model in config.models:
-            folder = out / "rows" / folder_name(model)
-            job = _Job(model, inputs.get(model, model), folder)
-            quality, speed = split_speed(metrics)
-            facts[model] = {
-                **_quality(job, quality, selection, progress),
-                **_speed(job, speed, selection, progress),
-            }
-            rows[model] = {metric: read_rows(job.path(metric)) for metric in metrics}
+            job = _Job(model, inputs.get(model, model), out / "rows" / folder_name(model))
+            jobs.append(job)
+            facts[model] = _quality(job, quality, selection, progress)
+        for job, figures in zip(jobs, _speeds(jobs, speed, selection, progress), strict=True):
+            facts[job.model] |= figures
+            rows[job.model] = {metric: read_rows(job.path(metric)) for metric in metrics}
     scores = conclude(
         rows,
         suite=config.suite,
@@ -118,20 +120,19 @@ def _quality(job: _Job, metrics: list[str], selection: Selection, progress: Bar)
     return figures
 
 
-def _speed(job: _Job, metrics: list[str], selection: Selection, progress: Bar) -> dict[str, Any]:
-    """Measure speed and memory where they are not on disk yet; return the figures."""
-    path = job.folder / "speed.json"
-    if _is_done(job, metrics, path, progress):
-        return _read(path) if metrics else {}
-    model = lm.load(job.source, precision="auto", name=job.model)
-    figures = {**asdict(model.facts), "speed_dtype": model.facts.dtype}
-    with peak_memory() as peak:
-        _store(job, measure(model, metrics, selection), progress)
-    figures["peak_memory_bytes"] = peak.size_bytes
-    write_json(path, figures)
-    del model
-    gc.collect()
-    return figures
+def _speeds(
+    jobs: list[_Job], metrics: list[str], selection: Selection, progress: Bar
+) -> list[dict[str, Any]]:
+    """Measure speed and memory where they are not on disk yet; return the figures by job."""
+    missing = [job for job in jobs if not _is_done(job, metrics, job.folder / SPEED, progress)]
+    sources = [(str(job.source), job.model) for job in missing]
+    timings = measure_in_turns(sources, selection.suite) if missing else []
+    for job, timing in zip(missing, timings, strict=True):
+        for metric in metrics:
+            write_rows(job.path(metric), timing.rows[metric])
+        write_json(job.folder / SPEED, timing.figures)
+        progress.advance(len(metrics), note=f"{job.model}: speed")
+    return [_read(job.folder / SPEED) if metrics else {} for job in jobs]
 
 
 def _missing(job: _Job, metrics: list[str]) -> list[str]:

@@ -48,6 +48,8 @@ class Scores:
             "models": list(self.models),
             "parents": dict(self.parents),
             "tasks": {name: asdict(measure) for name, measure in self.measures.items()},
+            # Files are written with their keys sorted; this is how people read them.
+            "order": list(self.measures),
             "metrics": {
                 model: {name: metric.to_json() for name, metric in metrics.items()}
                 for model, metrics in self.metrics.items()
@@ -65,7 +67,7 @@ class Scores:
             suite=data["suite"],
             models=tuple(data["models"]),
             parents=data["parents"],
-            measures={name: Measure(**measure) for name, measure in data["tasks"].items()},
+            measures={name: Measure(**data["tasks"][name]) for name in data["order"]},
             metrics={
                 model: {name: Metric.from_json(metric) for name, metric in metrics.items()}
                 for model, metrics in data["metrics"].items()

@@ -22,7 +22,8 @@ COUNTS: dict[Suite, dict[str, int | None]] = {
         "occupations_per_template": 10,
         "harmful": 30,
         "harmless": 30,
-        "speed_repeats": 5,
+        # In each of two turns.
+        "speed_repeats": 3,
     },
     "full": {
         "facts": None,
@@ -31,7 +32,7 @@ COUNTS: dict[Suite, dict[str, int | None]] = {
         "occupations_per_template": None,
         "harmful": None,
         "harmless": None,
-        "speed_repeats": 10,
+        "speed_repeats": 8,
     },
 }
 

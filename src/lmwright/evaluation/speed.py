@@ -5,14 +5,18 @@ Repeats instead of items: value tokens, weight seconds, so that the metric is to
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from typing import Any
 
+from lmwright import lm
 from lmwright.core.errors import LmwrightError
 from lmwright.core.results import Row
 from lmwright.engine.request import Sampling
-from lmwright.evaluation.selection import Selection, starter_lines
+from lmwright.evaluation.selection import Selection, Suite, starter_lines
 from lmwright.evaluation.statistics import Measure
 from lmwright.lm import LanguageModel
 
@@ -92,6 +96,48 @@ def _prompt(model: LanguageModel, n_tokens: int, repeat: int) -> list[int]:
     while len(ids) < n_tokens:
         ids += model.tokenizer.encode("\n".join(texts[start:] + texts[:start]))
     return ids[:n_tokens]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The rows of both speeds, and what the model is and needs while it works fast."""
+
+    rows: dict[str, list[Row]]
+    figures: dict[str, Any]
+
+
+def measure_in_turns(models: Sequence[tuple[str, str]], suite: Suite) -> list[Timing]:
+    """Time models (where they lie, what they are called), each in a process of its own.
+
+    A fresh process holds nothing but its model, so that its peak memory means something. Twice,
+    the second time in reverse order: a machine that slows down meanwhile slows all of them.
+    """
+    order = [*range(len(models)), *reversed(range(len(models)))]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        turns = [pool.submit(time_model, *models[i], suite, turn) for turn, i in enumerate(order)]
+        timings = [turn.result() for turn in turns]
+    return [_joined(timings[i], timings[-1 - i]) for i in range(len(models))]
+
+
+def time_model(source: str, name: str, suite: Suite, turn: int) -> Timing:
+    """Load a model in the number format that the device likes best, and time it."""
+    with peak_memory() as peak:
+        model = lm.load(source, precision="auto", name=name)
+        rows = {
+            measure.name: [
+                replace(row, item=f"{row.item}-turn-{turn}")
+                for row in rows_of(model, Selection(suite))
+            ]
+            for measure, rows_of in ((PREFILL, prefill_rows), (DECODE, decode_rows))
+        }
+    figures = {**asdict(model.facts), "speed_dtype": model.facts.dtype}
+    return Timing(rows, {**figures, "peak_memory_bytes": peak.size_bytes})
+
+
+def _joined(first: Timing, second: Timing) -> Timing:
+    peak = max(timing.figures["peak_memory_bytes"] for timing in (first, second))
+    rows = {metric: first.rows[metric] + second.rows[metric] for metric in first.rows}
+    return Timing(rows, {**first.figures, "peak_memory_bytes": peak})
 
 
 @dataclass

@@ -33,4 +33,8 @@ class Finetune(Config):
     # Steps between two looks at the validation loss (default: once an epoch) and two checkpoints.
     validate_every: int | None = Field(default=None, ge=1)
     checkpoint_every: int = Field(default=50, ge=1)
+    # Which weights the model ends with: those with the lowest validation loss, or the last. When
+    # facts are learnt by heart, the loss rises (each wrong answer is given with more certainty)
+    # while more and more answers become right: then the last are better.
+    keep: Literal["best", "last"] = "best"
     seed: int = Field(default=0, ge=0)

@@ -60,7 +60,7 @@ def tune(
     """Train a prepared model and yield after each step; `folder` keeps the state.
 
     Called again after a kill, it continues behind the last checkpoint and ends in the same bytes.
-    At the end the model holds the weights with the lowest validation loss.
+    At the end the model holds the weights that `config.keep` asks for.
     """
     optimizer = adamw(model, config.weight_decay)
     progress = state.restore(folder, model, optimizer)
@@ -105,7 +105,8 @@ def tune(
         yield Event(step, progress, loss)
         if step.step % config.checkpoint_every == 0 or is_last:
             state.save(folder, model, optimizer, progress)
-    state.load_trained(model, best)
+    if config.keep == "best":
+        state.load_trained(model, best)
 
 
 def n_steps(train_set: Sequence[Encoded], config: Finetune) -> int:

@@ -122,6 +122,8 @@ def collect(evaluation_folder: Path, run_folder: Path) -> Story:
         raise DataError(
             f"{evaluation_folder / RESULT}: no finished evaluation there; run the evaluation first"
         )
+    order = evaluation.get("order", evaluation["tasks"])
+    evaluation["tasks"] = {metric: evaluation["tasks"][metric] for metric in order}
     text, recipe = _recipe(run_folder / "recipe.toml")
     lock = _json(run_folder / "recipe.lock.json")
     steps = tuple(_steps(recipe, lock, run_folder))

@@ -84,7 +84,7 @@ def test_one_model_alone_has_numbers_and_a_detectable_effect(make_model):
     assert scores.comparisons == ()
     assert scores.detectable["bits_per_byte"] > 0
     assert scores.facts_of_models["fake"]["peak_memory_bytes"] > 1_000_000
-    assert scores.metrics["fake"]["decode_tokens_per_s"].n == 5
+    assert scores.metrics["fake"]["decode_tokens_per_s"].n == 3
 
 
 def test_the_same_evaluation_twice_is_the_same(make_model):

@@ -95,3 +95,17 @@ def test_peak_memory_sees_what_was_freed_again():
         speed.time.sleep(0.05)
         del block
     assert peak.size_bytes - before > 40_000_000
+
+
+def test_models_are_timed_in_turns_in_processes_of_their_own(tiny_folder, monkeypatch):
+    models = [(str(tiny_folder), "a"), (str(tiny_folder), "b")]
+    timings = speed.measure_in_turns(models, "quick")
+    for timing, turns in zip(timings, ((0, 3), (1, 2)), strict=True):
+        rows = timing.rows[speed.DECODE.name]
+        assert [row.item for row in rows] == [
+            f"decode/{i}-turn-{turn}" for turn in turns for i in range(3)
+        ]
+        assert all(row.value == 64 and row.weight > 0 for row in rows)
+        # Python with torch, and nothing of this process's fixtures.
+        assert timing.figures["peak_memory_bytes"] > 50_000_000
+        assert timing.figures["n_params"] > 0
