@@ -44,8 +44,8 @@ def main() -> int:
         for _ in range(1 if options.quick else options.repeats):
             first_s, whole_s, output = first_output(words)
             seconds[name].append(first_s if "first" in name else whole_s)
-        if "--json" in words:
-            answer = json.loads(output)["completions"][0]["text"]
+            if "--json" in words:
+                answer = json.loads(output)["completions"][0]["text"]
     spreads = {name: trial.spread(values) for name, values in seconds.items()}
     is_right = EXPECTED in answer
     numbers = {"seconds": seconds, "spreads": spreads, "answer": answer, "is_right": is_right}

@@ -8,7 +8,7 @@ import tokenizers
 from lmwright.core.errors import DataError
 from lmwright.data.pack import pack
 from lmwright.data.samples import Sample, Turn
-from lmwright.finetuning.masks import audit, encode
+from lmwright.finetuning.masks import audit, encode, shared_system
 from lmwright.tokenizer.encode import Tokenizer
 
 END = "<|im_end|>"
@@ -198,3 +198,17 @@ def test_packing_keeps_ids_and_masks_together(tiny_tokenizer):
         part = batch.segments == number
         ids = [t for t, on in zip(one.token_ids, one.is_target, strict=True) if on]
         assert [t for t in batch.targets[part].tolist() if t != -100] == ids
+
+
+def test_a_system_message_that_all_samples_share_becomes_the_default():
+    """A model that was tuned with a system message answers worse without it."""
+
+    def sample(*contents):
+        roles = ["system", "user", "assistant"][-len(contents) :]
+        turns = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
+        return Sample(contents[-1], tuple(turns))
+
+    assert shared_system([sample("S", "q", "a"), sample("S", "r", "b")]) == "S"
+    assert shared_system([sample("S", "q", "a"), sample("T", "r", "b")]) is None
+    assert shared_system([sample("S", "q", "a"), sample("r", "b")]) is None
+    assert shared_system([sample("q", "a")]) is None

@@ -9,7 +9,7 @@ from lmwright.data.pack import Encoded
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.tune import n_steps, prepare, tune
 from lmwright.lm import load
-from lmwright.training.state import trained_weights
+from lmwright.training.state import load_trained, trained_weights
 
 
 def encoded(n, seed):
@@ -177,3 +177,22 @@ def test_full_tuning_in_bf16_keeps_fp32_masters(tiny_folder, tmp_path):
     # Steps of 1e-5 vanish in bf16 weights around 1 and add up in fp32 ones.
     assert as_bytes(model)["norm.weight"] != before["norm.weight"]
     assert torch.equal(model.norm.weight.bfloat16(), torch.ones_like(model.norm.weight).bfloat16())
+
+
+def test_keep_says_whether_the_best_or_the_last_weights_stay(tiny_folder, tmp_path):
+    kept = {}
+    for keep in ("best", "last"):
+        # Random texts can only be learnt by heart: the validation loss soon rises.
+        settings = SETTINGS | {"epochs": 15}
+        config = Finetune(**settings, method="lora", lr=0.05, keep=keep)
+        model = load(tiny_folder, precision="fp32").model
+        prepare(model, config)
+        folder = tmp_path / keep
+        *_, last = tune(model, TRAIN, VALIDATION, config=config, folder=folder)
+        assert last.progress.best_step < last.progress.n_steps_done
+        kept[keep] = as_bytes(model)
+        if keep == "last":
+            state = folder / f"step-{last.progress.n_steps_done:06d}" / "weights.safetensors"
+            load_trained(model, state)
+            assert as_bytes(model) == kept["last"]
+    assert kept["best"] != kept["last"]

@@ -205,3 +205,15 @@ def test_a_model_without_a_template_takes_no_dialogue():
 def test_an_eos_that_is_not_in_the_vocabulary_is_refused():
     with pytest.raises(ModelError, match="'<end>' is not in the vocabulary"):
         Tokenizer(FALLBACK._backend, special_tokens={"eos_token": "<end>"})
+
+
+@pytest.mark.parametrize(
+    "text", ["You are a bank.", 'A "quote"\nand {{ 1 + 1 }} \\ \u00fc \U0001f600 %}']
+)
+def test_a_default_system_message_is_used_where_a_dialogue_has_none(tiny_tokenizer, text):
+    user = {"role": "user", "content": "Hi"}
+    explicit = tiny_tokenizer.chat([{"role": "system", "content": text}, user])
+    other = tiny_tokenizer.chat([{"role": "system", "content": "other"}, user])
+    tiny_tokenizer.set_default_system(text)
+    assert tiny_tokenizer.chat([user]) == explicit
+    assert tiny_tokenizer.chat([{"role": "system", "content": "other"}, user]) == other
