@@ -46,7 +46,7 @@ DECODE = Measure(
 )
 
 N_PREFILL = 512
-N_DECODE = 64
+N_DECODE = 32
 
 
 def prefill_rows(model: LanguageModel, selection: Selection) -> list[Row]:
@@ -114,7 +114,10 @@ def measure_in_turns(models: Sequence[tuple[str, str]], suite: Suite) -> list[Ti
     """
     order = [*range(len(models)), *reversed(range(len(models)))]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        turns = [pool.submit(time_model, *models[i], suite, turn) for turn, i in enumerate(order)]
+        turns = [
+            pool.submit(time_model, *models[i], suite, place // len(models))
+            for place, i in enumerate(order)
+        ]
         timings = [turn.result() for turn in turns]
     return [_joined(timings[i], timings[-1 - i]) for i in range(len(models))]
 

@@ -55,7 +55,7 @@ def test_no_two_prompts_begin_alike(timed):
 def test_writing_speed_is_that_of_single_steps(timed):
     rows = speed.decode_rows(timed, Selection("quick"))
     assert len(rows) == 3
-    assert all(row.value == 64 for row in rows)
+    assert all(row.value == 32 for row in rows)
     assert estimate(rows, speed.DECODE).value == pytest.approx(50)
 
 
@@ -100,12 +100,13 @@ def test_peak_memory_sees_what_was_freed_again():
 def test_models_are_timed_in_turns_in_processes_of_their_own(tiny_folder, monkeypatch):
     models = [(str(tiny_folder), "a"), (str(tiny_folder), "b")]
     timings = speed.measure_in_turns(models, "quick")
-    for timing, turns in zip(timings, ((0, 3), (1, 2)), strict=True):
+    for timing in timings:
         rows = timing.rows[speed.DECODE.name]
+        # The same names for every model: rows are compared by item.
         assert [row.item for row in rows] == [
-            f"decode/{i}-turn-{turn}" for turn in turns for i in range(3)
+            f"decode/{i}-turn-{turn}" for turn in (0, 1) for i in range(3)
         ]
-        assert all(row.value == 64 and row.weight > 0 for row in rows)
+        assert all(row.value == 32 and row.weight > 0 for row in rows)
         # Python with torch, and nothing of this process's fixtures.
         assert timing.figures["peak_memory_bytes"] > 50_000_000
         assert timing.figures["n_params"] > 0
