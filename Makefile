@@ -42,7 +42,8 @@ check: $(VENV)/.installed-dev
 
 # How close we are to transformers, peft and compressed-tensors, in numbers.
 parity: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "" -s tests/parity
+	$(BIN)/python -m pytest -m "" tests/parity
+	$(BIN)/python benchmarks/parity.py
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis

@@ -194,6 +194,8 @@ def step_peft(folder: str, targets: str, n_warmup: int, n_steps: int) -> dict[st
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
+    from lmwright.training.schedule import warmup_cosine
+
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_pretrained(f"{folder}/base", dtype=torch.bfloat16)
     lora = LoraConfig(
@@ -208,8 +210,11 @@ def step_peft(folder: str, targets: str, n_warmup: int, n_steps: int) -> dict[st
     # Fused, as ours; Trainer's default, too.
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0, fused=True)
     losses, seconds = [], []
-    for _ in range(n_warmup + n_steps):
+    n_total = n_warmup + n_steps
+    for number in range(n_total):
         started = time.perf_counter()
+        for group in optimizer.param_groups:  # the rates that ours takes
+            group["lr"] = 1e-3 * warmup_cosine(number, n_total, 0.0)
         # The cache is for decoding; here it would only cost the peer memory.
         loss = model(input_ids=ids, labels=labels, use_cache=False).loss
         loss.backward()
