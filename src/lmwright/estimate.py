@@ -22,7 +22,7 @@ STARTER_PARAMS = 134_515_008
 # Operations a second and core that training reaches (a bare bf16 matrix product: 3.6e11).
 TRAINING_SPEED = 1.5e11
 # Seconds and core to measure a model of the starter's size.
-EVALUATION_S = {"quick": 100.0, "full": 1500.0}
+EVALUATION_S = {"quick": 116.0, "full": 1500.0}
 # Parameters a second that are read, rounded, packed and written.
 COMPRESSION_SPEED = 2e7
 # English text; the chat template adds about so many tokens a turn.
@@ -33,7 +33,7 @@ READABLE_BYTES = 20_000_000
 # Python with torch, before any model is loaded.
 PROCESS_BYTES = 500_000_000
 # For the backward pass, about so many bytes a token and square root of a parameter are kept.
-ACTIVATION_BYTES = 160.0
+ACTIVATION_BYTES = 100.0
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-FORMAT_VERSION = 1
-
 
 @dataclass(frozen=True)
 class Row:

@@ -14,7 +14,6 @@ from lmwright.data.config import Data
 from lmwright.data.samples import Question, Sample
 from lmwright.data.sources import read
 
-FORMAT_VERSION = 1
 TRAIN, VALIDATION, QUESTIONS = "train.jsonl", "validation.jsonl", "questions.jsonl"
 
 

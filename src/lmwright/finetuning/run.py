@@ -20,8 +20,6 @@ from lmwright.lm import LocalModel, load, weight_bytes
 from lmwright.model.checkpoint import save
 from lmwright.training.state import trained_weights
 
-FORMAT_VERSION = 1
-
 
 def run(config: Finetune, out: Path, inputs: Inputs) -> dict[str, Any]:
     """Write model/ (merged, a Hugging Face folder), adapter/ for LoRA, metrics.jsonl, audit.json.
