@@ -60,11 +60,11 @@ def test_writing_speed_is_that_of_single_steps(timed):
 
 
 def test_short_contexts_are_filled_but_not_passed(make_model):
-    model = make_model(context_length=40)
+    model = make_model(context_length=20)
     [row, *_] = speed.prefill_rows(model, Selection("quick"))
-    assert row.value == 39
+    assert row.value == 19
     [row, *_] = speed.decode_rows(model, Selection("quick"))
-    assert row.value == 39
+    assert row.value == 19
 
 
 def test_a_model_that_stops_early_is_an_error(make_model):
@@ -76,7 +76,7 @@ def test_a_model_that_stops_early_is_an_error(make_model):
         return type(completion)("a", completion.token_ids[:1], "stop", len(prompt))
 
     model._complete = stops
-    with pytest.raises(LmwrightError, match="wrote 1 tokens where 64"):
+    with pytest.raises(LmwrightError, match="wrote 1 tokens where 32"):
         speed.decode_rows(model, Selection("quick"))
 
 
