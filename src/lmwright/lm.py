@@ -228,9 +228,9 @@ def load(
     precision "auto" computes in bf16 where the device does so natively, "fp32" exactly.
     """
     from lmwright.core.device import best_device, compute_dtype
+    from lmwright.formats.gguf import open_gguf
     from lmwright.hub import resolve
     from lmwright.model import checkpoint
-    from lmwright.model.gguf import open_gguf
     from lmwright.tokenizer.load import gguf_tokenizer, load_tokenizer
 
     path = resolve(str(model))

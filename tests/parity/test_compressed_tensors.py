@@ -11,8 +11,8 @@ import torch
 
 from lmwright.compression.config import Compress
 from lmwright.compression.quantize import compress_folder, quantize_groups
-from lmwright.model.packed import Scheme, dequantize, describe, pack, pack_words, unpack
-from lmwright.model.safetensors_folder import read_weights, write_weights
+from lmwright.formats.packed import Scheme, dequantize, describe, pack, pack_words, unpack
+from lmwright.formats.safetensors_folder import read_weights, write_weights
 
 transformers = pytest.importorskip("transformers", reason="needs the `dev` extra")
 pytest.importorskip("compressed_tensors", reason="needs the `dev` extra")

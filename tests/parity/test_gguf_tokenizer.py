@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 
 from lmwright import hub
-from lmwright.model.gguf import open_gguf
+from lmwright.formats.gguf import open_gguf
 from lmwright.tokenizer.gguf_vocab import tokenizer_from_gguf
 
 transformers = pytest.importorskip("transformers")

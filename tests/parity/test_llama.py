@@ -9,10 +9,10 @@ import torch
 from lmwright.core.batch import IGNORE, Batch
 from lmwright.data.pack import Encoded, pack
 from lmwright.engine.request import Sampling
+from lmwright.formats.gguf import open_gguf
 from lmwright.hub import cache_folder
 from lmwright.lm import LocalModel, load
 from lmwright.model import checkpoint
-from lmwright.model.gguf import open_gguf
 
 transformers = pytest.importorskip("transformers", reason="needs the `dev` extra")
 

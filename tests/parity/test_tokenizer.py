@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from lmwright import hub
-from lmwright.model.gguf import open_gguf
+from lmwright.formats.gguf import open_gguf
 from lmwright.tokenizer.load import gguf_tokenizer, load_tokenizer
 
 transformers = pytest.importorskip("transformers")

@@ -22,11 +22,11 @@ from lmwright.compression.config import Compress
 from lmwright.core.artifact import replacing, write_json
 from lmwright.core.errors import ModelError, RequestError
 from lmwright.core.progress import bar
+from lmwright.formats.packed import Scheme, dequantize, describe, pack
+from lmwright.formats.safetensors_folder import Weights, read_weights, write_weights
 from lmwright.model.checkpoint import read_config
 from lmwright.model.families import family
 from lmwright.model.families.family import Family, expand
-from lmwright.model.packed import Scheme, dequantize, describe, pack
-from lmwright.model.safetensors_folder import Weights, read_weights, write_weights
 
 BITS = {"int8": 8, "int4": 4}
 # Tried as the largest value that a group can still hold, as a part of the largest in it; the one

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from lmwright.core.artifact import write_json
 from lmwright.core.errors import ModelError
+from lmwright.formats.gguf import GgufFile, unpermute
+from lmwright.formats.packed import unpack
+from lmwright.formats.safetensors_folder import read_weights, write_weights
 from lmwright.model.config import ModelConfig, Rope
 from lmwright.model.families import family
 from lmwright.model.families.family import Family, TensorName, expand
-from lmwright.model.gguf import GgufFile, unpermute
-from lmwright.model.packed import unpack
 from lmwright.model.position import inverse_frequencies
-from lmwright.model.safetensors_folder import read_weights, write_weights
 from lmwright.model.transformer import DecoderLM
 
 

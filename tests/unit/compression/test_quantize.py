@@ -9,8 +9,8 @@ import torch
 from lmwright.compression.config import Compress
 from lmwright.compression.quantize import compress_folder, quantize_groups
 from lmwright.core.errors import ModelError, RequestError
-from lmwright.model.packed import dequantize, unpack
-from lmwright.model.safetensors_folder import read_weights, write_weights
+from lmwright.formats.packed import dequantize, unpack
+from lmwright.formats.safetensors_folder import read_weights, write_weights
 
 D_MODEL, D_FF, N_VOCAB = 32, 48, 40
 CONFIG = {

@@ -8,7 +8,7 @@ import torch
 from lmwright.compression.config import Compress
 from lmwright.compression.run import run
 from lmwright.core.errors import RequestError
-from lmwright.model.safetensors_folder import read_weights, write_weights
+from lmwright.formats.safetensors_folder import read_weights, write_weights
 
 CONFIG = {
     "model_type": "llama",

@@ -14,8 +14,8 @@ from lmwright.data.samples import Sample
 from lmwright.finetuning import run as module
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.run import run
+from lmwright.formats.safetensors_folder import read_weights
 from lmwright.lm import load
-from lmwright.model.safetensors_folder import read_weights
 
 SETTINGS = {
     "model": "base", "data": "dialogues", "epochs": 2, "batch_size": 2, "rank": 2,

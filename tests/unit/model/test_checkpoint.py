@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from lmwright.core.errors import LmwrightError, ModelError
+from lmwright.formats.gguf import open_gguf
+from lmwright.formats.safetensors_folder import read_weights, write_weights
 from lmwright.model import checkpoint
 from lmwright.model.config import Rope
-from lmwright.model.gguf import open_gguf
 from lmwright.model.position import inverse_frequencies
-from lmwright.model.safetensors_folder import read_weights, write_weights
 
 NORM = "model.layers.1.input_layernorm.weight"
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmwright.core.errors import ModelError
+from lmwright.formats.gguf import open_gguf, unpermute
 from lmwright.model import gguf as module
-from lmwright.model.gguf import open_gguf, unpermute
 
 U8, U32, F32_VALUE, BOOL, STRING, ARRAY, U64 = 0, 4, 6, 7, 8, 9, 10
 F32, Q8_0, I8 = 0, 8, 24

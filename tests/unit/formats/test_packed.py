@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lmwright.core.errors import ModelError
-from lmwright.model.packed import (
+from lmwright.formats.packed import (
     Scheme,
     dequantize,
     describe,

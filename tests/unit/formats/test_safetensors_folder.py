@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lmwright.core.errors import LmwrightError, ModelError
+from lmwright.formats.safetensors_folder import read_weights, write_weights
 from lmwright.model import safetensors_folder as module
-from lmwright.model.safetensors_folder import read_weights, write_weights
 
 
 def some_tensors() -> dict[str, torch.Tensor]:
@@ -127,7 +127,7 @@ def test_too_little_free_space_is_told_before_anything_is_written(tmp_path, monk
 FILL_DISK = """
 import resource, sys, torch
 from lmwright.core.errors import LmwrightError
-from lmwright.model.safetensors_folder import write_weights
+from lmwright.formats.safetensors_folder import write_weights
 # No file may grow beyond 2,000 bytes: for the writer that is what a full disk is.
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 try:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lmwright.core.errors import ModelError, suggestion
-from lmwright.model.ggml_types import dequantize, type_of
+from lmwright.formats.ggml_types import dequantize, type_of
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -6,7 +6,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize as library_dequantize
 from gguf.quants import quantize
 
-from lmwright.model.ggml_types import CHUNK, COMMON, DECODERS, dequantize, type_of
+from lmwright.formats.ggml_types import CHUNK, COMMON, DECODERS, dequantize, type_of
 
 
 @pytest.mark.parametrize("type_id", sorted(COMMON))

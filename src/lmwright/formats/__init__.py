@@ -1,0 +1,1 @@
+"""How weights lie in files: safetensors folders, packed integers, GGUF. Knows no model."""
