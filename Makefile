@@ -40,10 +40,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-# How close we are to transformers, peft and compressed-tensors, in numbers.
+# How close we are to transformers, peft and compressed-tensors; the table goes into docs/models.md.
 parity: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "" tests/parity
-	$(BIN)/python benchmarks/parity.py
+	$(BIN)/python benchmarks/parity.py --write docs/models.md
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis

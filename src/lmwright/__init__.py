@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lmwright.evaluation.runner import evaluate
     from lmwright.finetuning.config import Finetune
     from lmwright.finetuning.finetune import finetune
+    from lmwright.hosted.config import Hosted
     from lmwright.lm import LanguageModel, load
 
 # Loaded when they are first used: `import lmwright` costs nothing, `lmwright --help` neither.
@@ -22,6 +23,7 @@ _EXPORTS = {
     "Data": "lmwright.data.config",
     "Evaluate": "lmwright.evaluation.config",
     "Finetune": "lmwright.finetuning.config",
+    "Hosted": "lmwright.hosted.config",
     "LanguageModel": "lmwright.lm",
     "Sampling": "lmwright.engine.request",
     "ScoreRequest": "lmwright.engine.request",
@@ -36,6 +38,7 @@ __all__ = [
     "Data",
     "Evaluate",
     "Finetune",
+    "Hosted",
     "LanguageModel",
     "Sampling",
     "ScoreRequest",

@@ -15,6 +15,7 @@ from lmwright.data.config import Data
 from lmwright.data.sources import locate, read
 from lmwright.evaluation.config import Evaluate
 from lmwright.finetuning.config import Finetune
+from lmwright.hosted.address import is_hosted
 from lmwright.recipe import Step
 
 # SmolLM2-135M; also taken for models that cannot be looked at without a download.
@@ -42,7 +43,7 @@ class Estimate:
 
     seconds: float
     memory_bytes: int
-    # False where a size had to be assumed (a model or data on a hub).
+    # False where a size had to be assumed (a model or data on a hub), or a model is hosted.
     is_complete: bool = True
 
     def __str__(self) -> str:
@@ -68,7 +69,8 @@ def estimate(step: Step, earlier: Mapping[str, Step]) -> Estimate:
     if isinstance(config, Compress):
         params = _params(config.model, earlier)
         seconds = 3 + (params or STARTER_PARAMS) / COMPRESSION_SPEED
-        return Estimate(seconds, _memory(params, bytes_per_param=6), params is not None)
+        # It and its source are compared in fp32.
+        return Estimate(seconds, _memory(params, bytes_per_param=10), params is not None)
     if isinstance(config, Evaluate):
         return _evaluate(config, earlier)
     return Estimate(5, 400_000_000)
@@ -90,14 +92,16 @@ def _finetune(config: Finetune, earlier: Mapping[str, Step]) -> Estimate:
 
 
 def _evaluate(config: Evaluate, earlier: Mapping[str, Step]) -> Estimate:
-    sizes = [_params(name, earlier) for name in config.models]
+    # What a hosted model takes is its endpoint's affair: nothing here, and how long is not known.
+    local = [name for name in config.models if not is_hosted(name)]
+    sizes = [_params(name, earlier) for name in local]
     relative = sum((size or STARTER_PARAMS) / STARTER_PARAMS for size in sizes)
-    largest = max(size or STARTER_PARAMS for size in sizes)
+    largest = max((size or STARTER_PARAMS for size in sizes), default=0)
     # Held in fp32 where the CPU has no bf16; one model at a time.
     return Estimate(
         relative * EVALUATION_S[config.suite] / n_cores(),
-        _memory(largest, bytes_per_param=6),
-        None not in sizes,
+        PROCESS_BYTES + 6 * largest,
+        is_complete=None not in sizes and len(local) == len(config.models),
     )
 
 

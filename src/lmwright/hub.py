@@ -38,12 +38,12 @@ STARTER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 Kind = Literal["model", "dataset"]
 # No pickle (it runs code when opened) and no code; and no second copy of the same weights.
 PATTERNS: dict[Kind, tuple[str, ...]] = {
-    "model": ("*.safetensors", "*.json", "*.txt", "*.jinja"),
+    "model": ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.spm"),
     "dataset": ("*.jsonl", "*.json", "*.txt", "*.csv", "*.tsv", "*.parquet"),
 }
 NEVER = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.py")
 DUPLICATES: dict[Kind, tuple[str, ...]] = {
-    "model": ("*/*", "consolidated*.safetensors"),
+    "model": ("*/*.safetensors", "onnx/*", "openvino/*", "consolidated*.safetensors"),
     "dataset": (),
 }
 REFERENCE = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([^@\s]+))?")
@@ -58,6 +58,8 @@ def resolve(model: str) -> Path:
         return starter()
     if model.startswith("hub:"):
         return fetch(model)
+    if model.startswith("openai:"):
+        raise ModelError(f"{model}: a hosted model, whose weights are not here; this needs them")
     path = Path(model).expanduser()
     if path.is_dir():
         return resolve_folder(path)
@@ -160,7 +162,8 @@ def nearest(model: str, path: Path) -> str:
     if REFERENCE.fullmatch(f"hub:{model}") and not path.parent.exists():
         return f"; on the Hugging Face Hub it would be 'hub:{model}'"
     return (
-        "; expected starter, a folder, a .gguf file, hub:ORG/NAME or a step such as runs/NAME/STEP"
+        "; expected starter, a folder, a .gguf file, hub:ORG/NAME, openai:MODEL@URL, or a step "
+        "such as runs/NAME/STEP"
     )
 
 

@@ -2,15 +2,21 @@
 
 from lmwright.core.artifact import hash_json, hash_path
 from lmwright.data.sources import STARTER, locate
+from lmwright.hosted.address import is_hosted, parse
 from lmwright.hub import STARTER_SHA256, resolve
 
 
 def model_hash(name: str) -> str:
-    """Return the hash of a model from elsewhere; one on a hub is known by its name only."""
+    """Return the hash of a model from elsewhere; one on a hub is known by its name only.
+
+    So is a hosted one, by its name and URL: what answers there may change without a sign.
+    """
     if name == "starter":
         return STARTER_SHA256
     if name.startswith("hub:"):
         return name
+    if is_hosted(name):
+        return str(parse(name))
     path = resolve(name)
     if path.is_file():
         return hash_path(path)

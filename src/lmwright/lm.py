@@ -2,51 +2,47 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
-from lmwright.core.errors import RequestError
-from lmwright.engine.forest import Scored, plant
+from lmwright.core.errors import ModelError, RequestError, UnsupportedError
+from lmwright.engine.beam import beam_search
+from lmwright.engine.facts import ModelFacts
 from lmwright.engine.generation import generate
+from lmwright.engine.prompts import pair, prompt_ids, scored
 from lmwright.engine.request import (
     Chunk,
+    Classification,
     Completion,
-    Message,
     Prompt,
     Sampling,
     Score,
     ScoreRequest,
+    TokenClass,
 )
+from lmwright.engine.scoring import score_pairs, score_sequences
+from lmwright.hosted.address import is_hosted
+from lmwright.hosted.config import Hosted
 from lmwright.tokenizer.encode import Tokenizer
 
 if TYPE_CHECKING:
     from lmwright.core.device import Precision
-    from lmwright.model.transformer import DecoderLM
+    from lmwright.engine.encoder_backend import EncoderBackend
+    from lmwright.engine.seq2seq_backend import Seq2SeqBackend
+    from lmwright.engine.torch_backend import TorchBackend
+    from lmwright.model.pooling import Pooling
+    from lmwright.model.transformer import DecoderLM, Model
 
-# Tokens scored together in one row: enough to keep the matrix products busy on a CPU.
-SCORE_NODES = 768
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What a model is, before anything is measured."""
-
-    architecture: str
-    n_params: int
-    # Bytes of the weight files on disk, and 8 * bytes / parameters.
-    size_bytes: int
-    bits_per_weight: float
-    context_length: int
-    # The number format that it computes with here.
-    dtype: str
-    device: str
+KINDS = {"DecoderLM": "decoder", "EncoderLM": "encoder", "EncoderDecoderLM": "encoder-decoder"}
 
 
 class LanguageModel(Protocol):
-    """Local torch, later the native engine and hosted endpoints: all answer to these methods."""
+    """Local torch, hosted endpoints, later the native engine: all answer to these methods.
+
+    What a model cannot do at all raises `UnsupportedError`.
+    """
 
     name: str
 
@@ -56,8 +52,17 @@ class LanguageModel(Protocol):
         ...
 
     @property
+    def can_chat(self) -> bool:
+        """Whether a prompt may be a dialogue."""
+        ...
+
+    @property
     def facts(self) -> ModelFacts:
         """Size, number format and context length."""
+        ...
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Return a prompt as the token ids that the model reads."""
         ...
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
@@ -73,34 +78,58 @@ class LanguageModel(Protocol):
         ...
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Return one vector a text, (N, d_model) float32: mean of the last hidden states."""
+        """Return one vector a text, (N, d_model) float32, pooled as the model wants it."""
+        ...
+
+    def classify(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> list[Classification]:
+        """Say of each text, or of it with its partner in `pairs`, what the model was taught to."""
         ...
 
 
 class LocalModel:
-    """A model in this process, on torch."""
+    """A model in this process, on torch: a decoder, an encoder or an encoder-decoder."""
 
     def __init__(
         self,
-        model: "DecoderLM",
+        model: "Model",
         tokenizer: Tokenizer,
         *,
         name: str,
         path: Path | None = None,
+        pooling: "Pooling | None" = None,
     ) -> None:
-        """`path` is the folder or file that holds just these weights, if there is one."""
-        from lmwright.engine.torch_backend import TorchBackend
+        """`path` is the folder or file that holds just these weights, if there is one.
 
+        `pooling` makes one vector of a text's many; without it, `embed` takes their mean.
+        """
         self.name = name
         self.model = model
+        self.pooling = pooling
         self._tokenizer = tokenizer
         self._path = path
-        self._backend = TorchBackend(model)
+        self._backend = _backend(model, tokenizer, pooling)
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the model was trained with."""
         return self._tokenizer
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether a prompt may be a dialogue."""
+        return self._tokenizer.chat_template is not None
+
+    @property
+    def kind(self) -> str:
+        """Whether it is a decoder, an encoder or an encoder-decoder."""
+        return KINDS[type(self.model).__name__]
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens the model reads at most."""
+        return self._backend.context_length
 
     @property
     def facts(self) -> ModelFacts:
@@ -117,47 +146,107 @@ class LocalModel:
             n_params=n_params,
             size_bytes=size_bytes,
             bits_per_weight=8 * size_bytes / n_params,
-            context_length=self._backend.context_length,
+            context_length=self.context_length,
             dtype=str(self.model.compute_dtype).removeprefix("torch."),
             device=str(self._backend.device),
+            kind=self.kind,
         )
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Return a prompt as the token ids that the model reads."""
+        return prompt_ids(prompt, self._tokenizer, is_source=self.kind != "decoder")
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Score each continuation given its context; order is kept, batching is internal.
 
-        Context and continuation are encoded together, as the model would meet them. A token
-        that reaches over the border between them counts as continuation. Without any token
-        before it (an empty context and a model without BOS) the first token is not scored.
+        A decoder's context and continuation are encoded together, as it would meet them; a token
+        that reaches over the border counts as continuation. An encoder-decoder reads the context,
+        and the continuation is its answer, without the EOS behind it.
         """
-        sequences = [self._scored(request) for request in requests]
-        scores: list[Score | None] = [None] * len(requests)
-        for forest in plant(sequences, SCORE_NODES):
-            logprobs, greedy = self._backend.score(forest)
-            for number, edges in forest.sequences:
-                ids = sequences[number].token_ids[sequences[number].n_context :]
-                scores[number] = Score(ids, logprobs[edges], bool(greedy[edges].all()))
-        return cast(list[Score], scores)  # every sequence stands in exactly one forest
+        from lmwright.engine.seq2seq_backend import Seq2SeqBackend
+
+        backend, tokenizer = self._writing("scores no text"), self._tokenizer
+        n_tops = [request.n_top for request in requests]
+        if isinstance(backend, Seq2SeqBackend):
+            pairs = [pair(r, tokenizer, start_id=backend.start_id) for r in requests]
+            for each in pairs:
+                self._check_length(len(each.source_ids), "context")
+                self._check_length(len(each.answer.token_ids), "continuation")
+            return score_pairs(backend, pairs, n_tops=n_tops)
+        sequences = [scored(request, tokenizer) for request in requests]
+        for sequence in sequences:
+            self._check_length(len(sequence.token_ids), "context and continuation")
+        return score_sequences(backend, sequences, n_tops=n_tops)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Continue each prompt; order is kept, batching is internal."""
+        backend = self._writing("writes no text")
         ids = [self._checked(prompt, sampling) for prompt in prompts]
         completions: list[Completion | None] = [None] * len(prompts)
-        for number, chunk in generate(self._backend, self._tokenizer, ids, sampling):
-            if chunk.completion is not None:
-                completions[number] = chunk.completion
+        if sampling.n_beams > 1:
+            for number, completion in beam_search(backend, self._tokenizer, ids, sampling):
+                completions[number] = completion
+        else:
+            for number, chunk in generate(backend, self._tokenizer, ids, sampling):
+                if chunk.completion is not None:
+                    completions[number] = chunk.completion
         return cast(list[Completion], completions)  # the loop ends when all have ended
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
         """Continue one prompt piece by piece; no piece ends inside a character or a stop string."""
+        backend = self._writing("writes no text")
+        if sampling.n_beams > 1:
+            raise RequestError(
+                f"n_beams = {sampling.n_beams}: which beam wins is known at the end only, so that "
+                "nothing can be streamed; use generate"
+            )
         ids = self._checked(prompt, sampling)
-        return (chunk for _, chunk in generate(self._backend, self._tokenizer, [ids], sampling))
+        return (chunk for _, chunk in generate(backend, self._tokenizer, [ids], sampling))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Return one vector a text, (N, d_model) float32: mean of the last hidden states."""
-        ids = [self._tokenizer.encode(text) for text in texts]
+        """Return one vector a text, (N, d_model) float32, pooled as the model's folder says.
+
+        Else it is the mean of the last hidden states (of an encoder-decoder, the encoder's).
+        """
+        ids = [self._embedded_ids(text) for text in texts]
         for i, tokens in enumerate(ids):
             self._check_length(len(tokens), f"texts[{i}]")
         return self._backend.embed(ids)
+
+    def classify(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> list[Classification]:
+        """Say of each text, or of it with its partner in `pairs`, what the model was taught to."""
+        backend, config = self._classifying("sequence"), self.model.config
+        if pairs is not None and len(pairs) != len(texts):
+            raise RequestError(f"classify: {len(texts)} texts and {len(pairs)} pairs; one each")
+        partners = [None] * len(texts) if pairs is None else pairs
+        framed = [self._tokenizer.frame(*both) for both in zip(texts, partners, strict=True)]
+        for i, text in enumerate(framed):
+            self._check_length(len(text.ids), f"texts[{i}]")
+        return [
+            Classification(config.labels, tuple(map(float, values)), config.problem)
+            for values in backend.classify(framed)
+        ]
+
+    def classify_tokens(self, texts: Sequence[str]) -> list[list[TokenClass]]:
+        """Say of each token of each text what the model was taught to (names, parts of speech)."""
+        backend, config = self._classifying("tokens"), self.model.config
+        framed = [self._tokenizer.frame(text) for text in texts]
+        for i, text in enumerate(framed):
+            self._check_length(len(text.ids), f"texts[{i}]")
+        return [
+            [
+                TokenClass(
+                    start,
+                    end,
+                    Classification(config.labels, tuple(map(float, values)), config.problem),
+                )
+                for (start, end), values in zip(text.spans, rows, strict=True)
+                if start < end  # not [CLS], [SEP] and the like
+            ]
+            for text, rows in zip(framed, backend.classify(framed), strict=True)
+        ]
 
     def save(self, folder: str | Path) -> None:
         """Write a Hugging Face folder that transformers opens.
@@ -165,72 +254,107 @@ class LocalModel:
         A model that came from a folder is copied as it lies there: a quantised one stays so.
         """
         from lmwright.model.checkpoint import save
+        from lmwright.model.pooling import write_pooling
 
         if self._path is not None and self._path.is_dir():
             shutil.copytree(self._path, folder, dirs_exist_ok=True)
             return
         save(self.model, Path(folder), self.model.compute_dtype)
         self._tokenizer.save(Path(folder))
-
-    def _scored(self, request: ScoreRequest) -> Scored:
-        if not request.continuation:
-            raise RequestError("score: the continuation is empty; nothing to score")
-        if isinstance(request.context, str):
-            context = self._tokenizer.encode(request.context)
-            ids = self._tokenizer.encode(request.context + request.continuation)
-            n_context = _n_common(context, ids)
-        else:
-            context = prompt_ids(request.context, self._tokenizer)
-            ids = [*context, *self._tokenizer.encode(request.continuation, add_bos=False)]
-            n_context = len(context)
-        self._check_length(len(ids), "context and continuation")
-        if len(ids) < 2:
-            raise RequestError(
-                f"score: {request.continuation!r} is a single token with nothing before it"
-            )
-        return Scored(tuple(ids), max(n_context, 1))
+        if self.pooling is not None:
+            write_pooling(Path(folder), self.pooling, d_model=self.model.config.d_model)
 
     def _checked(self, prompt: Prompt, sampling: Sampling) -> list[int]:
-        ids = prompt_ids(prompt, self._tokenizer)
-        self._check_length(len(ids) + sampling.max_tokens, f"{len(ids)} prompt tokens + max_tokens")
+        ids = self.encode(prompt)
+        self._check_length(len(ids), "the prompt")
+        n_before = len(self._writing("writes no text").before(ids))
+        self._check_length(n_before + sampling.max_tokens, f"{n_before} prompt tokens + max_tokens")
         return ids
 
+    def _embedded_ids(self, text: str) -> list[int]:
+        if self.pooling is None:
+            return self.encode(text)
+        text = self.pooling.prompt + text
+        return self._tokenizer.frame(text.lower() if self.pooling.lowers_case else text).ids
+
+    def _writing(self, what: str) -> "TorchBackend | Seq2SeqBackend":
+        """Return the backend if it can write; `what` says what it lacks else."""
+        from lmwright.engine.encoder_backend import EncoderBackend
+
+        if isinstance(self._backend, EncoderBackend):
+            raise self._unable(what)
+        return self._backend
+
+    def _classifying(self, head: str) -> "EncoderBackend":
+        from lmwright.engine.encoder_backend import EncoderBackend
+
+        if not isinstance(self._backend, EncoderBackend) or self.model.config.head != head:
+            what = "whole texts" if head == "sequence" else "tokens"
+            raise self._unable(f"has no head that classifies {what}")
+        return self._backend
+
+    def _unable(self, what: str) -> UnsupportedError:
+        config = self.model.config
+        can = ["embed"] if self.kind == "encoder" else ["generate", "score", "embed"]
+        can += {"sequence": ["classify"], "tokens": ["classify_tokens"]}.get(config.head, [])
+        return UnsupportedError(
+            f"{self.name} ({self.kind}, {config.family}) {what}; it can {', '.join(can)}",
+            reason=f"the {self.kind} {what}",
+        )
+
     def _check_length(self, n_tokens: int, what: str) -> None:
-        limit = self._backend.context_length
+        limit = self.context_length
         if not 1 <= n_tokens <= limit:
             raise RequestError(
                 f"{what}: {n_tokens} tokens; {self.name} takes 1 to {limit}. Shorten it"
             )
 
 
-def prompt_ids(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
-    """Return a prompt as token ids, whichever of its three forms it has."""
-    if isinstance(prompt, str):
-        return tokenizer.encode(prompt)
-    if not len(prompt):
-        raise RequestError("the prompt is empty")
-    if isinstance(prompt[0], dict):
-        return tokenizer.chat(cast(Sequence[Message], prompt))
-    ids = cast(Sequence[int], prompt)
-    for i, id_ in enumerate(ids):
-        if isinstance(id_, bool) or not isinstance(id_, int | np.integer):
-            raise RequestError(f"prompt[{i}] = {id_!r}: expected a token id")
-        if not 0 <= id_ < tokenizer.vocab_size:
-            raise RequestError(f"prompt[{i}] = {id_}: token ids go to {tokenizer.vocab_size - 1}")
-    return [int(id_) for id_ in ids]
+def _backend(
+    model: "Model", tokenizer: Tokenizer, pooling: "Pooling | None"
+) -> "TorchBackend | EncoderBackend | Seq2SeqBackend":
+    from lmwright.engine.encoder_backend import EncoderBackend
+    from lmwright.engine.seq2seq_backend import Seq2SeqBackend
+    from lmwright.engine.torch_backend import TorchBackend
+    from lmwright.model.transformer import EncoderDecoderLM, EncoderLM
+
+    if isinstance(model, EncoderLM):
+        return EncoderBackend(model, pooling)
+    if isinstance(model, EncoderDecoderLM):
+        return Seq2SeqBackend(model, tokenizer, pooling)
+    return TorchBackend(model, pooling)
 
 
 def load(
+    model: str | Path,
+    *,
+    precision: "Precision" = "auto",
+    name: str | None = None,
+    hosted: Hosted | None = None,
+) -> LanguageModel:
+    """Open `starter`, a folder, a .gguf, hub:ORG/NAME, a step of a run or openai:MODEL[@URL].
+
+    precision "auto" computes in bf16 where the device does so natively, "fp32" exactly. `hosted`
+    says how a hosted model is asked, and is for those only.
+    """
+    if is_hosted(str(model)):
+        from lmwright.hosted.model import HostedModel
+
+        return HostedModel(str(model), hosted or Hosted(), name=name)
+    if hosted is not None:
+        raise ModelError(f"{model}: hosted = ... is for models such as openai:MODEL@URL only")
+    return load_local(model, precision=precision, name=name)
+
+
+def load_local(
     model: str | Path, *, precision: "Precision" = "auto", name: str | None = None
 ) -> LocalModel:
-    """Open `starter`, a folder, a .gguf, hub:ORG/NAME or a step of a run.
-
-    precision "auto" computes in bf16 where the device does so natively, "fp32" exactly.
-    """
+    """Open a model whose weights are here, or can be fetched: see `load`."""
     from lmwright.core.device import best_device, compute_dtype
     from lmwright.formats.gguf import open_gguf
     from lmwright.hub import resolve
     from lmwright.model import checkpoint
+    from lmwright.model.pooling import read_pooling
     from lmwright.tokenizer.load import gguf_tokenizer, load_tokenizer
 
     path = resolve(str(model))
@@ -238,25 +362,38 @@ def load(
     dtype = compute_dtype(precision, device)
     if path.suffix == ".gguf":
         file = open_gguf(path)
-        decoder, tokenizer = checkpoint.load_gguf(file, dtype), gguf_tokenizer(file.metadata)
+        # First: what it needs for a moment does not come on top of the weights.
+        tokenizer = gguf_tokenizer(file.metadata)
+        modules, pooling = checkpoint.load_gguf(file, dtype), None
     else:
-        decoder, tokenizer = checkpoint.load_folder(path, dtype), load_tokenizer(path)
+        modules, tokenizer = checkpoint.load_folder(path, dtype), load_tokenizer(path)
+        pooling = read_pooling(path)
     return LocalModel(
-        decoder.to(device),
-        tokenizer,
-        name=name or str(model),
-        path=path,
+        modules.to(device), tokenizer, name=name or str(model), path=path, pooling=pooling
     )
+
+
+def local(model: LanguageModel) -> LocalModel:
+    """Return the model itself if its weights are in this process; else say that they are not."""
+    if not isinstance(model, LocalModel):
+        raise ModelError(f"{model.name}: its weights are not here, so that they cannot be changed")
+    return model
+
+
+def decoder(model: LocalModel, *, to_be: str) -> "DecoderLM":
+    """Return the modules of a decoder; of others say that they are not `to_be` (fine-tuned)."""
+    from lmwright.model.transformer import DecoderLM
+
+    if not isinstance(model.model, DecoderLM):
+        raise UnsupportedError(
+            f"{model.name} ({model.kind}, {model.model.config.family}) cannot be {to_be}; "
+            "decoders can",
+            reason=f"an {model.kind} cannot be {to_be}",
+        )
+    return model.model
 
 
 def weight_bytes(path: Path) -> int:
     """Return the size on disk of a model's weights."""
     files = [path] if path.is_file() else path.glob("*.safetensors")
     return sum(file.stat().st_size for file in files)
-
-
-def _n_common(first: Sequence[int], second: Sequence[int]) -> int:
-    for i, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return i
-    return min(len(first), len(second))

@@ -168,10 +168,15 @@ def run(
 
 
 def evaluation_recipe(
-    models: list[str], *, suite: str = "quick", tasks: list[str] | None = None, data: str | None
+    models: list[str],
+    *,
+    suite: str = "quick",
+    tasks: list[str] | None = None,
+    data: str | None,
+    hosted: dict[str, Any] | None = None,
 ) -> Recipe:
     """Return a recipe that only measures; `data` is a source or the folder of a data step."""
-    table: dict[str, Any] = {"models": models, "suite": suite, "tasks": tasks}
+    table: dict[str, Any] = {"models": models, "suite": suite, "tasks": tasks, "hosted": hosted}
     evaluations = {"scores": Evaluate.read(table, "evaluate")}
     if data is None:
         return Recipe(name="evaluation", evaluate=evaluations)

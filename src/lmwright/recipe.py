@@ -16,6 +16,7 @@ from lmwright.core.errors import ModelError, RecipeError, suggestion
 from lmwright.data.config import Data
 from lmwright.evaluation.config import Evaluate
 from lmwright.finetuning.config import Finetune
+from lmwright.hosted import address
 from lmwright.hub import REFERENCE, resolve
 from lmwright.reporting import gate as rules
 from lmwright.reporting.config import Gate, Report
@@ -267,13 +268,16 @@ def _check_reference(name: str, kind: str, *, here: str, steps: dict[str, Step])
     if kind == "model":
         if name == "starter" or REFERENCE.fullmatch(name):
             return
+        if address.is_hosted(name):
+            _check_hosted(name, here)
+            return
         if _exists(name) or "/" in name or name.endswith(".gguf"):
             _check_path(name, here)
             return
         if ":" in name:
             raise RecipeError(
                 f"{here} = {name!r}: unknown kind of model; known: starter, a step of this recipe, "
-                "a folder, a .gguf file, hub:ORG/NAME, hub:ORG/NAME@REVISION"
+                "a folder, a .gguf file, hub:ORG/NAME, hub:ORG/NAME@REVISION, openai:MODEL@URL"
             )
     elif kind == "data" and (":" in name or _exists(name)):
         raise RecipeError(
@@ -283,6 +287,18 @@ def _check_reference(name: str, kind: str, *, here: str, steps: dict[str, Step])
     if kind == "model":
         known.append("starter")
     raise RecipeError(f"{here} = {name!r}: no such {kind}{suggestion(name, known)}")
+
+
+def _check_hosted(name: str, here: str) -> None:
+    """Refuse a hosted model where its weights are needed, and one that is written wrongly."""
+    if not here.startswith("evaluate."):
+        raise RecipeError(
+            f"{here} = {name!r}: a hosted model can only be evaluated; its weights are elsewhere"
+        )
+    try:
+        address.parse(name)
+    except ModelError as error:
+        raise RecipeError(f"{here}: {error}") from None
 
 
 def _check_path(name: str, here: str) -> None:
@@ -317,15 +333,19 @@ def _check_gate(gate: Gate, steps: dict[str, Step]) -> None:
 def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
     """Write plain values as TOML: the scalars of a table first, then the tables in it."""
     scalars = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {_toml_value(value)}" for key, value in scalars.items()]
+    lines = [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in scalars.items()]
     if lines and path:
-        lines.insert(0, f"[{'.'.join(path)}]")
+        lines.insert(0, f"[{'.'.join(map(_toml_key, path))}]")
     if lines:
         lines.append("")
     for key, value in table.items():
         if isinstance(value, dict):
             lines += _toml_lines(value, (*path, key))
     return lines
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(NAME, key) else _toml_value(key)
 
 
 def _toml_value(value: Any) -> str:

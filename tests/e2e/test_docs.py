@@ -270,6 +270,7 @@ def python_pages() -> list[Any]:
 def test_python_runs(
     page: Path, workspace: Path, tiny: lm.LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LMWRIGHT_HOME", str(workspace / "home"))
     real_load = lm.load
     monkeypatch.setattr(
         lm, "load", lambda model, **o: tiny if model == "starter" else real_load(model, **o)
@@ -289,7 +290,8 @@ def test_python_runs(
 @contextmanager
 def served_where_needed(code: list[Snippet], model: lm.LocalModel) -> Iterator[str]:
     """Serve the model under the name that the snippets ask for; give the address."""
-    name = re.search(r'model="(runs/[^"]+)"', "".join(snippet.text for snippet in code))
+    text = "".join(snippet.text for snippet in code)
+    name = re.search(r'(?:model="|openai:)(runs/[^"@]+)', text)
     if name is None:
         yield "unused"
         return

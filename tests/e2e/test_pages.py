@@ -12,11 +12,14 @@ import lmwright
 from lmwright import recipe
 from lmwright.evaluation import selection
 from lmwright.evaluation.tasks import TASKS
+from lmwright.hosted.config import Hosted
+from lmwright.model.families import FAMILIES
 from lmwright.reporting.config import Gate
 from lmwright.serving import limits
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(lmwright.__file__).parent
+TABLE = "The `hosted` table"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
@@ -42,6 +45,16 @@ def test_the_recipe_page_lists_every_key_with_its_default(stage: str) -> None:
         elif isinstance(field.default, str):
             assert found[key] == f'"{field.default}"'
         elif field.default is not None and key != "seed":
+            assert float(found[key]) == field.default
+
+
+def test_the_hosted_page_lists_every_key_with_its_default() -> None:
+    found = {row[0].strip("`"): row[1].strip("`") for row in rows("docs/hosted.md", TABLE)}
+    assert list(found) == list(Hosted.model_fields)
+    for key, field in Hosted.model_fields.items():
+        if isinstance(field.default, bool):
+            assert found[key] == str(field.default).lower()
+        elif isinstance(field.default, int | float):
             assert float(found[key]) == field.default
 
 
@@ -71,9 +84,28 @@ def test_the_serving_page_lists_the_real_limits() -> None:
         f"{limits.MAX_BODY_BYTES:,} bytes", limits.MAX_JSON_DEPTH, limits.MAX_MESSAGES,
         limits.MAX_PROMPTS, limits.MAX_N,
         f"{limits.MAX_STOPS}, of {limits.MAX_STOP_CHARACTERS} characters", limits.MAX_LOGPROBS,
-        f"{limits.MAX_TEMPERATURE:g}", limits.MAX_WAITING, limits.MAX_CONNECTIONS,
+        limits.MAX_SCORED_TOKENS, f"{limits.MAX_TEMPERATURE:g}", limits.MAX_WAITING,
+        limits.MAX_CONNECTIONS,
     )  # fmt: skip
     assert found == [n if isinstance(n, str) else f"{n:,}" for n in numbers]
+
+
+def test_the_models_page_lists_every_family_with_its_heads_and_its_parity() -> None:
+    found = {row[0].strip("`"): row[2:] for row in rows("docs/models.md", "Families")}
+    assert found == {
+        name: [", ".join(family.architectures), family.gguf.architecture if family.gguf else ""]
+        for name, family in FAMILIES.items()
+    }
+    measured = rows("docs/models.md", "Parity")
+    assert [row[0].strip("`") for row in measured] == list(FAMILIES)
+    assert {row[-1] for row in measured} == {"PASS"}
+
+
+def test_the_example_of_a_family_is_the_real_file() -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    source = (SOURCE / "model" / "families" / "olmo.py").read_text(encoding="utf-8")
+    assert shown == source.split('"""\n\n', 1)[1].replace("  # noqa: E501", "")
 
 
 def test_contributing_shows_the_layers_that_are_checked() -> None:

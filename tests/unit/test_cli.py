@@ -24,6 +24,7 @@ class Parrot:
     def __init__(self, name: str, *, has_template: bool = True) -> None:
         self.name = name
         self.chat_template = "template" if has_template else None
+        self.can_chat = has_template
         self.vocab_size = 7
 
     @property
@@ -161,9 +162,9 @@ def test_a_failure_ends_with_1_and_debug_shows_where(
         raise LmwrightError(f"{model} is damaged")
 
     monkeypatch.setattr(lm, "load", load)
-    assert cli.main(["show", "starter"]) == 1
+    assert cli.main(["generate", "starter", "--prompt", "a"]) == 1
     assert capsys.readouterr().err == "error: starter is damaged\n"
-    assert cli.main(["--debug", "show", "starter"]) == 1
+    assert cli.main(["--debug", "generate", "starter", "--prompt", "a"]) == 1
     written = capsys.readouterr().err
     assert "Traceback" in written
     assert "in load" in written
@@ -234,12 +235,23 @@ def test_run_and_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["n_train"] > 100
 
 
-def test_show_tells_what_a_model_is(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["show", "starter", "--json"]) == 0
+def test_show_tells_what_a_model_is(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", str(tiny_folder), "--json", "--context", "100", "--batch", "2"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["n_params"], found["chat_template"], found["vocabulary"]) == (10, True, 7)
-    assert cli.main(["show", "plain"]) == 0
-    assert "chat_template          False" in capsys.readouterr().out
+    assert (found["architecture"], found["vocabulary"]) == ("llama", 300)
+    assert [(need["context"], need["batch"]) for need in found["memory"]] == [(100, 2)]
+    assert cli.main(["show", str(tiny_folder)]) == 0
+    assert "says which token comes next" in capsys.readouterr().out
+    assert cli.main(["show", "openai:small", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "hosted"
+
+
+def test_show_takes_a_context_for_models_only(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("small.toml").write_text(RECIPE, encoding="utf-8")
+    assert cli.main(["run", "small.toml", "--json"]) == 0
+    for what in ("runs/small", "runs/small/words"):
+        assert cli.main(["show", what, "--context", "5"]) == 2
+        assert "--context and --batch are for models" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,15 @@ def test_what_lies_on_a_hub_is_said_to_be_unknown() -> None:
     assert "sizes partly unknown" in str(of("c", "finetune.t.model=hub:org/model"))
 
 
+def test_a_hosted_model_takes_nothing_here_and_nobody_knows_how_long() -> None:
+    alone = of("e", "evaluate.e.models=['openai:m']")
+    assert (alone.seconds, alone.is_complete) == (0, False)
+    assert alone.memory_bytes < of("e", "evaluate.e.models=['starter']").memory_bytes
+    both = of("e", "evaluate.e.models=['starter', 'openai:m@https://host/v1']")
+    assert both.seconds == of("e", "evaluate.e.models=['starter']").seconds
+    assert not both.is_complete
+
+
 def test_a_larger_model_takes_longer(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(1_000_000))
     small = steps()["c"].config.model_copy(update={"model": str(tmp_path)})

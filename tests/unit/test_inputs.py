@@ -21,6 +21,8 @@ def model(tmp_path: Path) -> Path:
 def test_the_starter_and_models_on_a_hub_are_known_without_being_fetched() -> None:
     assert model_hash("starter") == STARTER_SHA256
     assert model_hash("hub:org/name@main") == "hub:org/name@main"
+    assert model_hash("openai:m@HTTPS://host/v1/") == "openai:m@https://host/v1"
+    assert model_hash("openai:m") == "openai:m@https://api.openai.com/v1"
 
 
 def test_a_step_is_known_by_its_model_alone(model: Path) -> None:

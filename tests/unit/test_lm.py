@@ -134,6 +134,7 @@ LONG = [5] * 250
     [
         (lambda m: m.generate([LONG], Sampling(max_tokens=7)), "257 tokens; tiny takes 1 to 256"),
         (lambda m: m.stream(LONG, Sampling(max_tokens=7)), "250 prompt tokens"),
+        (lambda m: m.stream([5], Sampling(n_beams=2)), "n_beams = 2: .* nothing can be streamed"),
         (lambda m: m.generate([LONG, "a" * 999], Sampling(max_tokens=1)), "takes 1 to 256"),
         (lambda m: m.score([ScoreRequest(LONG, "z" * 20)]), "270 tokens; tiny takes"),
         (lambda m: m.embed(["a", "z" * 300]), r"texts\[1\]: 300 tokens"),
@@ -158,6 +159,9 @@ class _Idle:
 
     def __init__(self, context_length: int) -> None:
         self.context_length = context_length
+
+    def before(self, prompt):
+        return prompt
 
 
 def test_a_prompt_may_fill_the_context_to_the_last_token(tiny_lm):

@@ -1,5 +1,6 @@
 """A recipe that is wrong must be refused before hours are spent on it, and say what was meant."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,8 @@ def test_parents_are_the_models_that_a_step_is_made_from() -> None:
         (('model = "tuned"\nm', 'model = "dialogues"\nm'), "[data.dialogues] makes no model"),
         (('model = "tuned"\nm', 'model = "no/such"\nm'), "no/such: no such model"),
         (('model = "tuned"\nm', 'model = "x.gguf"\nm'), "x.gguf: no such model"),
-        (('model = "tuned"\nm', 'model = "openai:gpt"\nm'), "unknown kind of model"),
+        (('model = "tuned"\nm', 'model = "openai:gpt"\nm'), "can only be evaluated"),
+        (('model = "tuned"\nm', 'model = "open:gpt"\nm'), "unknown kind of model"),
         (('model = "tuned"\nm', 'model = ""\nm'), "no such model"),
         (('"starter", "tuned", "int8"]', '"tuned", "tuned", "int8"]'), "names a model twice"),
         (('evaluation = "card"', 'evaluation = "tuned"'), "[finetune.tuned] makes no evaluation"),
@@ -230,3 +232,37 @@ def test_the_recipes_that_come_with_the_package_are_valid() -> None:
     assert [path.stem for path in paths] == ["support"]
     for path in paths:
         assert read(path).name == path.stem
+
+
+HOSTED = """
+name = "x"
+[evaluate.card]
+models = ["starter", "openai:gpt-4o", "openai:m@http://127.0.0.1:8000/v1"]
+[evaluate.card.hosted]
+n_parallel = 8
+[evaluate.card.hosted.prices]
+"openai:gpt-4o" = [2.5, 10]
+"""
+
+
+def test_a_hosted_model_may_be_evaluated_and_is_written_so_that_it_reads_the_same() -> None:
+    recipe = parse(HOSTED)
+    hosted = recipe.evaluate["card"].hosted
+    assert hosted is not None
+    assert (hosted.n_parallel, hosted.prices) == (8, {"openai:gpt-4o": (2.5, 10.0)})
+    changed = parse(HOSTED, overrides=["evaluate.card.hosted.n_parallel=2"])
+    assert parse(changed.to_toml()).evaluate["card"] == changed.evaluate["card"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("openai:m@http://127.0.0.1:8000/v1", "openai:m@127.0.0.1:8000"), "is no URL"),
+        (('"openai:gpt-4o" =', '"openai:gpt-4" ='), "'openai:gpt-4' is not among the hosted"),
+        (("n_parallel = 8", "n_paralel = 8"), "card.hosted.n_paralel: unknown key; did you mean"),
+    ],
+)
+def test_what_is_wrong_with_a_hosted_model_is_named(change: tuple[str, str], message: str) -> None:
+    assert change[0] in HOSTED
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        parse(HOSTED.replace(*change))

@@ -7,19 +7,24 @@ from tempfile import TemporaryDirectory
 from lmwright.compression.config import Compress
 from lmwright.compression.quantize import compress_folder
 from lmwright.core.device import Precision
-from lmwright.lm import LocalModel, load
+from lmwright.lm import LanguageModel, LocalModel, decoder, load_local, local
+from lmwright.verification.copy import check_folder
 
 
-def compress(model: LocalModel, config: Compress) -> LocalModel:
+def compress(model: LanguageModel, config: Compress) -> LocalModel:
     """Return a compressed copy of `model`, which stands for `config.model`.
 
-    `save` writes it as it is, packed; until then it lives in a temporary folder.
+    It is compared with `model`; if they do not belong together, an error says why. `save` writes
+    it as it is, packed; until then it lives in a temporary folder.
     """
+    model = local(model)
+    decoder(model, to_be="compressed")
     folder = TemporaryDirectory(prefix="lmwright-")
     plain, packed = Path(folder.name) / "plain", Path(folder.name) / "packed"
     model.save(plain)
     compress_folder(plain, config, packed)
+    check_folder(plain, packed)
     precision: Precision = "fp32" if model.facts.dtype == "float32" else "auto"
-    small = load(packed, precision=precision, name=f"{model.name}-{config.method}")
+    small = load_local(packed, precision=precision, name=f"{model.name}-{config.method}")
     weakref.finalize(small, folder.cleanup)
     return small

@@ -24,9 +24,8 @@ from lmwright.core.errors import ModelError, RequestError
 from lmwright.core.progress import bar
 from lmwright.formats.packed import Scheme, dequantize, describe, pack
 from lmwright.formats.safetensors_folder import Weights, read_weights, write_weights
-from lmwright.model.checkpoint import read_config
-from lmwright.model.families import family
-from lmwright.model.families.family import Family, expand
+from lmwright.model.checkpoint import Layout, read_config, read_layout
+from lmwright.model.transformer import DecoderLM
 
 BITS = {"int8": 8, "int4": 4}
 # Tried as the largest value that a group can still hold, as a part of the largest in it; the one
@@ -36,6 +35,7 @@ CLIPS = {8: (1.0,), 4: (1.0, 0.95, 0.9, 0.85, 0.8)}
 # Numbers rounded at a time: what is computed on the way stays in the cache.
 BLOCK = 2**17
 QUANTIZED = ("attention", "mlp")
+HEAD = "lm_head"
 # What belongs to a model besides config.json and weights.
 COMPANIONS = (
     "tokenizer*",
@@ -89,7 +89,8 @@ def compress_folder(folder_in: Path, config: Compress, folder_out: Path) -> dict
     settings = read_config(folder_in)
     _check_not_quantized(folder_in, settings)
     weights = read_weights(folder_in)
-    part_names = _part_names(weights, settings)
+    layout = _layout(weights, settings)
+    part_names = {name: _part_of(row.ours[0]) for row, name in layout.names.items()}
     matrices = {name for name, part in part_names.items() if _is_quantized(weights, name, part)}
     _check_group_size(weights, matrices, config.group_size)
     scheme = Scheme(BITS[config.method], config.group_size)
@@ -104,7 +105,7 @@ def compress_folder(folder_in: Path, config: Compress, folder_out: Path) -> dict
             progress.advance()
     write_weights(tensors, folder_out)
     _copy_companions(folder_in, folder_out)
-    quantization = describe(scheme, ignore=[_head(settings).removesuffix(".weight")])
+    quantization = describe(scheme, ignore=[HEAD])
     # Last, because a folder without config.json is no model.
     write_json(folder_out / "config.json", {**settings, "quantization_config": quantization})
     return _summary(config, weights, read_weights(folder_out), parts)
@@ -158,49 +159,23 @@ def _store(name: str, weight: Tensor, scheme: Scheme | None) -> tuple[dict[str, 
     return pack(name, ints, scales, bits=scheme.bits), dequantize(ints, scales)
 
 
-def _part_names(weights: Weights, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the part that each tensor to be written belongs to; all must be there, and known."""
-    kind = _family(settings)
-    try:
-        model = kind.read_config(dict(settings))
-    except ModelError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"{weights.folder}/config.json: a value of the wrong kind: {error}"
-        ) from None
-    parts = {name.hugging_face: _part_of(name.ours) for name in expand(kind, model.n_layers)}
-    dropped = {name for name in weights if name.endswith(kind.ignored)}
-    if model.ties_embeddings:
-        # Some writers store the tied head a second time; it would double a fifth of the file.
-        dropped.add(_head(settings))
-        del parts[_head(settings)]
-    missing = sorted(parts.keys() - weights.keys())
-    if missing:
-        raise ModelError(f"{weights.folder}: tensor {missing[0]!r} is missing; fetch it again")
-    extra = sorted(weights.keys() - parts.keys() - dropped)
-    if extra:
-        raise ModelError(
-            f"{weights.folder}: tensor {extra[0]!r} has no place in a {kind.name} model"
+def _layout(weights: Weights, settings: Mapping[str, Any]) -> Layout:
+    """Return what lies where; all must be there, known, and of a kind that can be packed."""
+    layout = read_layout(weights.folder, settings, weights)
+    is_transposed = any(row.layout == "transposed" for row in layout.names)
+    if layout.family.assembly is not DecoderLM or is_transposed:
+        raise RequestError(
+            f"{weights.folder}: a {layout.family.name} model cannot be compressed; decoders with "
+            "plain linear layers can"
         )
-    return parts
+    return layout
 
 
 def _part_of(ours: str) -> str:
     for part in QUANTIZED:
         if f".{part}." in ours:
             return part
-    return "embedding" if ours in ("embedding.weight", "head.weight") else "norms"
-
-
-def _family(settings: Mapping[str, Any]) -> Family:
-    return family(str(settings.get("model_type", "")))
-
-
-def _head(settings: Mapping[str, Any]) -> str:
-    """Return what config.json's family calls the weight of the head."""
-    names = _family(settings).tensors
-    return next(name.hugging_face for name in names if name.ours == "head.weight")
+    return "embedding" if ".embedding." in ours or ours.startswith("head.") else "norms"
 
 
 def _is_quantized(weights: Weights, name: str, part: str) -> bool:

@@ -11,13 +11,22 @@ from lmwright.core.config import Inputs
 
 
 def run(config: Compress, out: Path, *, inputs: Inputs) -> dict[str, Any]:
-    """Write the compressed model to `out/model`; return what it became, for result.json."""
+    """Write the compressed model to `out/model`; return what it became, for result.json.
+
+    It is opened again and compared with its source; if it is another model, an error says why.
+    """
     from lmwright.compression.quantize import compress_folder
     from lmwright.hub import resolve
+    from lmwright.verification.copy import VerificationError, check_folder
 
     source = resolve(str(inputs.get(config.model, config.model)))
     with _as_folder(source, out / ".source") as folder:
         result = compress_folder(folder, config, out / "model")
+        try:
+            result["verification"] = check_folder(folder, out / "model")
+        except VerificationError:
+            shutil.rmtree(out / "model")
+            raise
     if source.is_file():
         # Of the file that was named, not of the copy that it was unpacked to.
         size = source.stat().st_size
@@ -37,7 +46,7 @@ def _as_folder(source: Path, temporary: Path) -> Iterator[Path]:
     # Left by a run that was killed.
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        lm.load(source, precision="fp32").save(temporary)
+        lm.load_local(source, precision="fp32").save(temporary)
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

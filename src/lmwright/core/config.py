@@ -42,6 +42,10 @@ def explain(error: ValidationError, cls: type[BaseModel]) -> str:
             lines.append(f"{key}: unknown key{suggestion(unknown, cls.model_fields)}")
         elif fault["type"] == "missing":
             lines.append(f"{key}: missing; add {fault['loc'][-1]} = ...")
+        elif isinstance(cause := fault.get("ctx", {}).get("error"), RecipeError):
+            # A table inside this one, or a check of several keys: it says itself what is wrong.
+            start = f"{key}." if key else ""
+            lines += [start + line for line in str(cause).split("\n")]
         else:
             lines.append(f"{key} = {fault['input']!r}: {fault['msg']}")
     return "\n".join(lines)

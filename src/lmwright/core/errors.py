@@ -1,7 +1,9 @@
 """The errors a user can cause or meet; each carries the exit code of the command line."""
 
+import copyreg
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class LmwrightError(Exception):
@@ -26,6 +28,20 @@ class DataError(RequestError):
 
 class ModelError(RequestError):
     """A model or tokenizer file is missing, damaged or of an unknown kind."""
+
+
+class UnsupportedError(RequestError):
+    """The model cannot do this at all (it gives no log-probabilities, has no embeddings, ...)."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        """`reason` is the shortest form of the message, for a cell of a table."""
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Get out of another process as it is: `__init__` would ask for the reason."""
+        new = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]
+        return new, (type(self), *self.args), self.__dict__
 
 
 class BusyError(LmwrightError):

@@ -1,11 +1,44 @@
 """What a backend must do; the rest of the engine is plain Python and NumPy on top of it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from lmwright.engine.forest import Forest
+
+@dataclass(frozen=True)
+class EdgeScores:
+    """What a model says of E tokens: the edges of a forest, or those of given answers."""
+
+    logprobs: np.ndarray  # (E,) float64
+    # Whether the token is the one that would be written greedily.
+    is_greedy: np.ndarray  # (E,) bool
+    # The likeliest tokens, the best first.
+    top_ids: np.ndarray  # (E, n_top) int64
+    top_logprobs: np.ndarray  # (E, n_top) float64
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a model must and must not write, whatever its logits say."""
+
+    # The token that each answer begins with (the language of a translation).
+    first_id: int | None = None
+    # Tokens that are never written (Marian's padding).
+    suppressed_ids: tuple[int, ...] = ()
+
+    def allow(self, scores: np.ndarray, n_written: int) -> np.ndarray:
+        """Return the scores (V,) of the next token, -inf where it may not be chosen."""
+        if self.first_id is not None and n_written == 0:
+            only = np.full_like(scores, -np.inf)
+            only[self.first_id] = 0.0
+            return only
+        if not self.suppressed_ids:
+            return scores
+        scores = scores.copy()
+        scores[list(self.suppressed_ids)] = -np.inf
+        return scores
 
 
 class Rows(Protocol):
@@ -16,23 +49,24 @@ class Rows(Protocol):
         ...
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep only these rows, in this order."""
+        """Keep only these rows, in this order; a row may be kept several times."""
         ...
 
 
 class Backend(Protocol):
-    """A model as a function of token ids."""
+    """A model that writes, as a function of token ids."""
 
     context_length: int
 
+    @property
+    def rules(self) -> Rules:
+        """What every answer has to keep to."""
+        ...
+
+    def before(self, prompt: Sequence[int]) -> Sequence[int]:
+        """Return what stands in front of an answer in its row: a decoder's prompt, for example."""
+        ...
+
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Rows, np.ndarray]:
         """Read prompts of any lengths; return the rows and the next-token logits (B, V) fp32."""
-        ...
-
-    def score(self, forest: Forest) -> tuple[np.ndarray, np.ndarray]:
-        """Return for each edge its log-probability (E,) float64 and whether it is the likeliest."""
-        ...
-
-    def embed(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the mean of the last hidden states of each prompt, (N, d_model) fp32."""
         ...

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from lmwright.core.errors import LmwrightError
-from lmwright.engine.backend import Backend
+from lmwright.engine.backend import Backend, Rules
 from lmwright.engine.request import Chunk, Completion, FinishReason, Sampling, TokenLogprob
 from lmwright.engine.sampler import choose, log_probabilities, penalise, random_numbers
 from lmwright.tokenizer.encode import Tokenizer
@@ -18,11 +18,22 @@ def generate(
     backend: Backend, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling
 ) -> Iterator[tuple[int, Chunk]]:
     """Continue prompts of token ids; yield (number of the prompt, piece) as pieces are certain."""
+    rules = backend.rules
     # Prompts of like length share a batch, so that little is computed for padding.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), MAX_ROWS):
         numbers = order[start : start + MAX_ROWS]
-        sequences = [_Sequence(i, prompts[i], tokenizer, sampling) for i in numbers]
+        sequences = [
+            _Sequence(
+                i,
+                prompts[i],
+                before=backend.before(prompts[i]),
+                tokenizer=tokenizer,
+                sampling=sampling,
+                rules=rules,
+            )
+            for i in numbers
+        ]
         yield from _run_batch(backend, sequences)
 
 
@@ -42,13 +53,27 @@ def _run_batch(backend: Backend, sequences: list["_Sequence"]) -> Iterator[tuple
         logits = rows.decode([sequence.token_ids[-1] for sequence in sequences])
 
 
+def check_finite(logits: np.ndarray) -> None:
+    """Refuse logits that no sound model gives."""
+    if not np.isfinite(logits).all():
+        raise LmwrightError("the model's logits are not finite: its weights are damaged")
+
+
 class _Sequence:
     """One prompt with what has been said so far."""
 
     def __init__(
-        self, number: int, prompt: Sequence[int], tokenizer: Tokenizer, sampling: Sampling
+        self,
+        number: int,
+        prompt: Sequence[int],
+        *,
+        before: Sequence[int],
+        tokenizer: Tokenizer,
+        sampling: Sampling,
+        rules: Rules,
     ) -> None:
         self.number, self.prompt = number, prompt
+        self._before, self._rules = before, rules
         self.token_ids: list[int] = []
         self.is_finished = False
         self._tokenizer, self._sampling = tokenizer, sampling
@@ -59,11 +84,11 @@ class _Sequence:
 
     def advance(self, logits: np.ndarray) -> Chunk:
         """Choose the next token from logits (V,) and return the text that is certain by now."""
-        if not np.isfinite(logits).all():
-            raise LmwrightError("the model's logits are not finite: its weights are damaged")
+        check_finite(logits)
         sampling = self._sampling
-        seen = (*self.prompt, *self.token_ids) if sampling.repetition_penalty != 1.0 else ()
+        seen = (*self._before, *self.token_ids) if sampling.repetition_penalty != 1.0 else ()
         penalised = penalise(logits, seen, sampling.repetition_penalty)
+        penalised = self._rules.allow(penalised, len(self.token_ids))
         token = choose(penalised, sampling, self._random)
         is_end = token in self._tokenizer.eos_ids and not sampling.ignore_eos
         if is_end:
@@ -98,7 +123,8 @@ class _Sequence:
         n_top = self._sampling.logprobs or 0
         top = np.argsort(-logprobs, kind="stable")[:n_top]
         text = self._tokenizer.token
-        alternatives = tuple((int(i), text(int(i)), float(logprobs[i])) for i in top)
+        possible = [int(i) for i in top if logprobs[i] > -np.inf]
+        alternatives = tuple((i, text(i), float(logprobs[i])) for i in possible)
         return TokenLogprob(token, text(token), float(logprobs[token]), alternatives)
 
 

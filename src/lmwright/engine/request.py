@@ -19,12 +19,21 @@ class Message(TypedDict):
 Prompt = str | Sequence[int] | Sequence[Message]
 
 
+# All beams of a prompt are decoded together, as so many rows.
+MAX_BEAMS = 32
+# In place of a token's id or a count of tokens that an endpoint does not tell.
+UNKNOWN = -1
+
+
 @dataclass(frozen=True)
 class ScoreRequest:
     """How likely is `continuation`, given `context`?"""
 
     context: Prompt
-    continuation: str
+    # Text, or token ids as they are, behind a context that is no text either.
+    continuation: str | Sequence[int]
+    # Report so many of the likeliest tokens at each place.
+    n_top: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,39 @@ class Score:
     token_logprobs: np.ndarray  # (n_tokens,) float64
     # Whether greedy decoding would have said just this.
     is_greedy: bool
+    # At each place the likeliest tokens, as (id, log-probability), if they were asked for.
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
 
     @property
     def logprob(self) -> float:
         """The sum over the tokens."""
         return float(self.token_logprobs.sum())
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What a classifier says of a text."""
+
+    # The names of its classes, or of the single number of a regression.
+    labels: tuple[str, ...]
+    # Of each: its probability among all, or its own probability where several may hold at once
+    # (multi_label), or the number itself (regression).
+    values: tuple[float, ...]
+    problem: Literal["single_label", "multi_label", "regression"]
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.labels[self.values.index(max(self.values))]
+
+
+@dataclass(frozen=True)
+class TokenClass:
+    """What a classifier of tokens says of one of them, which stands at text[start:end]."""
+
+    start: int
+    end: int
+    answer: Classification
 
 
 @dataclass(frozen=True)
@@ -59,6 +96,12 @@ class Sampling:
     logprobs: int | None = None
     # Go on after the end-of-turn token (for measuring speed).
     ignore_eos: bool = False
+    # Keep so many unfinished answers and return the likeliest finished one (beam search).
+    n_beams: int = 1
+    # Beams are compared by log-probability / length ** this: above 0, longer ones gain by it.
+    length_penalty: float = 1.0
+    # End as soon as there are n_beams finished answers, even if others could still overtake them.
+    early_stopping: bool = False
 
     def __post_init__(self) -> None:
         limits = {
@@ -72,10 +115,28 @@ class Sampling:
             "stop": not isinstance(self.stop, str) and all(self.stop),
             "seed": 0 <= self.seed < 2**64,
             "logprobs": self.logprobs is None or 0 <= self.logprobs <= 20,
+            "n_beams": 1 <= self.n_beams <= MAX_BEAMS,
+            "length_penalty": -10 <= self.length_penalty <= 10,
         }
         for name, is_fine in limits.items():
             if not is_fine:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is out of range")
+        self._check_beams()
+
+    def _check_beams(self) -> None:
+        """Refuse settings that would be ignored."""
+        if self.n_beams == 1:
+            for name, default in (("length_penalty", 1.0), ("early_stopping", False)):
+                if (value := getattr(self, name)) != default:
+                    raise ValueError(f"{name} = {value!r} is for beams: set n_beams above 1")
+        elif self.temperature > 0:
+            raise ValueError(
+                f"n_beams = {self.n_beams}: beams are compared, not drawn; set temperature to 0 "
+                f"(it is {self.temperature:g})"
+            )
+        elif self.stop or self.logprobs is not None:
+            field_name = "stop" if self.stop else "logprobs"
+            raise ValueError(f"n_beams = {self.n_beams} does not go together with {field_name}")
 
 
 @dataclass(frozen=True)

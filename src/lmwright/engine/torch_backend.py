@@ -6,9 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmwright.engine.backend import EdgeScores, Rules
+from lmwright.engine.encoder_backend import MEAN, pooled
 from lmwright.engine.forest import Forest
 from lmwright.model.cache import KVCache
-from lmwright.model.transformer import DecoderLM
+from lmwright.model.pooling import Pooling
+from lmwright.model.transformer import DecoderLM, EncoderDecoderLM
 
 # Shapes: B batch, T tokens, V vocabulary.
 
@@ -44,10 +47,17 @@ class TorchRows:
 class TorchBackend:
     """A `DecoderLM` behind the engine's interface."""
 
-    def __init__(self, model: DecoderLM) -> None:
+    def __init__(self, model: DecoderLM, pooling: Pooling | None = None) -> None:
+        """`pooling` is of a decoder that was trained to embed; without one, vectors are means."""
         self.model = model.eval()
+        self.pooling = pooling or MEAN
         self.context_length = model.config.max_positions
-        self.device = model.embedding.weight.device
+        self.device = model.decoder.embedding.weight.device
+        self.rules = Rules(suppressed_ids=model.config.suppressed_ids)
+
+    def before(self, prompt: Sequence[int]) -> Sequence[int]:
+        """Return the prompt: an answer stands behind it, in the same row."""
+        return prompt
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[TorchRows, np.ndarray]:
@@ -68,35 +78,29 @@ class TorchBackend:
         return TorchRows(self.model, cache, lengths + n_shared), next_logits(self.model, last)
 
     @torch.inference_mode()
-    def score(self, forest: Forest) -> tuple[np.ndarray, np.ndarray]:
-        """Return for each edge its log-probability (E,) float64 and whether it is the likeliest."""
+    def score(self, forest: Forest, n_top: int = 0) -> EdgeScores:
+        """Score the edges of a forest; report the `n_top` likeliest tokens at each of them."""
         mask = torch.from_numpy(forest.mask).to(self.device)[None, None]  # (1, 1, N, N)
         positions = self._tensor(forest.positions)[None]
-        window = self.model.config.sliding_window
-        if window is not None:
-            mask = mask & (positions[0, :, None] - positions[0, None, :] < window)
         context = self.model.masked_context(positions, mask)
         hidden = self.model.hidden(self._tensor(forest.tokens)[None], context)[0]  # (N, C)
-        nodes, targets = self._tensor(forest.edge_nodes), self._tensor(forest.edge_targets)
-        logprobs, greedy = [], []
-        for start in range(0, len(nodes), MAX_LOGIT_ROWS):
-            part = slice(start, start + MAX_LOGIT_ROWS)
-            logits = self.model.head(hidden[nodes[part]]).float()  # (E', V)
-            chosen = logits.gather(1, targets[part, None])[:, 0]
-            logprobs.append(chosen - logits.logsumexp(dim=1))
-            greedy.append(logits.argmax(dim=1) == targets[part])
-        return torch.cat(logprobs).double().cpu().numpy(), torch.cat(greedy).cpu().numpy()
+        return edge_scores(
+            self.model,
+            hidden,
+            nodes=self._tensor(forest.edge_nodes),
+            targets=self._tensor(forest.edge_targets),
+            n_top=n_top,
+        )
 
     @torch.inference_mode()
     def embed(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the mean of the last hidden states of each prompt, (N, d_model) fp32."""
-        if not prompts:
-            return np.zeros((0, self.model.config.d_model), dtype=np.float32)
-        vectors = []
-        for prompt in prompts:
+        """Return the pooled last hidden states of each prompt, (N, C) fp32."""
+        n_kinds = len(self.pooling.kinds)
+        vectors = np.zeros((len(prompts), n_kinds * self.model.config.d_model), dtype=np.float32)
+        for i, prompt in enumerate(prompts):
             hidden = self._read(self.model.new_cache(), self._tensor([prompt]), 0)
-            vectors.append(hidden[0].float().mean(dim=0))
-        return torch.stack(vectors).cpu().numpy()
+            vectors[i] = pooled(hidden, None, self.pooling)[0]
+        return vectors
 
     def _read(self, cache: KVCache, tokens: Tensor, start: int) -> Tensor:
         """Pass tokens (B, T) at positions `start`.. through the model, chunk by chunk."""
@@ -114,9 +118,39 @@ class TorchBackend:
         return torch.as_tensor(ids, dtype=torch.int64, device=self.device)
 
 
-def next_logits(model: DecoderLM, hidden: Tensor) -> np.ndarray:
+def next_logits(model: DecoderLM | EncoderDecoderLM, hidden: Tensor) -> np.ndarray:
     """Return the logits (B, V) fp32 of the last hidden states (B, C)."""
     return model.head(hidden).float().cpu().numpy()
+
+
+def edge_scores(
+    model: DecoderLM | EncoderDecoderLM,
+    hidden: Tensor,
+    *,
+    nodes: Tensor,
+    targets: Tensor,
+    n_top: int,
+) -> EdgeScores:
+    """Score `targets` (E,), each of which is to follow one of `hidden` (N, C), named by `nodes`."""
+    suppressed = torch.tensor(model.config.suppressed_ids, dtype=torch.int64, device=hidden.device)
+    logprobs, greedy, top_ids, top_logprobs = [], [], [], []
+    for start in range(0, len(nodes), MAX_LOGIT_ROWS):
+        part = slice(start, start + MAX_LOGIT_ROWS)
+        logits = model.head(hidden[nodes[part]]).float()  # (E', V)
+        chosen = logits.gather(1, targets[part, None])[:, 0]
+        total = logits.logsumexp(dim=1)
+        logprobs.append(chosen - total)
+        top = logits.topk(min(n_top, logits.shape[1]), dim=1)  # (E', n_top)
+        top_ids.append(top.indices)
+        top_logprobs.append(top.values - total[:, None])
+        written = logits.index_fill_(1, suppressed, float("-inf")) if len(suppressed) else logits
+        greedy.append(written.argmax(dim=1) == targets[part])
+    return EdgeScores(
+        torch.cat(logprobs).double().cpu().numpy(),
+        torch.cat(greedy).cpu().numpy(),
+        torch.cat(top_ids).cpu().numpy(),
+        torch.cat(top_logprobs).double().cpu().numpy(),
+    )
 
 
 def _n_shared(prompts: Sequence[Sequence[int]]) -> int:

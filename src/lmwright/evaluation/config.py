@@ -1,10 +1,13 @@
 """The `[evaluate.NAME]` table."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from lmwright.core.config import Config
+from lmwright.core.errors import RecipeError
+from lmwright.hosted.address import is_hosted
+from lmwright.hosted.config import Hosted
 
 TaskName = Literal["facts", "multiple_choice", "bits_per_byte", "gender_gap", "refusals", "speed"]
 
@@ -20,4 +23,19 @@ class Evaluate(Config):
     tasks: list[TaskName] | None = None
     # The data step (or source) with held-out questions; the recipe's only one by default.
     data: str | None = None
+    # How the hosted models among them are asked, and what they cost.
+    hosted: Hosted | None = None
     seed: int = Field(default=0, ge=0)
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse settings that no model would use."""
+        if self.hosted is None:
+            return
+        names = [name for name in self.models if is_hosted(name)]
+        if not names:
+            raise RecipeError("hosted: none of the models is hosted (openai:MODEL@URL)")
+        for name in self.hosted.prices:
+            if name not in names:
+                raise RecipeError(
+                    f"hosted.prices: {name!r} is not among the hosted models, {names}"
+                )

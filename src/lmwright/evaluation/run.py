@@ -7,8 +7,7 @@ import gc
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,34 @@ from lmwright import lm
 from lmwright.core.artifact import write_json
 from lmwright.core.config import Inputs
 from lmwright.core.progress import Bar, bar
-from lmwright.core.results import Row, read_rows, write_rows
+from lmwright.core.results import read_rows, write_rows
 from lmwright.data.run import QUESTIONS
 from lmwright.data.samples import Question
 from lmwright.evaluation.config import Evaluate
 from lmwright.evaluation.runner import (
+    Gap,
+    GapsOf,
     RowsOf,
-    batch_difference,
     check_names,
     conclude,
+    elsewhere,
+    figures,
     measure,
     plan,
+    self_test,
     split_speed,
 )
 from lmwright.evaluation.selection import COUNTS, Selection
 from lmwright.evaluation.speed import measure_in_turns
 from lmwright.evaluation.tasks import TASKS
 from lmwright.evaluation.tasks.facts import read_questions
+from lmwright.hosted.address import is_hosted
+from lmwright.hosted.model import HostedModel
+from lmwright.hosted.usage import Usage
 
-SPEED = "speed.json"
+SPEED, QUALITY = "speed.json", "quality.json"
+# What a model cannot be asked, and what was asked of a hosted one.
+GAPS, USAGE = "gaps.json", "usage.json"
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,22 @@ class _Job:
     model: str
     source: Path | str
     folder: Path
+    # How it is asked, for a hosted one.
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_hosted(self) -> bool:
+        return is_hosted(str(self.source))
+
+    @property
+    def gaps(self) -> dict[str, str]:
+        path = self.folder / GAPS
+        return _read(path) if path.is_file() else {}
+
+    @property
+    def usage(self) -> Usage | None:
+        path = self.folder / USAGE
+        return Usage(**_read(path)) if path.is_file() else None
 
     def path(self, metric: str) -> Path:
         return self.folder / f"{metric}.parquet"
@@ -58,19 +82,23 @@ def run(config: Evaluate, out: Path, inputs: Inputs, parents: dict[str, str]) ->
     selection = Selection(config.suite, _questions(config, inputs))
     metrics, not_measured = plan(config.tasks, has_questions=bool(selection.questions))
     quality, speed = split_speed(metrics)
-    rows: RowsOf = {}
+    jobs = [_job(model, config, out, inputs) for model in config.models]
+    local = [job for job in jobs if not job.is_hosted]
     facts: dict[str, dict[str, Any]] = {}
-    jobs: list[_Job] = []
-    with bar("evaluate", total=len(config.models) * len(metrics)) as progress:
-        for model in config.models:
-            job = _Job(model, inputs.get(model, model), out / "rows" / folder_name(model))
-            jobs.append(job)
-            facts[model] = _quality(job, quality, selection, progress)
-        for job, figures in zip(jobs, _speeds(jobs, speed, selection, progress), strict=True):
-            facts[job.model] |= figures
-            rows[job.model] = {metric: read_rows(job.path(metric)) for metric in metrics}
+    with bar("evaluate", total=len(jobs) * len(quality) + len(local) * len(speed)) as progress:
+        for job in jobs:
+            facts[job.model] = _quality(job, quality, selection, progress)
+        for job, found in zip(local, _speeds(local, speed, selection, progress), strict=True):
+            facts[job.model] |= found
+    rows: RowsOf = {}
+    gaps: GapsOf = {}
+    for job in jobs:
+        gaps[job.model] = job.gaps | (elsewhere(speed) if job.is_hosted else {})
+        told = [metric for metric in metrics if metric not in gaps[job.model]]
+        rows[job.model] = {metric: read_rows(job.path(metric)) for metric in told}
     scores = conclude(
         rows,
+        gaps,
         suite=config.suite,
         facts_of_models=facts,
         not_measured=not_measured,
@@ -86,6 +114,11 @@ def run(config: Evaluate, out: Path, inputs: Inputs, parents: dict[str, str]) ->
             metric: prompts(selection) for metric in metrics if (prompts := TASKS[metric].prompts)
         },
     }
+
+
+def _job(model: str, config: Evaluate, out: Path, inputs: Inputs) -> _Job:
+    job = _Job(model, inputs.get(model, model), out / "rows" / folder_name(model))
+    return replace(job, options={"hosted": config.hosted}) if job.is_hosted else job
 
 
 def folder_name(model: str) -> str:
@@ -104,20 +137,33 @@ def _questions(config: Evaluate, inputs: Inputs) -> tuple[Question, ...]:
 
 def _quality(job: _Job, metrics: list[str], selection: Selection, progress: Bar) -> dict[str, Any]:
     """Measure what is not on disk yet, exactly; return the figures of the model."""
-    path = job.folder / "quality.json"
+    path = job.folder / QUALITY
     if _is_done(job, metrics, path, progress):
         return _read(path) if metrics else {}
-    model = lm.load(job.source, precision="fp32", name=job.model)
-    figures = {**asdict(model.facts), "quality_dtype": model.facts.dtype}
-    figures["batch_difference"] = batch_difference(model)
+    model = lm.load(job.source, precision="fp32", name=job.model, **job.options)
+    found = figures(model) | self_test(model)
+    if model.facts.dtype is not None:
+        found["quality_dtype"] = model.facts.dtype
     missing = _missing(job, metrics)
     progress.advance(len(metrics) - len(missing))
-    _store(job, measure(model, missing, selection), progress)
-    write_json(path, figures)
+    asked_before = job.usage
+    for metric, measured in measure(model, missing, selection):
+        if isinstance(measured, Gap):
+            write_json(job.folder / GAPS, {**job.gaps, metric: measured.reason})
+        else:
+            write_rows(job.path(metric), measured)
+        if isinstance(model, HostedModel):
+            # With what was asked before a kill; no more than one metric's requests are forgotten.
+            usage = model.usage if asked_before is None else asked_before.plus(model.usage)
+            write_json(job.folder / USAGE, usage.to_json())
+        progress.advance(note=f"{job.model}: {metric}")
+    if (usage := job.usage) is not None:
+        found["usage"] = usage.to_json()
+    write_json(path, found)
     # Memory goes back before the next model is loaded.
     del model
     gc.collect()
-    return figures
+    return found
 
 
 def _speeds(
@@ -136,7 +182,7 @@ def _speeds(
 
 
 def _missing(job: _Job, metrics: list[str]) -> list[str]:
-    return [metric for metric in metrics if not job.path(metric).is_file()]
+    return [m for m in metrics if not job.path(m).is_file() and m not in job.gaps]
 
 
 def _is_done(job: _Job, metrics: list[str], figures: Path, progress: Bar) -> bool:
@@ -145,12 +191,6 @@ def _is_done(job: _Job, metrics: list[str], figures: Path, progress: Bar) -> boo
         return False
     progress.advance(len(metrics), note=job.model)
     return True
-
-
-def _store(job: _Job, measured: Iterator[tuple[str, list[Row]]], progress: Bar) -> None:
-    for metric, rows in measured:
-        write_rows(job.path(metric), rows)
-        progress.advance(note=f"{job.model}: {metric}")
 
 
 def _read(path: Path) -> dict[str, Any]:

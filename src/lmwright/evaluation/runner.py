@@ -1,15 +1,15 @@
 """Ask every model the same, and put the answers side by side."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lmwright.core.errors import LmwrightError, RequestError, suggestion
+from lmwright.core.errors import LmwrightError, RequestError, UnsupportedError, suggestion
 from lmwright.core.results import Metric, Row
 from lmwright.data.samples import Question
-from lmwright.evaluation.scores import Scores
+from lmwright.evaluation.scores import EXACT, Scores
 from lmwright.evaluation.selection import Selection, Suite, starter_lines
 from lmwright.evaluation.speed import peak_memory
 from lmwright.evaluation.statistics import (
@@ -21,6 +21,7 @@ from lmwright.evaluation.statistics import (
     judge,
 )
 from lmwright.evaluation.tasks import TASKS, multiple_choice
+from lmwright.hosted.model import HostedModel
 from lmwright.lm import LanguageModel
 
 N_INVARIANCE = 20
@@ -29,6 +30,10 @@ INVARIANCE_LIMIT = 1e-3
 
 # model -> metric -> rows
 RowsOf = dict[str, dict[str, list[Row]]]
+# model -> metric or exact figure -> why this model has no number
+GapsOf = dict[str, dict[str, str]]
+
+ELSEWHERE = "its weights are not on this machine"
 
 
 def evaluate(
@@ -44,25 +49,32 @@ def evaluate(
 
     `parents` says by name what a model was made from; `questions` (of the data step) are
     needed for the task "facts". Quality is exact only for models loaded with precision="fp32".
+    What a hosted model cannot be asked is left out, with the reason.
     """
     names = [model.name for model in models]
     check_names(names)
     selection = Selection(suite, tuple(questions))
     chosen, not_measured = plan(tasks, has_questions=bool(questions))
     rows: RowsOf = {}
+    gaps: GapsOf = {}
     facts: dict[str, dict[str, Any]] = {}
     quality, speed = split_speed(chosen)
     for model in models:
-        facts[model.name] = asdict(model.facts)
-        if quality:
-            facts[model.name]["batch_difference"] = batch_difference(model)
-        rows[model.name] = dict(measure(model, quality, selection))
-        if speed:
+        name = model.name
+        facts[name] = figures(model) | (self_test(model) if quality else {})
+        rows[name], gaps[name] = _split(measure(model, quality, selection))
+        if isinstance(model, HostedModel):
+            gaps[name] |= elsewhere(speed)
+            facts[name]["usage"] = model.usage.to_json()
+        elif speed:
             with peak_memory() as peak:
-                rows[model.name] |= measure(model, speed, selection)
-            facts[model.name]["peak_memory_bytes"] = peak.size_bytes
+                timed, untimed = _split(measure(model, speed, selection))
+            rows[name] |= timed
+            gaps[name] |= untimed
+            facts[name]["peak_memory_bytes"] = peak.size_bytes
     return conclude(
         rows,
+        gaps,
         suite=suite,
         facts_of_models=facts,
         not_measured=not_measured,
@@ -105,18 +117,65 @@ def check_names(names: Sequence[str]) -> None:
         raise RequestError(f"models: {twice[0]!r} occurs twice; load one of them with another name")
 
 
+@dataclass(frozen=True)
+class Gap:
+    """In place of rows: why the model cannot be measured so."""
+
+    reason: str
+
+
 def measure(
     model: LanguageModel, metrics: Sequence[str], selection: Selection
-) -> Iterator[tuple[str, list[Row]]]:
-    """Yield the rows of each metric as soon as they are measured."""
+) -> Iterator[tuple[str, list[Row] | Gap]]:
+    """Yield the rows of each metric as soon as they are measured, or why they cannot be."""
     for metric in metrics:
-        yield metric, TASKS[metric].rows(model, selection)
+        try:
+            found = TASKS[metric].rows(model, selection)
+        except UnsupportedError as error:
+            found = Gap(error.reason)
+        yield metric, found
+
+
+def _split(
+    measured: Iterator[tuple[str, list[Row] | Gap]],
+) -> tuple[dict[str, list[Row]], dict[str, str]]:
+    rows: dict[str, list[Row]] = {}
+    gaps: dict[str, str] = {}
+    for metric, found in measured:
+        if isinstance(found, Gap):
+            gaps[metric] = found.reason
+        else:
+            rows[metric] = found
+    return rows, gaps
+
+
+def figures(model: LanguageModel) -> dict[str, Any]:
+    """Return the facts of a model that are known."""
+    return {name: fact for name, fact in asdict(model.facts).items() if fact is not None}
+
+
+def elsewhere(speed: Sequence[str]) -> dict[str, str]:
+    """Return why a hosted model has no speed of its own, no size and no memory."""
+    return dict.fromkeys([*speed, *EXACT], ELSEWHERE)
 
 
 def split_speed(metrics: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the metrics of quality and those of speed: they are measured in different formats."""
     speed = [metric for metric in metrics if TASKS[metric].task == "speed"]
     return [metric for metric in metrics if metric not in speed], speed
+
+
+def self_test(model: LanguageModel) -> dict[str, Any]:
+    """Return the batch self-test's figure; nothing for a model that cannot be tested so.
+
+    An endpoint makes its batches itself: there is nothing to test from outside.
+    """
+    if isinstance(model, HostedModel):
+        return {}
+    try:
+        return {"batch_difference": batch_difference(model)}
+    except UnsupportedError:
+        return {}
 
 
 def batch_difference(model: LanguageModel) -> float:
@@ -129,7 +188,8 @@ def batch_difference(model: LanguageModel) -> float:
     alone = [model.score([request])[0].logprob for request in requests]
     together = [score.logprob for score in model.score(requests)]
     largest = float(np.abs(np.array(alone) - np.array(together)).max())
-    if model.facts.dtype.endswith("32") and not largest <= INVARIANCE_LIMIT:
+    is_exact = (model.facts.dtype or "").endswith("32")
+    if is_exact and not largest <= INVARIANCE_LIMIT:
         raise LmwrightError(
             f"{model.name}: a log-probability differs by {largest:.2g} nats between a request "
             f"alone and in a batch (limit {INVARIANCE_LIMIT:g}); its results cannot be trusted"
@@ -139,6 +199,7 @@ def batch_difference(model: LanguageModel) -> float:
 
 def conclude(
     rows: RowsOf,
+    gaps: GapsOf,
     *,
     suite: Suite,
     facts_of_models: Mapping[str, Mapping[str, Any]],
@@ -146,7 +207,14 @@ def conclude(
     parents: Mapping[str, str],
     seed: int,
 ) -> Scores:
-    """Turn rows into metrics, comparisons and verdicts; nothing is asked of a model here."""
+    """Turn rows into metrics, comparisons and verdicts; nothing is asked of a model here.
+
+    Two models are compared on the metrics that both of them have.
+    """
+    measured = [metric for metric in TASKS if any(metric in of_model for of_model in rows.values())]
+    reasons = {metric: why for of_model in gaps.values() for metric, why in of_model.items()}
+    if not measured:
+        raise RequestError(f"nothing could be measured: {'; '.join(sorted(set(reasons.values())))}")
     differences = [
         difference(
             rows[baseline][metric],
@@ -157,21 +225,26 @@ def conclude(
             seed=seed,
         )
         for baseline, model in pairs(list(rows), parents)
-        for metric in rows[model]
+        for metric in measured
+        if metric in rows[baseline] and metric in rows[model]
     ]
     return Scores(
         suite=suite,
         models=tuple(rows),
         parents={model: parents[model] for model in rows if model in parents},
-        measures={metric: TASKS[metric].measure for metric in next(iter(rows.values()))},
+        measures={metric: TASKS[metric].measure for metric in measured},
         metrics={
             model: {metric: _metric(metric, found, seed) for metric, found in of_model.items()}
             for model, of_model in rows.items()
         },
         comparisons=tuple(judge(differences)),
-        detectable=_detectable(rows, differences),
+        detectable=_detectable(rows, measured, differences),
         facts_of_models={model: dict(facts) for model, facts in facts_of_models.items()},
-        not_measured=dict(not_measured),
+        not_measured={
+            **not_measured,
+            **{m: reasons[m] for m in TASKS if m in reasons and m not in measured},
+        },
+        gaps={model: dict(of_model) for model, of_model in gaps.items() if of_model},
         rows=rows,
     )
 
@@ -194,7 +267,9 @@ def _metric(metric: str, rows: Sequence[Row], seed: int) -> Metric:
     return replace(value, slices=task.slices(rows, task.measure, seed=seed))
 
 
-def _detectable(rows: RowsOf, differences: Sequence[Difference]) -> dict[str, float]:
+def _detectable(
+    rows: RowsOf, metrics: Sequence[str], differences: Sequence[Difference]
+) -> dict[str, float]:
     """Return the smallest change that can be found: of the comparison that varies most.
 
     Unpaired where there is none, or only of models that agree in every item.
@@ -203,8 +278,8 @@ def _detectable(rows: RowsOf, differences: Sequence[Difference]) -> dict[str, fl
     for measured in differences:
         metric = measured.comparison.metric
         found[metric] = max(found.get(metric, 0.0), detectable(measured))
-    first = next(iter(rows.values()))
-    for metric in first:
+    for metric in metrics:
         if not found.get(metric):
-            found[metric] = detectable_effect(first[metric], TASKS[metric].measure)
+            first = next(of_model[metric] for of_model in rows.values() if metric in of_model)
+            found[metric] = detectable_effect(first, TASKS[metric].measure)
     return found

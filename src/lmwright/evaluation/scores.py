@@ -12,6 +12,7 @@ from rich.text import Text
 from lmwright.core.results import Comparison, Metric, Row
 from lmwright.evaluation.selection import Suite
 from lmwright.evaluation.statistics import Measure
+from lmwright.hosted.usage import Usage
 
 MARKS = {"better": "better", "worse": "WORSE", "equivalent": "same", "cannot tell": "cannot tell"}
 STYLES = {"better": "green", "worse": "bold red", "equivalent": "dim", "cannot tell": "yellow"}
@@ -36,6 +37,8 @@ class Scores:
     facts_of_models: Mapping[str, Mapping[str, Any]]
     # Metric -> why there is no number.
     not_measured: Mapping[str, str]
+    # model -> metric or exact figure -> why just this model has no number.
+    gaps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     # model -> metric -> rows; stored beside, not in the JSON.
     rows: Mapping[str, Mapping[str, list[Row]]] = field(
         default_factory=dict, compare=False, repr=False
@@ -58,6 +61,7 @@ class Scores:
             "detectable": dict(self.detectable),
             "facts_of_models": {name: dict(facts) for name, facts in self.facts_of_models.items()},
             "not_measured": dict(self.not_measured),
+            "gaps": {name: dict(gaps) for name, gaps in self.gaps.items()},
         }
 
     @classmethod
@@ -76,6 +80,7 @@ class Scores:
             detectable=data["detectable"],
             facts_of_models=data["facts_of_models"],
             not_measured=data["not_measured"],
+            gaps=data.get("gaps", {}),
         )
 
     def comparison(self, metric: str, model: str, *, baseline: str) -> Comparison | None:
@@ -95,8 +100,7 @@ class Scores:
             table.add_row(Text(f"{measure.title}\n{good} is better"), *cells, end_section=True)
         for key, title in EXACT.items():
             if any(key in self.facts_of_models.get(model, {}) for model in self.models):
-                figures = [self.facts_of_models[model].get(key) for model in self.models]
-                table.add_row(title, *[_exact(key, figure) for figure in figures])
+                table.add_row(title, *[self._exact(key, model) for model in self.models])
         # As Text: brackets are no markup here.
         table.caption = Text(self.footer())
         table.caption_justify = "left"
@@ -104,19 +108,22 @@ class Scores:
 
     def footer(self) -> str:
         """Return a line for each metric: n, the smallest change found, or why not measured."""
-        first = self.metrics[self.models[0]]
         lines = [f"[low, high] is a 95 % interval; verdicts against {self.models[0]}"]
         for name, measure in self.measures.items():
             smallest = difference_text(self.detectable[name], measure.unit)
+            n = next(found[name].n for found in self.metrics.values() if name in found)
             what = "repeats" if measure.kind == "repeats" else "items"
-            lines.append(
-                f"{measure.title}: n = {first[name].n} {what}, finds changes from {smallest}"
-            )
+            lines.append(f"{measure.title}: n = {n} {what}, finds changes from {smallest}")
         lines += [f"{name}: not measured, {why}" for name, why in self.not_measured.items()]
+        for model in self.models:
+            if usage := self.facts_of_models.get(model, {}).get("usage"):
+                lines.append(f"{model}: {Usage(**usage)}")
         return "\n".join(lines)
 
     def _cell(self, metric: str, model: str) -> Text:
-        found = self.metrics[model][metric]
+        found = self.metrics[model].get(metric)
+        if found is None:
+            return self._gap(metric, model)
         low, high = (value_text(end, found.unit) for end in (found.low, found.high))
         cell = Text(f"{value_text(found.value, found.unit)} [{low}, {high}]")
         comparison = self.comparison(metric, model, baseline=self.models[0])
@@ -126,6 +133,17 @@ class Scores:
                 mark += f": needs about {rounded(comparison.n_needed):,}"
             cell.append(f"\n{mark}", style=STYLES[comparison.verdict])
         return cell
+
+    def _exact(self, key: str, model: str) -> Text:
+        figure = self.facts_of_models.get(model, {}).get(key)
+        if figure is None:
+            return self._gap(key, model)
+        is_bytes = key.endswith("_bytes")
+        return Text(f"{figure / 1e6:,.0f} MB" if is_bytes else f"{figure:.2f}")
+
+    def _gap(self, key: str, model: str) -> Text:
+        reason = self.gaps.get(model, {}).get(key)
+        return Text(f"not measured: {reason}" if reason else "not measured", style="dim")
 
     def __str__(self) -> str:
         # Wide enough for the longest cell, so that no line is broken.
@@ -161,9 +179,3 @@ def rounded(n: int) -> int:
     """Round a number of items up to two digits: "about 1,234" claims too much."""
     step = 10 ** max(0, len(str(n)) - 2)
     return -(-n // step) * step
-
-
-def _exact(key: str, figure: float | None) -> str:
-    if figure is None:
-        return "not measured"
-    return f"{figure / 1e6:,.0f} MB" if key.endswith("_bytes") else f"{figure:.2f}"

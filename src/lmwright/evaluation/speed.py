@@ -51,7 +51,7 @@ N_DECODE = 32
 
 def prefill_rows(model: LanguageModel, selection: Selection) -> list[Row]:
     """Time the reading of a long prompt; a row is a repeat."""
-    n_tokens = min(N_PREFILL, model.facts.context_length - 1)
+    n_tokens = _n_tokens(model, N_PREFILL)
     repeats = range((selection.count("speed_repeats") or 0) + 1)
     timings = [_seconds(model, _prompt(model, n_tokens, repeat), 1) for repeat in repeats]
     return _rows("prefill", n_tokens, timings)
@@ -62,10 +62,16 @@ def decode_rows(model: LanguageModel, selection: Selection) -> list[Row]:
 
     After a prompt of one token each written token is one step of the model, the first included.
     """
-    n_tokens = min(N_DECODE, model.facts.context_length - 1)
+    n_tokens = _n_tokens(model, N_DECODE)
     repeats = range((selection.count("speed_repeats") or 0) + 1)
     timings = [_seconds(model, _prompt(model, 1, repeat), n_tokens) for repeat in repeats]
     return _rows("decode", n_tokens, timings)
+
+
+def _n_tokens(model: LanguageModel, wanted: int) -> int:
+    limit = model.facts.context_length
+    assert limit is not None, "only what runs here is timed"
+    return min(wanted, limit - 1)
 
 
 def _rows(name: str, n_tokens: int, timings: list[float]) -> list[Row]:

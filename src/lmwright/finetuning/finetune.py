@@ -14,22 +14,24 @@ from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import merge
 from lmwright.finetuning.masks import audit, encode, shared_system
 from lmwright.finetuning.tune import n_steps, prepare, tune
-from lmwright.lm import LocalModel
+from lmwright.lm import LanguageModel, LocalModel, decoder, local
 
 # The share of the samples that chooses the best weights.
 VALIDATION = 0.05
 
 
-def finetune(base: LocalModel, config: Finetune) -> LocalModel:
+def finetune(base: LanguageModel, config: Finetune) -> LocalModel:
     """Return a copy of `base` that has learnt from `config.data` (a file, folder, starter:, hub:).
 
     `base` itself does not change, and stands for `config.model`. Nothing is kept on disk: use a
     recipe for runs that can be resumed.
     """
+    base = local(base)
+    modules = decoder(base, to_be="fine-tuned")
     samples, _ = read([config.data])
     parts = split(drop_duplicates(samples), VALIDATION, config.seed)
     train_set, validation_set = (encoded(part, base, config) for part in parts)
-    model = copy.deepcopy(base.model)
+    model = copy.deepcopy(modules)
     prepare(model, config)
     with (
         TemporaryDirectory() as folder,
@@ -38,9 +40,9 @@ def finetune(base: LocalModel, config: Finetune) -> LocalModel:
         for event in tune(model, train_set, validation_set, config=config, folder=Path(folder)):
             progress.advance(1, f"loss {event.step.loss:.3f}")
     if config.method == "lora":
-        merge(model, exact=base.model)
-    model.to(base.model.embedding.weight.dtype).requires_grad_(False)
-    model.compute_dtype = base.model.compute_dtype
+        merge(model, exact=modules)
+    model.to(modules.decoder.embedding.weight.dtype).requires_grad_(False)
+    model.compute_dtype = modules.compute_dtype
     tokenizer = copy.copy(base.tokenizer)
     system = shared_system(samples)
     if system is not None:
@@ -51,6 +53,6 @@ def finetune(base: LocalModel, config: Finetune) -> LocalModel:
 def encoded(samples: Sequence[Sample], base: LocalModel, config: Finetune) -> list[Encoded]:
     """Return samples as tokens, each of them checked."""
     tokens = [encode(sample, base.tokenizer) for sample in samples]
-    limit = base.facts.context_length
+    limit = base.context_length
     audit(tokens, base.tokenizer, min(config.max_length or limit, limit))
     return tokens

@@ -4,6 +4,7 @@ y = x W^T + (alpha / r) (x A^T) B^T, A: (r, K) random, B: (N, r) zero at first. 
 format of Hugging Face's PEFT, and merged into plain weights.
 """
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 
 from lmwright.core.artifact import write_json
 from lmwright.model.families import family
-from lmwright.model.families.family import expand
+from lmwright.model.families.family import rows_of
 from lmwright.model.linear import Linear
 from lmwright.model.transformer import DecoderLM
 from lmwright.training.state import save_tensors
+
+log = logging.getLogger(__name__)
 
 
 class LoraLinear(nn.Module):
@@ -81,7 +84,7 @@ def add_lora(model: DecoderLM, rank: int, *, alpha: float, seed: int) -> None:
     """Replace every linear layer of the blocks by a `LoraLinear`; all else is frozen."""
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for block in model.blocks:
+    for block in model.decoder.blocks:
         for parent in list(block.modules()):
             for name, child in list(parent.named_children()):
                 if type(child) is Linear:
@@ -108,10 +111,19 @@ def save_adapter(model: DecoderLM, folder: Path, *, base: str, rank: int, alpha:
     """Write the update as PEFT does: adapter_config.json and adapter_model.safetensors."""
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLinear)}
     kind = family(model.config.family)
+    parameters = {f"{name}.weight" for name in layers}
     names = {
-        name.ours.removesuffix(".weight"): name.hugging_face.removesuffix(".weight")
-        for name in expand(kind, model.config.n_layers)
+        row.ours[0].removesuffix(".weight"): row.hugging_face.removesuffix(".weight")
+        for row in rows_of(kind, model.config, parameters)
+        if len(row.ours) == 1 and row.layout == "plain"
     }
+    if len(names) < len(layers):
+        log.warning(
+            "no adapter for %s: its file holds several of our matrices in one; the merged model "
+            "has the update",
+            kind.name,
+        )
+        return
     tensors = {}
     for name, layer in layers.items():
         prefix = f"base_model.model.{names[name]}"

@@ -16,7 +16,7 @@ from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import merge, save_adapter
 from lmwright.finetuning.masks import Audit, audit, encode, shared_system
 from lmwright.finetuning.tune import Event, n_steps, prepare, tune
-from lmwright.lm import LocalModel, load, weight_bytes
+from lmwright.lm import LocalModel, decoder, load_local, weight_bytes
 from lmwright.model.checkpoint import save
 from lmwright.training.state import trained_weights
 
@@ -27,30 +27,29 @@ def run(config: Finetune, out: Path, inputs: Inputs) -> dict[str, Any]:
     What a killed run of the same configuration left in state/ is continued.
     """
     source, data = str(inputs.get(config.model, config.model)), Path(inputs[config.data])
-    base = load(source, precision=config.precision)
+    base = load_local(source, precision=config.precision)
+    model = decoder(base, to_be="fine-tuned")
     samples = read_samples(data / TRAIN)
     train_set = [encode(s, base.tokenizer) for s in samples]
     validation_set = [encode(s, base.tokenizer) for s in read_samples(data / VALIDATION)]
-    max_length = min(config.max_length or base.facts.context_length, base.facts.context_length)
+    max_length = min(config.max_length or base.context_length, base.context_length)
     checked = audit(train_set, base.tokenizer, max_length)
     audit(validation_set, base.tokenizer, max_length)
     _show(checked)
     write_json(out / "audit.json", checked.to_json())
 
-    prepare(base.model, config)
+    prepare(model, config)
     total = n_steps(train_set, config)
     last: Event | None = None
     with bar("fine-tuning", total) as progress, _Log(out / "metrics.jsonl") as log:
-        for event in tune(
-            base.model, train_set, validation_set, config=config, folder=out / "state"
-        ):
+        for event in tune(model, train_set, validation_set, config=config, folder=out / "state"):
             if last is None:
                 log.rewind(event.step.step)
                 progress.advance(event.step.step - 1)
             log.write(event)
             progress.advance(1, _note(event))
             last = event
-    n_trained = sum(p.numel() for p in trained_weights(base.model).values())
+    n_trained = sum(p.numel() for p in trained_weights(model).values())
     system = shared_system(samples)
     if system is not None:
         base.tokenizer.set_default_system(system)
@@ -67,11 +66,13 @@ def run(config: Finetune, out: Path, inputs: Inputs) -> dict[str, Any]:
 
 def _save(tuned: LocalModel, config: Finetune, source: str, out: Path) -> None:
     """Write the tuned weights; LoRA is added to the base's fp32 weights, not to rounded ones."""
+    model = decoder(tuned, to_be="fine-tuned")
     if config.method == "lora":
         alpha = config.alpha or 2 * config.rank
-        save_adapter(tuned.model, out / "adapter", base=source, rank=config.rank, alpha=alpha)
-        merge(tuned.model, exact=load(source, precision="fp32").model)
-    save(tuned.model, out / "model", torch.bfloat16)
+        save_adapter(model, out / "adapter", base=source, rank=config.rank, alpha=alpha)
+        exact = load_local(source, precision="fp32")
+        merge(model, exact=decoder(exact, to_be="fine-tuned"))
+    save(model, out / "model", torch.bfloat16)
     tuned.tokenizer.save(out / "model")
 
 

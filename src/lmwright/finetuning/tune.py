@@ -31,7 +31,7 @@ class Event:
 
 def prepare(model: DecoderLM, config: Finetune) -> None:
     """Make the model trainable: thin fp32 updates around frozen weights, or fp32 masters."""
-    device = model.embedding.weight.device
+    device = model.decoder.embedding.weight.device
     dtype = compute_dtype(config.precision, device)
     METHODS[config.method](model, config, dtype)
     model.compute_dtype = dtype

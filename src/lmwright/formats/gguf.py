@@ -9,7 +9,7 @@ import math
 import mmap
 import os
 import struct
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ MAX_TENSORS = 1 << 16
 # Items of all arrays together. A list takes up to 36 times the bytes of an array in the file, so
 # the size of the file alone is no bound. The largest vocabularies have 262,144 tokens.
 MAX_ITEMS = 1 << 22
+
+# Of the file, decoded at a time: what is made of it still fits into the processor's cache.
+BLOCK_BYTES = 1 << 20
 
 # The least that a metadata entry (key length, type, one byte) and a tensor's entry can occupy.
 MIN_ENTRY_BYTES = 8 + 4 + 1
@@ -83,25 +86,38 @@ class GgufFile:
 
     def read(self, name: str) -> np.ndarray:
         """Return a tensor as a fresh float32 array of its shape."""
+        tensor = self.tensor(name)
+        return np.concatenate(list(self.blocks(name))).reshape(tensor.shape)
+
+    def blocks(self, name: str) -> Iterator[np.ndarray]:
+        """Yield a tensor's rows in order, fresh float32 arrays (n, width) of a few megabytes.
+
+        What was read of the file is let go, so that it does not add up to a second model.
+        """
+        tensor = self.tensor(name)
+        n_rows = max(1, BLOCK_BYTES // tensor.n_row_bytes)
+        for start in range(0, tensor.n_bytes, n_rows * tensor.n_row_bytes):
+            count = min(n_rows * tensor.n_row_bytes, tensor.n_bytes - start)
+            at = tensor.offset + start
+            raw = np.frombuffer(self.data, np.uint8, count=count, offset=at)
+            try:
+                # Infinite scales are the file's affair; NumPy need not warn about them.
+                with np.errstate(all="ignore"):
+                    yield dequantize(raw.reshape(-1, tensor.n_row_bytes), tensor.type_name)
+            except NotImplementedError:
+                raise ModelError(
+                    f"{self.path}: tensor {name!r} is stored as {tensor.type_name}, which cannot "
+                    "be turned into float32; use a file with another quantization, such as Q8_0"
+                ) from None
+            if hasattr(mmap, "MADV_DONTNEED"):
+                page = at // mmap.PAGESIZE * mmap.PAGESIZE
+                self.data.madvise(mmap.MADV_DONTNEED, page, at + count - page)
+
+    def tensor(self, name: str) -> GgufTensor:
+        """Return where a tensor lies."""
         if name not in self.tensors:
             raise ModelError(f"{self.path}: no tensor {name!r}{suggestion(name, self.tensors)}")
-        tensor = self.tensors[name]
-        raw = np.frombuffer(self.data, np.uint8, count=tensor.n_bytes, offset=tensor.offset)
-        try:
-            # Infinite scales are the file's affair; NumPy need not warn about them.
-            with np.errstate(all="ignore"):
-                weights = dequantize(raw.reshape(-1, tensor.n_row_bytes), tensor.type_name)
-        except NotImplementedError:
-            raise ModelError(
-                f"{self.path}: tensor {name!r} is stored as {tensor.type_name}, which cannot be "
-                "turned into float32; use a file with another quantization, such as Q8_0 or Q4_K"
-            ) from None
-        return weights.reshape(tensor.shape)
-
-    def read_all(self) -> dict[str, np.ndarray]:
-        """Return all tensors by name, decoded on all cores: NumPy frees the GIL while it works."""
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            return dict(zip(self.tensors, pool.map(self.read, self.tensors), strict=True))
+        return self.tensors[name]
 
     def close(self) -> None:
         """Unmap the file; arrays that were read stay valid."""
@@ -134,8 +150,10 @@ def open_gguf(path: str | Path) -> GgufFile:
     return GgufFile(path=path, metadata=metadata, tensors=tensors, data=data)
 
 
-def unpermute(weight: np.ndarray, n_heads: int) -> np.ndarray:
+def unpermute(weight: Any, n_heads: int) -> Any:
     """Return a q or k weight (or bias) of a llama-family GGUF in Hugging Face's row order.
+
+    An array of NumPy or of torch; the result is of the same kind.
 
     llama.cpp rotates neighbouring rows (2i, 2i + 1) of a head, Hugging Face's models rotate row i
     with row i + d_head / 2. llama.cpp's convert_hf_to_gguf.py (LlamaModel.permute) therefore
@@ -145,7 +163,16 @@ def unpermute(weight: np.ndarray, n_heads: int) -> np.ndarray:
     if n_heads < 1 or n_rows % (2 * n_heads):
         raise ModelError(f"{n_rows} rows cannot be split into {n_heads} heads of even width")
     pairs = weight.reshape(n_heads, n_rows // n_heads // 2, 2, *weight.shape[1:])
-    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(weight.shape)
+    return pairs.swapaxes(1, 2).reshape(weight.shape)
+
+
+def permute(weight: Any, n_heads: int) -> Any:
+    """Return a q or k weight in llama.cpp's row order: the inverse of `unpermute`."""
+    n_rows = weight.shape[0]
+    if n_heads < 1 or n_rows % (2 * n_heads):
+        raise ModelError(f"{n_rows} rows cannot be split into {n_heads} heads of even width")
+    halves = weight.reshape(n_heads, 2, n_rows // n_heads // 2, *weight.shape[1:])
+    return halves.swapaxes(1, 2).reshape(weight.shape)
 
 
 def read_header(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], dict[str, GgufTensor]]:

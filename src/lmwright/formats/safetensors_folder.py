@@ -47,6 +47,10 @@ DTYPE_BYTES = {
     "F64": 8,
 }
 
+TORCH_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+# Cast at a time when a tensor is wanted in another format than it is stored in.
+CAST_BYTES = 1 << 24
+
 DAMAGED = "the file is damaged or was not copied completely; fetch or write it again"
 
 
@@ -85,6 +89,29 @@ class Weights(Mapping[str, "torch.Tensor"]):
             return self._files[path].get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path}: tensor {name!r} cannot be read: {error}") from error
+
+    def read(self, name: str, dtype: "torch.dtype") -> "torch.Tensor":
+        """Return a tensor in this format: mapped if it is stored so, else cast part by part.
+
+        What was read for a cast is unmapped at once, so that it never adds up to a second model.
+        """
+        import torch
+        from safetensors import SafetensorError, safe_open
+
+        entry = self.entries[name]
+        is_stored_so = TORCH_NAMES.get(entry.dtype) == str(dtype).removeprefix("torch.")
+        if is_stored_so or not entry.shape:
+            return self[name].to(dtype)
+        result = torch.empty(entry.shape, dtype=dtype)
+        n_rows = max(1, CAST_BYTES * entry.shape[0] // max(1, entry.end - entry.start))
+        try:
+            for start in range(0, entry.shape[0], n_rows):
+                rows = slice(start, start + n_rows)
+                with safe_open(entry.path, framework="pt") as file:
+                    result[rows] = file.get_slice(name)[rows]
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{entry.path}: tensor {name!r} cannot be read: {error}") from error
+        return result
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries

@@ -1,31 +1,93 @@
 """Multi-head attention with grouped key/value heads."""
 
+import math
+
 from torch import Tensor, nn
 
 from lmwright.model.config import ModelConfig
-from lmwright.model.context import Context
+from lmwright.model.context import Context, Rotations, Scoring, attention
 from lmwright.model.linear import Linear
-from lmwright.model.position import rotate
+from lmwright.model.norm import HeadNorm, norm
+from lmwright.model.position import rotate, rotate_part
+
+# Shapes: B batch, T tokens, S keys, H query heads, G key/value heads, D head width.
 
 
 class Attention(nn.Module):
-    """Mix what earlier tokens say, each head by its own similarity (Vaswani et al. 2017)."""
+    """Mix what other tokens say, each head by its own similarity (Vaswani et al. 2017)."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
         d_query, d_key = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
-        self.q = Linear(config.d_model, d_query, bias=False)
-        self.k = Linear(config.d_model, d_key, bias=False)
-        self.v = Linear(config.d_model, d_key, bias=False)
-        self.out = Linear(d_query, config.d_model, bias=False)
+        self.q = Linear(config.d_model, d_query, bias=config.qkv_bias)
+        self.k = Linear(config.d_model, d_key, bias=config.qkv_bias)
+        self.v = Linear(config.d_model, d_key, bias=config.qkv_bias)
+        self.out = Linear(d_query, config.d_model, bias=config.out_bias)
+        self.q_norm, self.k_norm = QK_NORMS[config.qk_norm](config)
+        is_local = config.is_local(layer)
+        self.scoring = Scoring(
+            scale=config.attention_scale or 1 / math.sqrt(config.d_head),
+            softcap=config.attention_softcap,
+            window=config.sliding_window if is_local else None,
+        )
+        self._rotate = _rotated if config.rope.fraction == 1 else _partly_rotated
+        if config.positions != "rotary":
+            self._rotate = _unrotated
+        self._which = 1 if is_local and config.local_rope is not None else 0
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        q = context.split(self.q(x), self.n_heads)  # (B, H, T, D)
-        k = context.split(self.k(x), self.n_kv_heads)  # (B, G, T, D)
+        q = context.split(self.q_norm(self.q(x)), self.n_heads)  # (B, H, T, D)
+        k = context.split(self.k_norm(self.k(x)), self.n_kv_heads)  # (B, G, T, D)
         v = context.split(self.v(x), self.n_kv_heads)
-        q = rotate(q, context.cos, context.sin)
-        k = rotate(k, context.cos, context.sin)
-        mixed = context.attend(self.layer, q, k, v)  # (B, H, T, D)
+        q = self._rotate(q, context.rotations, self._which)
+        k = self._rotate(k, context.rotations, self._which)
+        mixed = context.attend(self.layer, q, k, v, scoring=self.scoring)  # (B, H, T, D)
         return self.out(context.join(mixed))
+
+
+class CrossAttention(Attention):
+    """Mix what the encoder's tokens say; positions play no part."""
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        memory = context.memory
+        assert memory is not None
+        q = context.split(self.q(x), self.n_heads)  # (B, H, T, D)
+
+        def project(hidden: Tensor) -> tuple[Tensor, Tensor]:
+            k = context.split(self.k(hidden), self.n_kv_heads)  # (B, G, S, D)
+            return k, context.split(self.v(hidden), self.n_kv_heads)
+
+        k, v = memory.keys_values(self.layer, project)
+        mixed = attention(q, k, v, view=memory.view, scoring=self.scoring)  # (B, H, T, D)
+        return self.out(context.join(mixed))
+
+
+def _rotated(x: Tensor, rotations: Rotations, which: int) -> Tensor:
+    return rotate(x, *rotations[which])
+
+
+def _partly_rotated(x: Tensor, rotations: Rotations, which: int) -> Tensor:
+    return rotate_part(x, *rotations[which])
+
+
+def _unrotated(x: Tensor, rotations: Rotations, which: int) -> Tensor:  # noqa: ARG001
+    return x
+
+
+def _no_norms(config: ModelConfig) -> tuple[nn.Module, nn.Module]:  # noqa: ARG001
+    return nn.Identity(), nn.Identity()
+
+
+def _head_norms(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
+    eps, offset = config.norm_eps, config.norm_offset
+    return tuple(HeadNorm(config.d_head, eps, offset=offset) for _ in range(2))  # type: ignore
+
+
+def _width_norms(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
+    d_head = config.d_head
+    return norm(config, config.n_heads * d_head), norm(config, config.n_kv_heads * d_head)
+
+
+QK_NORMS = {"none": _no_norms, "head": _head_norms, "width": _width_norms}

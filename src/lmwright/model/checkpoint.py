@@ -2,118 +2,232 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lmwright.core.artifact import write_json
 from lmwright.core.errors import ModelError
-from lmwright.formats.gguf import GgufFile, unpermute
+from lmwright.formats.gguf import GgufFile, permute, unpermute
+from lmwright.formats.gguf_writer import TensorSource, file_metadata, write_gguf
 from lmwright.formats.packed import unpack
-from lmwright.formats.safetensors_folder import read_weights, write_weights
+from lmwright.formats.safetensors_folder import Weights, read_weights, write_weights
 from lmwright.model.config import ModelConfig, Rope
-from lmwright.model.families import family
-from lmwright.model.families.family import Family, TensorName, expand
+from lmwright.model.families import family, gguf_family
+from lmwright.model.families.family import Family, Row, model_config, rows_of, settings_of
+from lmwright.model.families.gguf_keys import read_gguf_config, write_gguf_config
 from lmwright.model.position import inverse_frequencies
-from lmwright.model.transformer import DecoderLM
+from lmwright.model.transformer import DecoderLM, Model
+
+# Llama 3.1's scaling, which GGUF stores as one divisor a frequency.
+ROPE_FACTORS = "rope_freqs.weight"
+# What an answer begins with and what is never in it.
+ANSWER_KEYS = ("decoder_start_token_id", "forced_bos_token_id", "bad_words_ids")
 
 
-def load_folder(folder: Path, dtype: torch.dtype) -> DecoderLM:
+@dataclass(frozen=True)
+class Layout:
+    """What a folder holds: its model's shape, and the name of each tensor in its file."""
+
+    family: Family
+    config: ModelConfig
+    names: Mapping[Row, str]
+
+
+def load_folder(folder: Path, dtype: torch.dtype) -> Model:
     """Open a Hugging Face folder, plain or quantised; all weights in `dtype`, on the CPU."""
-    settings = read_config(folder)
-    with _blaming(folder):
-        kind = family(settings.get("model_type", ""))
-        config = kind.read_config(settings)
-    tensors = read_weights(folder)
+    settings = read_config(folder) | _generation_settings(folder)
+    tensors: Mapping[str, Tensor] = read_weights(folder)
     quantization = settings.get("quantization_config")
     if quantization is not None:
         with _blaming(folder):
             tensors = unpack(tensors, quantization, dtype=dtype)
-    names = {name.ours: name.hugging_face for name in _names(kind, config)}
-    extra = set(tensors) - set(names.values())
-    for name in sorted(extra):
-        is_ignored = name.endswith(kind.ignored)
-        # Some writers store the tied head a second time.
-        is_tied_head = config.ties_embeddings and name == "lm_head.weight"
-        if not is_ignored and not is_tied_head:
-            raise ModelError(f"{folder}: tensor {name!r} has no place in a {kind.name} model")
-    return _build(config, names, read=tensors.__getitem__, source=folder, dtype=dtype)
+    layout = read_layout(folder, settings, tensors)
+
+    def read(row: Row) -> Tensor:
+        name = layout.names[row]
+        if name not in tensors:  # read_layout has allowed it
+            return torch.zeros(layout.config.vocab_size)
+        tensor = tensors.read(name, dtype) if isinstance(tensors, Weights) else tensors[name]
+        if row.layout == "row" and tensor.ndim == 2:
+            tensor = tensor.squeeze(0)
+        return tensor.T if row.layout == "transposed" else tensor
+
+    return _build(layout, read=read, source=folder, dtype=dtype)
 
 
 def load_gguf(file: GgufFile, dtype: torch.dtype) -> DecoderLM:
     """Build the model of a GGUF file; all weights dequantised to `dtype`, on the CPU."""
-    with _blaming(file.path):
-        kind = family(file.metadata.get("general.architecture", ""))
-        config = kind.read_gguf_config(file.metadata)
-        config = replace(config, ties_embeddings="output.weight" not in file.tensors)
-        if "rope_freqs.weight" in file.tensors:
-            factors = torch.from_numpy(file.read("rope_freqs.weight"))
-            config = replace(config, rope=_llama3_rope(config, factors))
-    names = {name.ours: name.gguf for name in _names(kind, config)}
-    extra = set(file.tensors) - set(names.values()) - set(kind.ignored)
-    if extra:
-        raise ModelError(f"{file.path}: tensor {min(extra)!r} has no place in a {kind.name} model")
-    # llama.cpp keeps q and k in the order of interleaved rotary pairs.
-    n_permuted = {"attn_q.weight": config.n_heads, "attn_k.weight": config.n_kv_heads}
+    layout = read_gguf_layout(file)
+    kind, config, names = layout.family, layout.config, layout.names
 
-    def read(name: str) -> Tensor:
-        weight = file.read(name)
-        n_heads = n_permuted.get(name.split(".", 2)[-1])
-        if n_heads is not None:
-            with _blaming(f"{file.path}: tensor {name!r}"):
-                weight = unpermute(weight, n_heads)
-        return torch.from_numpy(weight)
+    def read(row: Row) -> Tensor:
+        name = names[row]
+        weight = torch.empty(file.tensors[name].shape, dtype=dtype)
+        rows, at, shift = weight.view(-1, weight.shape[-1]), 0, _norm_shift(kind, name)
+        for block in file.blocks(name):
+            block -= np.float32(shift)
+            rows[at : at + len(block)] = torch.from_numpy(block)
+            at += len(block)
+        n_heads = _n_permuted(kind, config, name)
+        with _blaming(f"{file.path}: tensor {name!r}"):
+            return unpermute(weight, n_heads) if n_heads else weight
 
-    return _build(config, names, read=read, source=file.path, dtype=dtype)
+    model = _build(layout, read=read, source=file.path, dtype=dtype)
+    return cast(DecoderLM, model)  # GGUF_FAMILIES are decoders
 
 
-def save(model: DecoderLM, folder: Path, dtype: torch.dtype) -> None:
+def save(model: Model, folder: Path, dtype: torch.dtype) -> None:
     """Write config.json, generation_config.json and model.safetensors; transformers opens them."""
-    kind = family(model.config.family)
+    config = model.config
+    kind = family(config.family)
     weights = model.state_dict()
-    tensors = {
-        name.hugging_face: weights[name.ours].to(dtype).contiguous()
-        for name in _names(kind, model.config)
-    }
+    tensors = {}
+    for row in rows_of(kind, config, set(weights) - set(model.ties)):
+        tensor = torch.cat([weights[name] for name in row.ours]).to(dtype)
+        tensor = tensor[None] if row.layout == "row" else tensor
+        tensor = tensor.T if row.layout == "transposed" else tensor
+        name = row.hugging_face.removeprefix(kind.prefix if config.head == "none" else "")
+        tensors[name] = tensor.contiguous()
     write_weights(tensors, folder)
-    config = {
-        "architectures": [kind.architecture],
-        "model_type": kind.name,
+    settings = {
+        **settings_of(kind, config),
         "torch_dtype": str(dtype).removeprefix("torch."),
-        **kind.write_config(model.config),
     }
-    write_json(folder / "config.json", config)
-    generation = {
-        key: config[key]
-        for key in ("bos_token_id", "eos_token_id", "pad_token_id")
-        if config[key] is not None
-    }
+    write_json(folder / "config.json", settings)
+    keys = ("bos_token_id", "eos_token_id", "pad_token_id", *ANSWER_KEYS)
+    generation = {key: settings[key] for key in keys if settings.get(key) is not None}
     write_json(folder / "generation_config.json", generation)
+
+
+def save_gguf(
+    model: Model,
+    path: Path,
+    *,
+    type_name: str,
+    tokenizer_metadata: Mapping[str, Any],
+    name: str,
+) -> dict[str, str]:
+    """Write a decoder as GGUF; return the tensors that are stored otherwise than `type_name` says.
+
+    Types are F32, F16, BF16, Q8_0 and Q4_0; vectors are always F32.
+    """
+    config = model.config
+    kind = family(config.family)
+    metadata = {
+        **write_gguf_config(kind, config),
+        "general.type": "model",
+        "general.name": name,
+        **file_metadata(type_name),
+        **tokenizer_metadata,
+    }
+    weights = model.state_dict()
+
+    def source(row: Row) -> TensorSource:
+        parts = [weights[name] for name in row.ours]
+        shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+
+        def read() -> np.ndarray:
+            name = cast(str, row.gguf)
+            weight = torch.cat(parts).float().cpu().numpy() + np.float32(_norm_shift(kind, name))
+            n_heads = _n_permuted(kind, config, name)
+            return permute(weight, n_heads) if n_heads else weight
+
+        return TensorSource(shape, type_name, read)
+
+    tensors = {
+        cast(str, row.gguf): source(row)
+        for row in rows_of(kind, config, set(weights) - set(model.ties))
+    }
+    if config.rope.scaling == "llama3":
+        plain = inverse_frequencies(replace(config.rope, scaling="none"), config.d_head)
+        factors = plain / inverse_frequencies(config.rope, config.d_head)
+        tensors[ROPE_FACTORS] = TensorSource(tuple(factors.shape), "F32", factors.numpy)
+    return write_gguf(path, metadata, tensors)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the config.json of a model folder."""
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing: {folder} is no Hugging Face model folder") from None
-    # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{path}: expected an object, found {type(config).__name__}")
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: {folder} is no Hugging Face model folder")
+    config = _read_object(path)
     if "auto_map" in config:
         raise ModelError(
             f"{path} asks for the model's own code (auto_map), which lmwright never runs"
         )
     return config
+
+
+def _generation_settings(folder: Path) -> dict[str, Any]:
+    """Return what is told of answers; transformers 5 writes it to this file alone."""
+    path = folder / "generation_config.json"
+    settings = _read_object(path) if path.is_file() else {}
+    return {key: settings[key] for key in ANSWER_KEYS if settings.get(key) is not None}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: expected an object, found {type(found).__name__}")
+    return found
+
+
+def read_layout(folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Layout:
+    """Match a folder's tensors with its configuration; one missing or unknown is an error."""
+    with _blaming(folder / "config.json"):
+        kind = family(settings.get("model_type", ""))
+        config = kind.refine(model_config(kind, settings), tensors)
+    with _blaming(folder):
+        has_prefix = any(name.startswith(kind.prefix) for name in tensors)
+        names = {}
+        for row in _rows(kind, config):
+            name = row.hugging_face if has_prefix else row.hugging_face.removeprefix(kind.prefix)
+            for new, old in kind.old_endings.items():
+                if name.endswith(new) and name not in tensors:
+                    name = name.removesuffix(new) + old
+            if name not in tensors and name not in kind.zeros:
+                raise ModelError(f"tensor {name!r} is missing")
+            names[row] = name
+        extra = set(tensors) - set(names.values())
+        for name in sorted(name for name in extra if not name.endswith(kind.ignored)):
+            _check_copy(name, kind, tensors)
+    return Layout(kind, config, names)
+
+
+def read_gguf_layout(file: GgufFile) -> Layout:
+    """Match a GGUF's tensors with its metadata; one missing or unknown is an error."""
+    with _blaming(file.path):
+        kind = gguf_family(file.metadata.get("general.architecture", ""))
+        embedding = file.tensors.get("token_embd.weight")
+        if embedding is None:
+            raise ModelError("tensor 'token_embd.weight' is missing")
+        is_tied = "output.weight" not in file.tensors
+        config = read_gguf_config(
+            kind, file.metadata, vocab_size=embedding.shape[0], is_tied=is_tied
+        )
+        if ROPE_FACTORS in file.tensors:
+            factors = torch.from_numpy(file.read(ROPE_FACTORS))
+            config = replace(config, rope=_llama3_rope(config, factors))
+        names = {row: cast(str, row.gguf) for row in _rows(kind, config)}
+        missing = sorted(set(names.values()) - set(file.tensors))
+        if missing:
+            raise ModelError(f"tensor {missing[0]!r} is missing")
+        extra = sorted(set(file.tensors) - set(names.values()) - {ROPE_FACTORS})
+        if extra:
+            raise ModelError(f"tensor {extra[0]!r} has no place in a {kind.name} model")
+    return Layout(kind, config, names)
 
 
 @contextmanager
@@ -123,62 +237,79 @@ def _blaming(source: Path | str) -> Iterator[None]:
         yield
     except ModelError as error:
         raise ModelError(f"{source}: {error}") from None
-    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except KeyError as error:
+        raise ModelError(f"{source}: {error.args[0]} is missing") from None
+    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError) as error:
         raise ModelError(f"{source}: a value of the wrong kind: {error}") from None
 
 
+def _rows(kind: Family, config: ModelConfig) -> list[Row]:
+    """Return one row a tensor of this model's file."""
+    with torch.device("meta"):
+        model = kind.assembly(config)
+    return list(rows_of(kind, config, set(model.state_dict()) - set(model.ties)))
+
+
+def _check_copy(name: str, kind: Family, tensors: Mapping[str, Tensor]) -> None:
+    """Accept a tensor that some writers store a second time, if it is the same."""
+    source = kind.copies.get(name, "")
+    source = source if source in tensors else source.removeprefix(kind.prefix)
+    if source not in tensors:
+        raise ModelError(f"tensor {name!r} has no place in a {kind.name} model")
+    if not torch.equal(tensors[name], tensors[source]):
+        raise ModelError(f"tensor {name!r} should be {source!r} once more, but differs from it")
+
+
 def _llama3_rope(config: ModelConfig, factors: Tensor) -> Rope:
-    """Recognise Llama 3.1's scaling, which GGUF stores as one divisor a frequency."""
+    """Recognise Llama 3.1's scaling by its divisors."""
     rope = replace(config.rope, scaling="llama3", factor=float(factors.max()))
     plain = inverse_frequencies(replace(rope, scaling="none"), config.d_head)
     expected = plain / inverse_frequencies(rope, config.d_head)
     if expected.shape != factors.shape or not torch.allclose(expected, factors, rtol=1e-3):
-        raise ModelError("rope_freqs.weight is not the scaling of Llama 3.1: no other is known")
+        raise ModelError(f"{ROPE_FACTORS} is not the scaling of Llama 3.1: no other is known")
     return rope
 
 
-def _names(kind: Family, config: ModelConfig) -> list[TensorName]:
-    names = expand(kind, config.n_layers)
-    return [n for n in names if not (config.ties_embeddings and n.ours == "head.weight")]
+def _n_permuted(kind: Family, config: ModelConfig, name: str) -> int:
+    """Return the number of heads in which llama.cpp orders this tensor's rows anew, or 0."""
+    assert kind.gguf is not None
+    n_heads = {"attn_q.weight": config.n_heads, "attn_k.weight": config.n_kv_heads}
+    return n_heads.get(name.split(".", 2)[-1], 0) if kind.gguf.is_permuted else 0
+
+
+def _norm_shift(kind: Family, name: str) -> float:
+    """Return what this tensor holds more in llama.cpp's files."""
+    assert kind.gguf is not None
+    return kind.gguf.norm_shift if name.endswith("norm.weight") else 0.0
 
 
 def _build(
-    config: ModelConfig,
-    names: dict[str, str],
-    *,
-    read: Callable[[str], Tensor],
-    source: Path,
-    dtype: torch.dtype,
-) -> DecoderLM:
-    """Make the modules without memory and give each its tensor; none is missing or random.
-
-    `names` says what the source calls each of our tensors.
-    """
+    layout: Layout, *, read: Callable[[Row], Tensor], source: Path, dtype: torch.dtype
+) -> Model:
+    """Make the modules without memory and give each its tensor; none is missing or random."""
     with torch.device("meta"):
-        model = DecoderLM(config)
+        model = layout.family.assembly(layout.config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
 
-    def checked(ours: str) -> Tensor:
-        name = names[ours]
-        try:
-            tensor = read(name)
-        except KeyError:
-            raise ModelError(f"{source}: tensor {name!r} is missing") from None
-        if tensor.shape != shapes[ours]:
+    def checked(row: Row) -> dict[str, Tensor]:
+        tensor = read(row)
+        sizes = [shapes[name][0] for name in row.ours]
+        expected = (sum(sizes), *shapes[row.ours[0]][1:])
+        if tuple(tensor.shape) != expected:
             raise ModelError(
-                f"{source}: tensor {name!r} has shape {tuple(tensor.shape)}, "
-                f"the configuration asks for {tuple(shapes[ours])}"
+                f"{source}: tensor {layout.names[row]!r} has shape {tuple(tensor.shape)}, "
+                f"the configuration asks for {expected}"
             )
-        return tensor.to(dtype)
+        parts = tensor.to(dtype).contiguous().split(sizes)
+        return dict(zip(row.ours, parts, strict=True))
 
     # Reading, dequantising and casting free the GIL: two cores halve the time to load.
+    weights: dict[str, Tensor] = {}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        tensors = list(pool.map(checked, names))
-    weights = dict(zip(names, tensors, strict=True))
-    if config.ties_embeddings:
-        weights["head.weight"] = weights["embedding.weight"]
+        for tensors in pool.map(checked, layout.names):
+            weights |= tensors
+    weights |= {name: weights[other] for name, other in model.ties.items()}
     model.load_state_dict(weights, assign=True)
-    if config.ties_embeddings:  # assigning made two parameters of the one
-        model.head.weight = model.embedding.weight
+    model.tie()  # assigning made several parameters of one
     model.compute_dtype = dtype
     return model.requires_grad_(False)

@@ -4,6 +4,8 @@ A context is made once a step and handed to every layer. Its kind (plain rows, r
 cache, packed samples) is chosen then, so that the layers need not know.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -19,20 +21,72 @@ from lmwright.model.cache import KVCache
 # 64 and 256: 4x and 1.4x, forward and backward), and the scores are small enough to keep.
 MAX_PLAIN = 256
 
+Rotations = tuple[tuple[Tensor, Tensor], ...]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a layer weighs what it sees: softmax(cap(scale q k^T)) v, through a window or not."""
+
+    scale: float
+    softcap: float | None
+    window: int | None
+
+
+@dataclass(frozen=True)
+class View:
+    """Who sees whom: nothing hidden, the causal order, or a mask (B or 1, H or 1, T, S).
+
+    A mask is True where attention is allowed, or holds what is added to the scores.
+    """
+
+    mask: Tensor | None = None
+    is_causal: bool = False
+
+
+class Memory:
+    """What a decoder reads of its encoder: hidden states (B, S, C) and which are padding."""
+
+    def __init__(self, hidden: Tensor, mask: Tensor | None) -> None:
+        """`mask` (B, S) is True at tokens."""
+        self.hidden = hidden
+        self.view = View(None if mask is None else mask[:, None, None])
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def keys_values(
+        self, layer: int, project: Callable[[Tensor], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Return this layer's keys and values, projected the first time that they are asked for."""
+        if layer not in self._kept:
+            self._kept[layer] = project(self.hidden)
+        return self._kept[layer]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows (indices, repeats allowed), in this order."""
+        self.hidden = self.hidden[rows]
+        if self.view.mask is not None:
+            self.view = View(self.view.mask[rows])
+        self._kept = {layer: (k[rows], v[rows]) for layer, (k, v) in self._kept.items()}
+
 
 class Context(Protocol):
     """What every layer needs besides its input."""
 
-    # Cosine and sine of the positions' angles, each (B, 1, T, D) or of a shape that spreads to it.
-    cos: Tensor
-    sin: Tensor
+    # The format of activations; weights may be wider (fp32 masters while training).
+    dtype: torch.dtype
+    positions: Tensor  # (B, T) int64, of the layer's input
+    token_types: Tensor | None  # (B, T) int64
+    # Cosine and sine, each (B, 1, T, D) or of a shape that spreads to it: those of the model, then
+    # those of its local layers where they are others. Empty where nothing is rotated.
+    rotations: Rotations
+    memory: Memory | None
 
     def split(self, x: Tensor, n_heads: int) -> Tensor:
         """Lay projections out by sequence and head: (B, H, T, D)."""
         ...
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return softmax(q k^T / sqrt(D)) v over what each token may see: (B, H, T, D)."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:
+        """Return the values that each token sees, mixed by its scores: (B, H, T, D)."""
         ...
 
     def join(self, mixed: Tensor) -> Tensor:
@@ -45,32 +99,27 @@ class RowContext:
 
     def __init__(
         self,
-        cos: Tensor,
-        sin: Tensor,
-        *,
         positions: Tensor,
-        mask: Tensor | None,
-        is_causal: bool = False,
+        dtype: torch.dtype,
+        *,
+        rotations: Rotations = (),
+        views: Mapping[int | None, View],
+        token_types: Tensor | None = None,
         cache: KVCache | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        """`mask` (B or 1, 1, T, S) is True where attention is allowed; None allows all."""
-        self.cos, self.sin = cos, sin
-        self._positions, self._mask = positions, mask
-        self._is_causal, self._cache = is_causal, cache
+        """`views` holds one view for each window among the layers."""
+        self.positions, self.dtype, self.rotations = positions, dtype, rotations
+        self.token_types, self.memory = token_types, memory
+        self._views, self._cache = views, cache
 
     def split(self, x: Tensor, n_heads: int) -> Tensor:
         return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:
         if self._cache is not None:
-            k, v = self._cache.update(layer, k, v, self._positions)  # (B, G, S, D)
-        n_repeats = q.shape[1] // k.shape[1]
-        if n_repeats > 1:
-            k = k.repeat_interleave(n_repeats, dim=1)
-            v = v.repeat_interleave(n_repeats, dim=1)
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=self._mask, is_causal=self._is_causal
-        )
+            k, v = self._cache.update(layer, k, v, self.positions)  # (B, G, S, D)
+        return attention(q, k, v, view=self._views[scoring.window], scoring=scoring)
 
     def join(self, mixed: Tensor) -> Tensor:
         n_rows, _, n_tokens, _ = mixed.shape
@@ -85,53 +134,83 @@ class PackedContext:
     """
 
     def __init__(
-        self, cos: Tensor, sin: Tensor, *, segments: Tensor, positions: Tensor, window: int | None
+        self, positions: Tensor, dtype: torch.dtype, *, segments: Tensor, rotations: Rotations
     ) -> None:
-        """`cos` and `sin` are those of positions 0 .. L - 1."""
-        self.cos, self.sin = cos, sin
+        """`positions` (1, N) begin anew in each sample; `rotations` are those of 0 .. L - 1."""
+        self.positions, self.dtype, self.rotations = positions, dtype, rotations
+        self.token_types: Tensor | None = None
+        self.memory: Memory | None = None
         self._n_samples = int(segments[-1]) + 1
-        self._length = cos.shape[2]
-        self._slots = segments * self._length + positions  # (N,) cells of the grid
-        self._hidden = None
-        if self._length <= MAX_PLAIN or window is not None:
-            distance = torch.arange(self._length, device=cos.device)
-            distance = distance[:, None] - distance
-            is_hidden = distance < 0
-            if window is not None:
-                is_hidden |= distance >= window
-            hidden = torch.zeros(self._length, self._length, dtype=cos.dtype, device=cos.device)
-            self._hidden = hidden.masked_fill(is_hidden, float("-inf"))  # (L, L), added to scores
+        self._length = int(positions.max()) + 1
+        self._slots = segments * self._length + positions[0]  # (N,) cells of the grid
+        self._hidden: dict[int | None, Tensor] = {}  # (L, L) a window, added to scores
 
     def split(self, x: Tensor, n_heads: int) -> Tensor:
         grid = _Spread.apply(x[0], self._slots, self._n_samples * self._length)
         grid = grid.view(self._n_samples, self._length, n_heads, -1)
         return grid.transpose(1, 2)  # (P, H, L, D)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # noqa: ARG002
-        if self._hidden is not None:
-            return plain_attention(q, k, v, self._hidden)
-        n_repeats = q.shape[1] // k.shape[1]
-        k, v = k.repeat_interleave(n_repeats, dim=1), v.repeat_interleave(n_repeats, dim=1)
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:  # noqa: ARG002
+        is_windowed = scoring.window is not None and scoring.window < self._length
+        if self._length <= MAX_PLAIN or is_windowed:
+            hidden = self._hidden_by(scoring.window if is_windowed else None)
+            return plain_attention(q, k, v, hidden=hidden, scoring=scoring)
+        return attention(q, k, v, view=View(is_causal=True), scoring=scoring)
 
     def join(self, mixed: Tensor) -> Tensor:
         grid = mixed.transpose(1, 2).reshape(self._n_samples * self._length, -1)
         return _Gather.apply(grid, self._slots)[None]  # (1, N, C)
 
+    def _hidden_by(self, window: int | None) -> Tensor:
+        if window not in self._hidden:
+            rows = torch.arange(self._length, device=self.positions.device)[None]
+            is_seen = visible(rows, self._length, window)[0, 0]
+            hidden = torch.zeros_like(is_seen, dtype=self.dtype)
+            self._hidden[window] = hidden.masked_fill(~is_seen, float("-inf"))
+        return self._hidden[window]
 
-def plain_attention(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
-    """Return attention by its definition; `hidden` (T, S) is added to the scores.
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, view: View, scoring: Scoring) -> Tensor:
+    """Return the mixed values (B, H, T, D), through torch's fused kernels where they can."""
+    if scoring.softcap is not None:
+        return plain_attention(q, k, v, hidden=_additive(view, q, k), scoring=scoring)
+    n_repeats = q.shape[1] // k.shape[1]
+    if n_repeats > 1:
+        k = k.repeat_interleave(n_repeats, dim=1)
+        v = v.repeat_interleave(n_repeats, dim=1)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=view.mask, is_causal=view.is_causal, scale=scoring.scale
+    )
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, *, hidden: Tensor, scoring: Scoring) -> Tensor:
+    """Return attention by its definition; `hidden` (T, S) or (B, 1, T, S) is added to the scores.
 
     The H / G query heads that share a key/value head are stacked into one product, so that keys
     and values are not copied for each of them.
     """
     n_rows, n_heads, n_tokens, d_head = q.shape
     n_shared = k.shape[1]
-    q = q.reshape(n_rows, n_shared, -1, d_head) * d_head**-0.5  # (B, G, H/G * T, D)
+    q = q.reshape(n_rows, n_shared, -1, d_head) * scoring.scale  # (B, G, H/G * T, D)
     scores = q @ k.transpose(-1, -2)  # (B, G, H/G * T, S)
+    if scoring.softcap is not None:
+        scores = torch.tanh(scores / scoring.softcap) * scoring.softcap
+    if hidden.ndim == 4:
+        hidden = hidden[:, :, None]
     scores = scores.view(n_rows, n_shared, -1, n_tokens, k.shape[2]) + hidden
     weights = torch.softmax(scores, dim=-1).view(n_rows, n_shared, -1, k.shape[2])
     return (weights @ v).view(n_rows, n_heads, n_tokens, d_head)
+
+
+def _additive(view: View, q: Tensor, k: Tensor) -> Tensor:
+    """Return a view as what is added to the scores: (T, S) or (B, 1, T, S)."""
+    mask = view.mask
+    if view.is_causal:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    if mask is None:
+        return q.new_zeros(q.shape[2], k.shape[2])
+    hidden = torch.zeros_like(mask, dtype=q.dtype)
+    return hidden.masked_fill(~mask, float("-inf"))
 
 
 class _Spread(torch.autograd.Function):

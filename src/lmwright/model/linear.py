@@ -1,5 +1,6 @@
-"""A linear layer whose weights may be kept in a wider format than the one it computes in."""
+"""Linear layers and tables whose weights may be wider than the format they compute in."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,3 +15,13 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return F.linear(input, self.weight.to(input.dtype), bias)
+
+
+def table(n_rows: int, width: int, *, std: float) -> nn.Parameter:
+    """Return random vectors (n_rows, width).
+
+    Uniform: on the meta device, where models from files are built, torch loads sympy for normal
+    numbers (0.5 s and 36 MB).
+    """
+    bound = std * 3**0.5
+    return nn.Parameter(torch.empty(n_rows, width).uniform_(-bound, bound))

@@ -1,94 +1,167 @@
-"""The assemblies: a decoder with a language-model head."""
+"""The assemblies: a decoder, an encoder, an encoder with a decoder."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmwright.core.batch import Batch
-from lmwright.model.block import Block
+from lmwright.model.block import Block, CrossBlock
 from lmwright.model.cache import KVCache
 from lmwright.model.config import ModelConfig
-from lmwright.model.context import Context, PackedContext, RowContext, visible
-from lmwright.model.linear import Linear
-from lmwright.model.norm import RMSNorm
-from lmwright.model.position import inverse_frequencies, rotation
+from lmwright.model.context import Context, Memory, PackedContext
+from lmwright.model.heads import HEADS, LanguageHead, Pooler
+from lmwright.model.stack import Stack
 
-# Shapes: B batch, T tokens, C model width, V vocabulary, N tokens of a packed batch.
+# Shapes: B batch, T tokens, S source tokens, C model width, V vocabulary, N packed tokens.
 
 
 class DecoderLM(nn.Module):
-    """A causal language model: embedding, blocks, norm, head."""
+    """A causal language model: it says what comes next."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
-        self.norm = RMSNorm(config.d_model, config.norm_eps)
-        self.head = Linear(config.d_model, config.vocab_size, bias=False)
-        if config.ties_embeddings:
-            self.head.weight = self.embedding.weight
+        self.decoder = Stack(config, Block)
+        self.head = LanguageHead(config)
         # The format of activations; weights may be wider (fp32 masters while training).
         self.compute_dtype = torch.float32
-        self._frequencies: Tensor | None = None
+        self.tie()
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """Parameters that are others under a second name."""
+        return {"head.weight": "decoder.embedding.weight"} if self.config.ties_embeddings else {}
+
+    def tie(self) -> None:
+        """Make one parameter of those that `ties` names."""
+        if self.config.ties_embeddings:
+            self.head.weight = self.decoder.embedding.weight
 
     def hidden(self, tokens: Tensor, context: Context) -> Tensor:
         """Return the normed last hidden states (B, T, C) of tokens (B, T)."""
-        x = F.embedding(tokens, self.embedding.weight).to(self.compute_dtype)
-        for block in self.blocks:
-            x = block(x, context)
-        return self.norm(x)
+        return self.decoder(tokens, context)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, V) of plain rows: no padding, no packing, no cache."""
         positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        window = self.config.sliding_window
-        is_short = window is None or tokens.shape[1] <= window
-        mask = None if is_short else visible(positions[:1], tokens.shape[1], window)
-        context = RowContext(
-            *self._rotation(positions[:1]), positions=positions, mask=mask, is_causal=mask is None
-        )
+        context = self.decoder.causal(positions, self.compute_dtype)
         return self.head(self.hidden(tokens, context))
 
     def packed_hidden(self, batch: Batch) -> Tensor:
         """Return the last hidden states (N, C) of packed samples, none of which sees another."""
         length = int(batch.positions.max()) + 1
+        grid = torch.arange(length, device=batch.tokens.device)[None]
         context = PackedContext(
-            *self._rotation(torch.arange(length, device=batch.tokens.device)[None]),
+            batch.positions[None],
+            self.compute_dtype,
             segments=batch.segments,
-            positions=batch.positions,
-            window=self.config.sliding_window,
+            rotations=self.decoder.rotations(grid, self.compute_dtype),
         )
         return self.hidden(batch.tokens[None], context)[0]
 
     def masked_context(self, positions: Tensor, mask: Tensor) -> Context:
         """Describe rows at `positions` (B, T) with a mask (B, 1, T, T) made elsewhere."""
-        return RowContext(*self._rotation(positions), positions=positions, mask=mask)
+        return self.decoder.masked(positions, mask, self.compute_dtype)
 
     def cached_context(self, positions: Tensor, cache: KVCache) -> Context:
         """Describe new tokens at `positions` (B, T) that follow what the cache holds."""
-        cache.n_used = n_keys = int(positions.max()) + 1
-        n_rows, n_tokens = positions.shape
-        window = self.config.sliding_window
-        mask, is_causal = None, False
-        if n_rows > 1 or (window is not None and n_keys > window) or 1 < n_tokens < n_keys:
-            mask = visible(positions, n_keys, window)
-        elif n_tokens > 1:  # a single prompt from its beginning
-            is_causal = True
-        return RowContext(
-            *self._rotation(positions),
-            positions=positions,
-            mask=mask,
-            is_causal=is_causal,
-            cache=cache,
-        )
+        return self.decoder.causal(positions, self.compute_dtype, cache=cache)
 
     def new_cache(self) -> KVCache:
         """Return an empty cache that fits this model."""
         return KVCache(self.config.n_layers)
 
-    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        if self._frequencies is None or self._frequencies.device != positions.device:
-            frequencies = inverse_frequencies(self.config.rope, self.config.d_head)
-            self._frequencies = frequencies.to(positions.device)
-        return rotation(self._frequencies, positions, self.compute_dtype)
+
+class EncoderLM(nn.Module):
+    """A model that reads a text in both directions, with a head for its task."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Stack(config, Block)
+        # Only what was pre-trained with one has it; a sequence head brings its own.
+        self.pooler = Pooler(config) if config.has_pooler else None
+        self.head = HEADS[config.head](config)
+        self.compute_dtype = torch.float32
+        self.tie()
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """Parameters that are others under a second name."""
+        is_tied = self.config.ties_embeddings and self.config.head in ("masked", "pretraining")
+        return {"head.out.weight": "encoder.embedding.weight"} if is_tied else {}
+
+    def tie(self) -> None:
+        """Make one parameter of those that `ties` names."""
+        if self.ties:
+            self.head.out.weight = self.encoder.embedding.weight
+
+    def hidden(
+        self, tokens: Tensor, *, mask: Tensor | None = None, types: Tensor | None = None
+    ) -> Tensor:
+        """Return the last hidden states (B, T, C) of tokens (B, T).
+
+        `mask` (B, T) is True at tokens and False at padding, which follows them; `types` (B, T) are
+        0 in the first text of a pair and 1 in the second.
+        """
+        dtype = self.compute_dtype
+        context = self.encoder.all_seeing(tokens, dtype, mask=mask, types=types)
+        return self.encoder(tokens, context)
+
+    def forward(
+        self, tokens: Tensor, *, mask: Tensor | None = None, types: Tensor | None = None
+    ) -> Tensor:
+        """Return what the head says: of each token (B, T, ...), or of each text (B, ...)."""
+        return self.head(self.hidden(tokens, mask=mask, types=types))
+
+
+class EncoderDecoderLM(nn.Module):
+    """A model that reads one text and writes another."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Stack(config, Block)
+        self.decoder = Stack(config, CrossBlock)
+        self.head = LanguageHead(config)
+        self.compute_dtype = torch.float32
+        self.tie()
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """Parameters that are others under a second name."""
+        names = ["decoder.embedding.weight"]
+        names += ["head.weight"] if self.config.ties_embeddings else []
+        return dict.fromkeys(names, "encoder.embedding.weight")
+
+    def tie(self) -> None:
+        """Make one parameter of those that `ties` names."""
+        self.decoder.embedding.weight = self.encoder.embedding.weight
+        if self.config.ties_embeddings:
+            self.head.weight = self.encoder.embedding.weight
+
+    def encode(self, source: Tensor, *, mask: Tensor | None = None) -> Memory:
+        """Read source tokens (B, S); `mask` (B, S) is False at padding, which follows them."""
+        context = self.encoder.all_seeing(source, self.compute_dtype, mask=mask, types=None)
+        return Memory(self.encoder(source, context), mask)
+
+    def hidden(self, tokens: Tensor, context: Context) -> Tensor:
+        """Return the decoder's last hidden states (B, T, C) of tokens (B, T)."""
+        return self.decoder(tokens, context)
+
+    def forward(self, source: Tensor, tokens: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Return logits (B, T, V) of target tokens (B, T), which begin with the start token."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        memory = self.encode(source, mask=mask)
+        context = self.decoder.causal(positions, self.compute_dtype, memory=memory)
+        return self.head(self.hidden(tokens, context))
+
+    def cached_context(self, positions: Tensor, cache: KVCache, memory: Memory) -> Context:
+        """Describe new target tokens at `positions` (B, T) that follow what the cache holds."""
+        return self.decoder.causal(positions, self.compute_dtype, cache=cache, memory=memory)
+
+    def new_cache(self) -> KVCache:
+        """Return an empty cache that fits this model's decoder."""
+        return KVCache(self.config.n_decoder_layers)
+
+
+Model = DecoderLM | EncoderLM | EncoderDecoderLM

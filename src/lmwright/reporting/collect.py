@@ -107,6 +107,11 @@ class Story:
         """With which versions, on what and when it was measured."""
         return self.evaluation.get("lineage") or self.lock.get("lineage", {})
 
+    def why_absent(self, metric: str, model: str) -> str:
+        """Return why a model has no number for a metric or exact figure; "" if nothing is known."""
+        of_model = self.evaluation.get("gaps", {}).get(model, {})
+        return of_model.get(metric) or self.evaluation.get("not_measured", {}).get(metric, "")
+
     def comparison(self, metric: str, *, model: str, baseline: str) -> dict[str, Any] | None:
         """Return the paired comparison of two models on a metric."""
         for pair in self.evaluation["comparisons"]:

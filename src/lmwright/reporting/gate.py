@@ -211,6 +211,9 @@ def _decide(rule: Rule, evaluation: dict[str, Any], *, model: str, baseline: str
     if reason := evaluation.get("not_measured", {}).get(rule.metric):
         evidence = f"{rule.metric} was not measured: {reason}."
         return _absent(rule, evidence)
+    for name in (model,) if rule.kind == "value" else (model, baseline):
+        if reason := evaluation.get("gaps", {}).get(name, {}).get(rule.metric):
+            return _absent(rule, f"{rule.metric} was not measured on {name}: {reason}.")
     if rule.metric in EXACT and rule.metric not in evaluation["tasks"]:
         measured = _exact(rule, evaluation["facts_of_models"], model=model, baseline=baseline)
         title = rule.metric.removesuffix("_bytes").replace("_", " ")

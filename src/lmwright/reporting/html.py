@@ -5,6 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lmwright.hosted.usage import Usage
 from lmwright.reporting import charts, figures, tables
 from lmwright.reporting.collect import Sample, Step, Story
 from lmwright.reporting.summary import summarise
@@ -127,7 +128,8 @@ def _trade_off(story: Story) -> str:
             note=_speed_note(story, model),
         )
         for i, model in enumerate(story.models)
-        if (found := story.evaluation["metrics"].get(model, {}).get(metric)) and model in facts
+        if (found := story.evaluation["metrics"].get(model, {}).get(metric))
+        and "size_bytes" in facts.get(model, {})
     ]
     task = tasks[metric]
     title = str(task.get("title") or metric)
@@ -159,6 +161,7 @@ def _cost(story: Story) -> dict[str, Any]:
         ("quality_dtype", "Quality measured in", str),
         ("speed_dtype", "Speed measured in", str),
         ("device", "Device", str),
+        ("usage", "Asked over the network", lambda v: str(Usage(**v))),
     ):
         texts = [write(facts[m][key]) if key in facts.get(m, {}) else "" for m in story.models]
         if any(texts):

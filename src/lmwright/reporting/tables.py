@@ -128,8 +128,7 @@ def _cell(
     is_best: bool,
 ) -> Cell:
     if found is None:
-        reason = story.evaluation.get("not_measured", {}).get(metric, "")
-        return Cell(model, "not measured", "", False, (), note=reason)
+        return Cell(model, "not measured", "", False, (), note=story.why_absent(metric, model))
     value, low, high = (
         figures.number(found[key] * how.factor, how.digits) for key in ("value", "low", "high")
     )
@@ -179,15 +178,24 @@ def _size_lines(story: Story) -> Iterator[Line]:
             continue
         how = figures.scale(unit, max(values.values()))
         best = _best(values, higher_is_better=False)
-        cells = [_exact_cell(story, values, model, how=how, best=best) for model in story.models]
+        cells = [
+            _exact_cell(story, key, model, values=values, how=how, best=best)
+            for model in story.models
+        ]
         yield Line(key, title, how.unit, "lower is better", "", "", "", tuple(cells))
 
 
 def _exact_cell(
-    story: Story, values: dict[str, float], model: str, *, how: figures.Scale, best: set[str]
+    story: Story,
+    key: str,
+    model: str,
+    *,
+    values: dict[str, float],
+    how: figures.Scale,
+    best: set[str],
 ) -> Cell:
     if model not in values:
-        return Cell(model, "not measured", "", False, ())
+        return Cell(model, "not measured", "", False, (), note=story.why_absent(key, model))
     parent = story.parents.get(model) or story.models[0]
     note = ""
     if parent in values and parent != model and values[parent]:

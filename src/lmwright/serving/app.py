@@ -55,6 +55,7 @@ def create_app(
     app.add_api_route("/v1/models/{model_id:path}", endpoints.model)
     app.add_api_route("/v1/chat/completions", endpoints.chat, methods=["POST"])
     app.add_api_route("/v1/completions", endpoints.complete, methods=["POST"])
+    app.add_api_route("/v1/embeddings", endpoints.embed, methods=["POST"])
     app.add_exception_handler(HTTPException, _no_such_route)
     hosts = None if is_public else LOCAL_HOSTS
     app.add_middleware(Gate, api_key=api_key, allowed_hosts=hosts)

@@ -24,6 +24,9 @@ MAX_ANSWERS = 64  # n times the prompts
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_LOGPROBS = 20
+# Tokens of all prompts together whose log-probabilities one request may ask for: a prompt is read
+# at once, in memory that grows with its square.
+MAX_SCORED_TOKENS = 4096
 MAX_TOP_K = 1_000_000
 # Below this the logits would overflow; 0 itself is greedy.
 MIN_TEMPERATURE = 0.001

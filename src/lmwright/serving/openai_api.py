@@ -1,4 +1,4 @@
-"""OpenAI's chat and completion requests, validated strictly: what is not honoured is refused.
+"""OpenAI's requests, validated strictly: what is not honoured is refused.
 
 Absent fields mean what they mean at OpenAI (temperature 1, top_p 1, n 1); an absent max_tokens is
 the rest of the context, at most DEFAULT_MAX_TOKENS. Extensions: top_k, min_p, repetition_penalty.
@@ -56,7 +56,8 @@ CHAT_OFF: Off = {
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-COMPLETION_OFF: Off = {**COMMON_OFF, "best_of": (1,), "echo": (False,), "suffix": ("",)}
+COMPLETION_OFF: Off = {**COMMON_OFF, "best_of": (1,), "suffix": ("",)}
+EMBEDDING_OFF: Off = {"dimensions": ()}
 # An assistant's message that a client sends back brings these along.
 MESSAGE_OFF: Off = {
     "annotations": ([],),
@@ -109,6 +110,13 @@ def _prompts(value: Any) -> list[Any]:
     return prompts
 
 
+def _inputs(value: Any) -> list[Any]:
+    inputs = _prompts(value)
+    if not all(isinstance(text, str) for text in inputs):
+        raise ValueError("expected a string or a list of strings; token ids are not supported yet")
+    return inputs
+
+
 def _is_ids(value: Any) -> bool:
     # bool is a subclass of int.
     return isinstance(value, list) and all(type(item) is int for item in value)
@@ -149,14 +157,21 @@ class Message(Body):
         return {"role": role, "content": self.content}
 
 
-class GenerationRequest(Body):
-    """What both kinds of request have in common."""
+class ApiRequest(Body):
+    """What all kinds of request have in common."""
 
-    OFF: ClassVar[Off] = COMMON_OFF
+    OFF: ClassVar[Off] = {}
     # The field that holds the prompt, for errors about it.
     PROMPT: ClassVar[str] = "prompt"
 
     model: str
+
+
+class GenerationRequest(ApiRequest):
+    """What chats and completions have in common."""
+
+    OFF: ClassVar[Off] = COMMON_OFF
+
     max_tokens: int | None = Field(None, ge=1)
     temperature: Temperature = 1.0
     top_p: float = Field(1.0, gt=0, le=1)
@@ -258,12 +273,31 @@ class CompletionRequest(GenerationRequest):
 
     # Token ids are checked against the vocabulary where the tokenizer is at hand.
     prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)]
+    # Begin the answer with the prompt, and its log-probabilities if those are asked for.
+    echo: bool = False
+    max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=limits.MAX_LOGPROBS)
 
     @property
     def n_logprobs(self) -> int | None:
         """How many alternatives to report for each token; None: no log-probabilities."""
         return self.logprobs
+
+    @model_validator(mode="after")
+    def _echo(self) -> Self:
+        if self.max_tokens == 0 and not self.echo:
+            raise ApiError(
+                "max_tokens: 0 only with echo = true, or there is nothing to answer",
+                param="max_tokens",
+                code="invalid_value",
+            )
+        if self.echo and self.n > 1:
+            raise ApiError(
+                "echo: only with n = 1, as the echo is the same each time",
+                param="echo",
+                code="unsupported_parameter",
+            )
+        return self
 
     @model_validator(mode="after")
     def _few(self) -> Self:
@@ -277,7 +311,17 @@ class CompletionRequest(GenerationRequest):
         return self
 
 
-R = TypeVar("R", bound=GenerationRequest)
+class EmbeddingRequest(ApiRequest):
+    """POST /v1/embeddings."""
+
+    OFF: ClassVar[Off] = EMBEDDING_OFF
+    PROMPT: ClassVar[str] = "input"
+
+    input: Annotated[list[str], BeforeValidator(_inputs)]
+    encoding_format: Literal["float", "base64"] = "float"
+
+
+R = TypeVar("R", bound=ApiRequest)
 
 
 def read_request(kind: type[R], table: dict[str, Any]) -> R:
@@ -324,7 +368,7 @@ def _is_same(value: Any, neutral: Any) -> bool:
 CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
 
 
-def _explain(error: ValidationError, kind: type[GenerationRequest]) -> ApiError:
+def _explain(error: ValidationError, kind: type[ApiRequest]) -> ApiError:
     # The first fault is enough, and a hostile body may have a million.
     fault = error.errors(include_url=False, include_input=False)[0]
     param = ""

@@ -1,10 +1,14 @@
 """OpenAI's response shapes, made from completions and from the pieces of a stream."""
 
+import base64
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from lmwright.engine.request import Chunk, Completion, TokenLogprob
+from lmwright.serving.jobs import Echo
 
 # JSON has no minus infinity; OpenAI writes this for a token that cannot come.
 IMPOSSIBLE = -9999.0
@@ -92,16 +96,24 @@ class TextReply:
             "model": model,
         }
         self._tail = {"usage": None} if has_usage else {}
+        # The prompts that are given back, by answer.
+        self._echoes: dict[int, Echo] = {}
         # Characters of each answer that were already streamed.
         self._offsets: dict[int, int] = {}
+
+    def open(self, index: int, echo: Echo) -> list[dict[str, Any]]:
+        """Begin answer `index` with its prompt; return what to stream of it."""
+        self._echoes[index] = echo
+        self._offsets[index] = len(echo.text)
+        return [self._event(index, echo.text, logprobs=_text_logprobs((), echo=echo), reason=None)]
 
     def whole(self, completions: Sequence[Completion], usage: dict[str, int]) -> dict[str, Any]:
         """Return the response without streaming."""
         choices = [
             {
                 "index": index,
-                "text": done.text,
-                "logprobs": _text_logprobs(done.logprobs, offset=0),
+                "text": self._echo(index).text + done.text,
+                "logprobs": _text_logprobs(done.logprobs, echo=self._echo(index)),
                 "finish_reason": done.finish_reason,
             }
             for index, done in enumerate(completions)
@@ -114,17 +126,40 @@ class TextReply:
             return []
         offset = self._offsets.get(index, 0)
         self._offsets[index] = offset + sum(len(token.text) for token in chunk.logprobs)
-        choice = {
-            "index": index,
-            "text": chunk.text,
-            "logprobs": _text_logprobs(chunk.logprobs, offset=offset),
-            "finish_reason": chunk.completion.finish_reason if chunk.completion else None,
-        }
-        return [{**self._head, "choices": [choice], **self._tail}]
+        logprobs = _text_logprobs(chunk.logprobs, offset=offset)
+        reason = chunk.completion.finish_reason if chunk.completion else None
+        return [self._event(index, chunk.text, logprobs=logprobs, reason=reason)]
 
     def last_event(self, usage: dict[str, int]) -> dict[str, Any]:
         """Return the event that carries the usage."""
         return {**self._head, "choices": [], "usage": usage}
+
+    def _echo(self, index: int) -> Echo:
+        return self._echoes.get(index, Echo(""))
+
+    def _event(
+        self, index: int, text: str, *, logprobs: dict[str, Any] | None, reason: str | None
+    ) -> dict[str, Any]:
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        return {**self._head, "choices": [choice], **self._tail}
+
+
+def embeddings(
+    model: str, vectors: Sequence[np.ndarray], *, is_base64: bool, n_tokens: int
+) -> dict[str, Any]:
+    """Return the answer to a request for embeddings; base64 holds little-endian float32."""
+    data = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()
+            if is_base64
+            else vector.astype(float).tolist(),
+        }
+        for index, vector in enumerate(vectors)
+    ]
+    counts = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+    return {"object": "list", "model": model, "data": data, "usage": counts}
 
 
 def _chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
@@ -146,28 +181,41 @@ def _token(text: str, logprob: float) -> dict[str, Any]:
     return {"token": text, "logprob": _finite(logprob), "bytes": known}
 
 
-def _text_logprobs(tokens: Sequence[TokenLogprob], *, offset: int) -> dict[str, Any] | None:
-    if not tokens:
-        return None
+def _text_logprobs(
+    tokens: Sequence[TokenLogprob], *, echo: Echo | None = None, offset: int = 0
+) -> dict[str, Any] | None:
+    """Write tokens, those of a prompt that is given back before them, as OpenAI's older format."""
     offsets = []
+    if echo is not None:
+        offset, offsets = len(echo.text), [*echo.offsets]
     for token in tokens:
         offsets.append(offset)
         offset += len(token.text)
+    tokens = [*(echo.logprobs if echo is not None else ()), *tokens]
+    if not tokens:
+        return None
     has_top = any(token.top for token in tokens)
     return {
         "tokens": [token.text for token in tokens],
         "token_logprobs": [_finite(token.logprob) for token in tokens],
-        # The chosen token is always in its own table, even when it was an unlikely one.
-        "top_logprobs": [
-            {token.text: _finite(token.logprob)}
-            | {text: _finite(logprob) for _, text, logprob in token.top}
-            for token in tokens
-        ]
-        if has_top
-        else None,
+        "top_logprobs": [_top(token) for token in tokens] if has_top else None,
         "text_offset": offsets,
     }
 
 
-def _finite(logprob: float) -> float:
+def _top(token: TokenLogprob) -> dict[str, float | None] | None:
+    """Write the likeliest tokens; the chosen one is always there, even if it was unlikely."""
+    if math.isnan(token.logprob):
+        return None
+    table = {token.text: token.logprob}
+    for _, text, logprob in token.top:
+        # Tokens may look alike (parts of characters do): the likeliest one counts.
+        table[text] = max(logprob, table.get(text, -math.inf))
+    return {text: _finite(logprob) for text, logprob in table.items()}
+
+
+def _finite(logprob: float) -> float | None:
+    # The first token of a prompt has no log-probability.
+    if math.isnan(logprob):
+        return None
     return logprob if math.isfinite(logprob) else IMPOSSIBLE

@@ -6,35 +6,26 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 from lmwright.core.errors import RequestError
-from lmwright.engine.request import Chunk, Sampling
 from lmwright.lm import LanguageModel
 from lmwright.serving import limits
 from lmwright.serving.errors import ApiError
+from lmwright.serving.jobs import EmbeddingJob, Job, Piece
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One answer to be made."""
-
-    prompt_ids: Sequence[int]
-    sampling: Sampling
 
 
 class Ticket:
     """The answers to one request, on their way from the worker's thread to the event loop."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job | EmbeddingJob]) -> None:
         self.jobs = jobs
         self.future: Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         # Not bounded: it holds at most the tokens that the request was allowed, and a client that
         # reads slowly must not hold up the model for the others.
-        self._pieces: asyncio.Queue[tuple[int, Chunk] | ApiError | None] = asyncio.Queue()
+        self._pieces: asyncio.Queue[tuple[int, Piece] | ApiError | None] = asyncio.Queue()
         self._is_cancelled = threading.Event()
 
     @property
@@ -52,14 +43,14 @@ class Ticket:
         if self.future is not None:
             self.future.cancel()
 
-    async def pieces(self) -> AsyncIterator[tuple[int, Chunk]]:
+    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
         """Yield (index of the answer, piece) until all answers are complete or cancelled."""
         while (piece := await self._pieces.get()) is not None:
             if isinstance(piece, ApiError):
                 raise piece
             yield piece
 
-    def put(self, piece: tuple[int, Chunk] | ApiError | None) -> None:
+    def put(self, piece: tuple[int, Piece] | ApiError | None) -> None:
         """Hand a piece over, from the worker's thread; None ends the answers."""
         try:
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
@@ -88,7 +79,7 @@ class Worker:
                 headers={"Retry-After": str(limits.RETRY_AFTER_S)},
             )
 
-    def submit(self, jobs: Sequence[Job]) -> Ticket:
+    def submit(self, jobs: Sequence[Job | EmbeddingJob]) -> Ticket:
         """Queue jobs, or raise a 429 when the queue is full; call it in the event loop."""
         ticket = Ticket(jobs)
         with self._lock:
@@ -114,10 +105,10 @@ class Worker:
     def _work(self, ticket: Ticket) -> None:
         try:
             for index, job in enumerate(ticket.jobs):
-                for chunk in self._model.stream(job.prompt_ids, job.sampling):
+                for piece in job.pieces(self._model):
                     if ticket.is_cancelled:
                         return
-                    ticket.put((index, chunk))
+                    ticket.put((index, piece))
             ticket.put(None)
         except RequestError as error:
             ticket.put(ApiError(str(error), code="invalid_value"))

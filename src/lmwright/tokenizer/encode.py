@@ -3,20 +3,37 @@
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import pre_tokenizers
 
 from lmwright.core.artifact import replacing, write_json
 from lmwright.core.errors import ModelError, RequestError
 from lmwright.tokenizer.chat import ChatTemplate
+from lmwright.tokenizer.literal import keep_literal
+from lmwright.tokenizer.stream import StreamDecoder
+from lmwright.tokenizer.translation import Translation
 
 # Unicode noncharacters: no text has a reason to contain them.
 MARKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
-REPLACEMENT = "\ufffd"
+
+
+@dataclass(frozen=True)
+class Framed:
+    """One or two texts between the special tokens that an encoder was trained to see there."""
+
+    ids: list[int]
+    # Which of the two texts a token is of, 0 or 1: BERT's token type ids.
+    segments: list[int]
+    # The characters of its text that a token stands for; none for what was put around a text, and
+    # for the texts of translation models, which are cut elsewhere.
+    spans: list[tuple[int, int]] = field(default_factory=list, compare=False)
 
 
 class Tokenizer:
@@ -29,17 +46,25 @@ class Tokenizer:
         special_tokens: Mapping[str, str],
         eos_ids: Sequence[int] = (),
         chat_template: str | None = None,
+        translation: Translation | None = None,
+        settings: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         """`special_tokens` names the roles, for example {"bos_token": "<s>", "eos_token": "</s>"}.
 
-        `eos_ids` are further tokens that end a reply, besides the eos_token.
+        `eos_ids` are further tokens that end a reply, besides the eos_token. A saved folder gets
+        `settings` in its tokenizer_config.json, and `files` in place of a tokenizer.json.
         """
         self._backend = backend
         # The library's switch for special tokens is a property of the object, and setting it while
         # another thread encodes raises: one at a time.
         self._lock = threading.Lock()
         backend.encode_special_tokens = True
+        self._saved_pre_tokenizer = keep_literal(backend)
         self.special_tokens = dict(special_tokens)
+        self.translation = translation
+        self._settings = dict(settings or {})
+        self._files = dict(files or {})
         added = backend.get_added_tokens_decoder()
         self._special_ids = {token.content: id_ for id_, token in added.items() if token.special}
         eos = self.special_tokens.get("eos_token")
@@ -59,11 +84,84 @@ class Tokenizer:
         bos = self.special_tokens.get("bos_token")
         return ids[0] if ids and bos is not None and ids[0] == self._id(bos) else None
 
+    @property
+    def cls_id(self) -> int | None:
+        """The token in front of a text, whose vector stands for the whole of it, or None."""
+        return self._role_id("cls_token")
+
+    @property
+    def sep_id(self) -> int | None:
+        """The token behind each of two texts, or None."""
+        return self._role_id("sep_token")
+
+    @property
+    def mask_id(self) -> int | None:
+        """The token that hides a token which the model is to guess, or None."""
+        return self._role_id("mask_token")
+
+    @property
+    def pad_id(self) -> int | None:
+        """The token that fills up a batch, or None."""
+        return self._role_id("pad_token")
+
     def encode(self, text: str, *, add_bos: bool = True) -> list[int]:
         """Return the token ids of a text, with exactly one BOS where the model wants one."""
         with self._lock:
             ids = self._ids(text)
         return [self.bos_id, *ids] if add_bos and self.bos_id is not None else ids
+
+    def frame(
+        self,
+        text: str,
+        pair: str | None = None,
+        *,
+        source_lang: str | None = None,
+        target_lang: str | None = None,
+        reads_masks: bool = False,
+    ) -> Framed:
+        """Return what an encoder reads for a text or two; nothing is ever cut off.
+
+        The languages of a translation model are those of its folder unless named here; Marian's
+        is also read from a leading ">>deu<<". With `reads_masks` the mask token counts as such
+        where it is written in the text.
+        """
+        if self.translation is not None:
+            if pair is not None or reads_masks:
+                raise RequestError("a translation model reads one text, without masks")
+            translation = self.translation.between(source_lang, target_lang)
+            marker, text = translation.split_marker(text)
+            with self._lock:
+                ids = [*marker, *self._ids(text)]
+            ids = translation.frame_source(ids, self._id(self.special_tokens["eos_token"]))
+            return Framed(ids, [0] * len(ids))
+        if source_lang is not None or target_lang is not None:
+            raise RequestError("source_lang, target_lang: this model has no languages to choose")
+        if reads_masks:
+            self._check_masks(text + (pair or ""))
+        with self._lock:
+            encoding = self._encoding(text, pair, is_framed=True, reads_specials=reads_masks)
+        return Framed(encoding.ids, encoding.type_ids, encoding.offsets)
+
+    def frame_target(self, text: str, *, target_lang: str | None = None) -> list[int]:
+        """Return the ids that the decoder of an encoder-decoder is to write for a text."""
+        if self.translation is None:
+            return self.frame(text, target_lang=target_lang).ids
+        translation = self.translation.between(None, target_lang)
+        with self._lock:
+            ids = self._ids(text, translation.target_pieces)
+        return translation.frame_target(ids, self._id(self.special_tokens["eos_token"]))
+
+    def language_id(self, code: str) -> int:
+        """Return the token of a language of a translation model: "de_DE", Marian's "deu"."""
+        if self.translation is None:
+            raise RequestError(f"language {code!r}: this model has no languages to choose")
+        return self.translation.language_id(code)
+
+    def set_languages(self, *, source: str | None = None, target: str | None = None) -> None:
+        """Let a translation model read and write these languages; a saved folder says so, too."""
+        if self.translation is None:
+            raise RequestError("this model has no languages to choose")
+        self.translation = self.translation.between(source, target)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Return the text of token ids; half a character becomes U+FFFD."""
@@ -97,31 +195,76 @@ class Tokenizer:
             first + "] + messages %}{% endif -%}\n" + self.chat_template.source
         )
 
-    def stream(self) -> "StreamDecoder":
+    def stream(self) -> StreamDecoder:
         """Return a decoder for tokens that arrive one by one."""
-        return StreamDecoder(self)
+        return StreamDecoder(self.decode)
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja."""
-        with replacing(folder / "tokenizer.json") as temporary:
-            self._backend.save(str(temporary))
+        """Write tokenizer.json (Marian: its own files), its settings and the chat template."""
+        if self._files:
+            for name, content in self._files.items():
+                with replacing(folder / name) as temporary:
+                    temporary.write_bytes(content)
+        else:
+            self._save_backend(folder / "tokenizer.json")
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
+            **self._settings,
             **self.special_tokens,
         }
+        if self.translation is not None:
+            settings |= self.translation.settings()
         write_json(folder / "tokenizer_config.json", settings)
         if self.chat_template is not None:
             with replacing(folder / "chat_template.jinja") as temporary:
                 temporary.write_text(self.chat_template.source, encoding="utf-8")
 
-    def _ids(self, text: str) -> list[int]:
+    def _save_backend(self, path: Path) -> None:
+        with self._lock, replacing(path) as temporary:
+            ours = self._backend.pre_tokenizer
+            self._backend.pre_tokenizer = self._saved_pre_tokenizer
+            try:
+                self._backend.save(str(temporary))
+            finally:
+                self._backend.pre_tokenizer = ours
+
+    def _ids(self, text: str, pieces: Callable[[str], list[str]] | None = None) -> list[int]:
+        """Return the ids of a text without anything around it; the lock is held."""
+        if pieces is None and self.translation is not None:
+            pieces = self.translation.source_pieces
+        if pieces is None:
+            return self._encoding(text, None, is_framed=False).ids
+        unknown = self._id(self.special_tokens["unk_token"])
+        with _whole_characters():
+            ids = [self._backend.token_to_id(piece) for piece in pieces(text)]
+        return [unknown if id_ is None else id_ for id_ in ids]
+
+    def _encoding(
+        self, text: str, pair: str | None, *, is_framed: bool, reads_specials: bool = False
+    ) -> tokenizers.Encoding:
+        """Encode; the lock is held, because special tokens are looked for only if asked."""
+        if reads_specials:
+            self._backend.encode_special_tokens = False
         try:
-            return self._backend.encode(text, add_special_tokens=False).ids
-        except TypeError:  # all that the library says of a text that UTF-8 cannot write
-            raise RequestError(
-                "a text holds half a surrogate pair, which is no character; remove it"
-            ) from None
+            with _whole_characters():
+                return self._backend.encode(text, pair, add_special_tokens=is_framed)
+        finally:
+            if reads_specials:
+                self._backend.encode_special_tokens = True
+
+    def _check_masks(self, text: str) -> None:
+        """Refuse other special tokens, which would count as such, too."""
+        mask = self.special_tokens.get("mask_token")
+        if mask is None:
+            raise RequestError("this model has no mask token")
+        others = [token for token in self._special_ids if token != mask and token in text]
+        if others:
+            raise RequestError(f"a text with masks holds another special token: {others[0]!r}")
+
+    def _role_id(self, role: str) -> int | None:
+        token = self.special_tokens.get(role)
+        return None if token is None else self._id(token)
 
     def _id(self, token: str) -> int:
         id_ = self._backend.token_to_id(token)
@@ -165,11 +308,7 @@ class Tokenizer:
 
     def _encode_template(self, text: str) -> list[int]:
         with self._lock:
-            self._backend.encode_special_tokens = False
-            try:
-                return self._ids(text)
-            finally:
-                self._backend.encode_special_tokens = True
+            return self._encoding(text, None, is_framed=False, reads_specials=True).ids
 
     def _encode_marked(self, text: str, marker: str) -> list[int]:
         """Encode a rendered dialogue in which only unmarked special tokens are special."""
@@ -177,56 +316,34 @@ class Tokenizer:
         for match in re.finditer(f"{marker}?{self._special}", text):
             if match[0].startswith(marker):
                 continue
-            ids += self.encode(text[end : match.start()].replace(marker, ""), add_bos=False)
+            ids += self._part_ids(text[end : match.start()].replace(marker, ""), is_first=not end)
             ids.append(self._special_ids[match[0]])
             end = match.end()
-        return ids + self.encode(text[end:].replace(marker, ""), add_bos=False)
+        return ids + self._part_ids(text[end:].replace(marker, ""), is_first=not end)
+
+    def _part_ids(self, text: str, *, is_first: bool) -> list[int]:
+        """Encode what stands between special tokens of a dialogue."""
+        spaces = self._saved_pre_tokenizer
+        is_metaspace = isinstance(spaces, pre_tokenizers.Metaspace)
+        with self._lock:
+            if is_first or not is_metaspace or spaces.prepend_scheme != "first":
+                return self._ids(text)
+            # Only the first part gets a space in front, and the library would take each for that.
+            spaces.prepend_scheme = "never"
+            try:
+                return self._ids(text)
+            finally:
+                spaces.prepend_scheme = "first"
 
 
-class StreamDecoder:
-    """Turns tokens into text as they come, holding back what may be half a character."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        # The text of the tokens [_start:] is looked at; its first _n_told characters were given
-        # out. The tokens [_start:_whole] are such whose text was complete: this overlap keeps the
-        # spaces that some tokenizers drop at the beginning of a text.
-        self._start = self._whole = self._n_told = 0
-        # How many tokens in a row have left the text open.
-        self._n_open = 0
-
-    def push(self, id_: int) -> str:
-        """Take one token and return the text that is certain by now, often one token's."""
-        self._ids.append(id_)
-        return self._advance(is_end=False)
-
-    def finish(self) -> str:
-        """Return what was held back; an unfinished character becomes U+FFFD."""
-        return self._advance(is_end=True)
-
-    def _advance(self, *, is_end: bool) -> str:
-        text = self._tokenizer.decode(self._ids[self._start :])
-        n_certain = len(text) if is_end else self._n_certain(text)
-        if n_certain <= self._n_told:
-            return ""
-        piece = text[self._n_told : n_certain]
-        self._n_told = n_certain
-        if n_certain == len(text):
-            self._start, self._whole = self._whole, len(self._ids)
-            self._n_told = len(self._tokenizer.decode(self._ids[self._start :]))
-        return piece
-
-    def _n_certain(self, text: str) -> int:
-        """Count the characters that no further token can change."""
-        self._n_open = self._n_open + 1 if text.endswith(REPLACEMENT) else 0
-        if not self._n_open:
-            return len(text)
-        # Half a character is one U+FFFD to byte-level tokenizers, but one a byte to those that
-        # fall back to bytes. With four open tokens these hold no unfinished character any more.
-        if self._n_open < 4:
-            return len(text.rstrip(REPLACEMENT))
-        return len(text) - 1
+@contextmanager
+def _whole_characters() -> Iterator[None]:
+    try:
+        yield
+    except TypeError:  # all that the library says of a text that UTF-8 cannot write
+        raise RequestError(
+            "a text holds half a surrogate pair, which is no character; remove it"
+        ) from None
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:

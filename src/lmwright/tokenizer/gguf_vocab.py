@@ -4,7 +4,8 @@ A GGUF file names its pre-tokenizer instead of spelling it out. Only names whose
 here are accepted: a wrong rule gives other tokens than the model was trained on, and no error.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import (
@@ -21,15 +22,55 @@ from tokenizers import (
 from lmwright.core.errors import ModelError, suggestion
 
 # llama.cpp's token types (gguf.TokenType).
-UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 SPACE = "\u2581"  # how SentencePiece writes a space
 
 # The patterns of the original tokenizer.json files.
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 LLAMA3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN2_PATTERN = LLAMA3_PATTERN.replace(r"\p{N}{1,3}", r"\p{N}")
+# A word is capitals, then small letters; either may be missing, but not both.
+CAPITALS, SMALL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+TEKKEN_PATTERN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{CAPITALS}*{SMALL}+|[^\r\n\p{{L}}\p{{N}}]?{CAPITALS}+{SMALL}*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+GPT4O_PATTERN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{CAPITALS}*{SMALL}+{CONTRACTIONS}?"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{CAPITALS}+{SMALL}*{CONTRACTIONS}?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+# Control tokens that end a reply even if the file does not say so, as in llama.cpp.
+ENDS = (
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+)
+# Phi-3's special tokens swallow the space behind them, except for these.
+PHI3_KEEP_SPACE = ("<unk>", "<s>", "<|endoftext|>")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the name of a pre-tokenizer stands for."""
+
+    split: Callable[[], Any]
+    # A whole word that is in the vocabulary is one token, even where no merges lead to it.
+    ignores_merges: bool = False
+    # Characters are composed first (NFC).
+    composes: bool = False
+    # Whether a text begins with BOS if the file does not say.
+    adds_bos: bool = False
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
@@ -56,15 +97,21 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
             "download the file again"
         )
     tokenizer = BUILDERS[kind](metadata, vocabulary)
+    is_phi3 = metadata.get("general.architecture") == "phi3"
+    swallows = kind == "llama" and (is_phi3 or has_phi3_name(metadata))
     specials = {CONTROL} if kind == "gpt2" else {CONTROL, UNKNOWN}
     for chosen, add in (
         (specials, tokenizer.add_special_tokens),
         ({USER_DEFINED}, tokenizer.add_tokens),
     ):
-        is_special = chosen is specials
         add(
             [
-                AddedToken(token, normalized=False, special=is_special)
+                AddedToken(
+                    token,
+                    normalized=False,
+                    special=chosen is specials,
+                    rstrip=swallows and token not in PHI3_KEEP_SPACE,
+                )
                 for token, type_ in zip(tokens, types, strict=True)
                 if type_ in chosen
             ]
@@ -73,32 +120,59 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     return tokenizer
 
 
+def has_phi3_name(metadata: Mapping[str, Any]) -> bool:
+    """Tell whether llama.cpp lets special tokens swallow space: no key says so, only the name."""
+    name = str(metadata.get("general.name")).lower()
+    return "phi-3" in name or "phi3" in name
+
+
+def end_ids(metadata: Mapping[str, Any]) -> list[int]:
+    """Return the tokens that end a reply: those that the file names, then those known by text."""
+    tokens, types = read(metadata, "tokens", list), read(metadata, "token_type", list)
+    names = [f"{end}_token_id" for end in ("eos", "eot", "eom")]
+    named = [
+        read_id(metadata, name, tokens) for name in names if f"tokenizer.ggml.{name}" in metadata
+    ]
+    known = [
+        i
+        for i, (token, type_) in enumerate(zip(tokens, types, strict=True))
+        if type_ == CONTROL and token in ENDS
+    ]
+    return list(dict.fromkeys(named + known))
+
+
 def byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> Tokenizer:
     """Build GPT-2's kind: BPE over bytes, each byte written as a printable character."""
     name = read(metadata, "pre", str)
+    if name == "default":
+        raise ModelError(
+            "tokenizer.ggml.pre = 'default': the converter did not know how this model splits text;"
+            " convert the model again, with a newer llama.cpp or from its Hugging Face folder"
+        )
     if name not in PRE_TOKENIZERS:
         raise ModelError(
             f"tokenizer.ggml.pre = {name!r}: this pre-tokenizer is not known, and a guess would "
             f"give wrong tokens; known: {', '.join(PRE_TOKENIZERS)}"
         )
+    rules = PRE_TOKENIZERS[name]
     merges = read_merges(metadata, vocabulary)
-    # Llama 3 takes a whole word that is in the vocabulary even where no merges lead to it.
-    ignores_merges = PRE_TOKENIZERS[name] is llama3
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=ignores_merges))
-    if PRE_TOKENIZERS[name] is qwen2:
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=rules.ignores_merges))
+    if rules.composes:
         tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = PRE_TOKENIZERS[name]()
+    tokenizer.pre_tokenizer = rules.split()
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
 def sentencepiece(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> Tokenizer:
     """Build Llama 2's kind: BPE over characters, with bytes for those that are not in it."""
+    types = metadata["tokenizer.ggml.token_type"]
     if "tokenizer.ggml.merges" in metadata:
         merges = read_merges(metadata, vocabulary)
     else:
-        merges = merges_from_scores(vocabulary, read(metadata, "scores", list))
-    types = metadata["tokenizer.ggml.token_type"]
+        # Text never becomes one of these, not even letter by letter.
+        apart = {token for token, i in vocabulary.items() if types[i] in (UNKNOWN, CONTROL, BYTE)}
+        merges = merges_from_scores(vocabulary, read(metadata, "scores", list), apart=apart)
     unknown = next((token for token, i in vocabulary.items() if types[i] == UNKNOWN), None)
     tokenizer = Tokenizer(
         models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
@@ -123,16 +197,6 @@ def smollm() -> Any:
     return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2()])
 
 
-def llama3() -> Any:
-    """Split like Llama 3. meta-llama/Meta-Llama-3-8B tokenizer.json"""
-    return by_pattern(LLAMA3_PATTERN)
-
-
-def qwen2() -> Any:
-    """Split like Qwen 2. Qwen/Qwen2-7B tokenizer.json"""
-    return by_pattern(QWEN2_PATTERN)
-
-
 def by_pattern(pattern: str) -> Any:
     """Split into the matches of a pattern, then write bytes as characters."""
     return pre_tokenizers.Sequence(
@@ -147,23 +211,29 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any], dict[str, int]], Tokenizer]] = 
     "gpt2": byte_level,
     "llama": sentencepiece,
 }
-# Names from llama.cpp's convert_hf_to_gguf.py; "default" is what it once wrote for GPT-2's.
-PRE_TOKENIZERS: dict[str, Callable[[], Any]] = {
-    "default": gpt2,
-    "gpt-2": gpt2,
-    "llama-bpe": llama3,
-    "qwen2": qwen2,
-    "smollm": smollm,
+# Names from llama.cpp's convert_hf_to_gguf.py, with the families that use them.
+PRE_TOKENIZERS: dict[str, Rules] = {
+    "gpt-2": Rules(gpt2),
+    "smollm": Rules(smollm),
+    # Llama 3
+    "llama-bpe": Rules(lambda: by_pattern(LLAMA3_PATTERN), ignores_merges=True, adds_bos=True),
+    # OLMo 2
+    "dbrx": Rules(lambda: by_pattern(LLAMA3_PATTERN)),
+    # Qwen 2, 2.5 and 3
+    "qwen2": Rules(lambda: by_pattern(QWEN2_PATTERN), composes=True),
+    # Mistral Nemo and later
+    "tekken": Rules(lambda: by_pattern(TEKKEN_PATTERN), ignores_merges=True, adds_bos=True),
+    # Phi-4-mini
+    "gpt-4o": Rules(lambda: by_pattern(GPT4O_PATTERN)),
 }
 
 
 def add_template(tokenizer: Tokenizer, metadata: Mapping[str, Any], tokens: list[str]) -> None:
     """Let the tokenizer add BOS and EOS where the file says so (llama.cpp's defaults if silent)."""
     name = metadata["tokenizer.ggml.model"]
-    pre = metadata.get("tokenizer.ggml.pre")
-    is_llama = name == "llama" or PRE_TOKENIZERS.get(str(pre)) is llama3
+    adds_bos = name == "llama" or PRE_TOKENIZERS[metadata["tokenizer.ggml.pre"]].adds_bos
     pieces, ids = ["$A"], []
-    if read(metadata, "add_bos_token", bool, default=is_llama):
+    if read(metadata, "add_bos_token", bool, default=adds_bos):
         bos = read_id(metadata, "bos_token_id", tokens)
         pieces.insert(0, tokens[bos])
         ids.append((tokens[bos], bos))
@@ -176,10 +246,13 @@ def add_template(tokenizer: Tokenizer, metadata: Mapping[str, Any], tokens: list
         tokenizer.post_processor = template
 
 
-def merges_from_scores(vocabulary: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
+def merges_from_scores(
+    vocabulary: Mapping[str, int], scores: list[float], *, apart: Collection[str] = ()
+) -> list[tuple[str, str]]:
     """Recover the merges of a SentencePiece vocabulary: a better score was merged earlier.
 
-    The same order as Hugging Face's converter: by score, then by the lengths of both halves.
+    The same order as Hugging Face's converter: by score, then by the lengths of both halves. No
+    merges lead to the tokens in `apart`.
     """
     if len(scores) != len(vocabulary):
         raise ModelError(
@@ -188,6 +261,8 @@ def merges_from_scores(vocabulary: dict[str, int], scores: list[float]) -> list[
         )
     merges: list[tuple[float, int, int, str, str]] = []
     for token, score in zip(vocabulary, scores, strict=True):
+        if token in apart:
+            continue
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in vocabulary and right in vocabulary:

@@ -22,7 +22,7 @@ def next_token(model: DecoderLM, batch: Batch) -> tuple[Tensor, int]:
     hidden = model.packed_hidden(batch)  # (N, C)
     is_target = batch.targets != IGNORE
     targets = batch.targets[is_target]
-    loss = _HeadLoss.apply(hidden[is_target], model.head.weight, targets)
+    loss = _HeadLoss.apply(hidden[is_target], model.head.weight, targets, model.head.softcap)
     return loss, len(targets)
 
 
@@ -35,8 +35,10 @@ class _HeadLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
-        needs_hidden, needs_weight, _ = ctx.needs_input_grad
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None
+    ) -> Tensor:
+        needs_hidden, needs_weight, *_ = ctx.needs_input_grad
         w = weight.to(hidden.dtype)  # (V, C)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
@@ -44,6 +46,11 @@ class _HeadLoss(torch.autograd.Function):
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
             logits = F.linear(hidden[part], w).float()  # (n, V)
+            slopes = None
+            if softcap is not None:
+                logits = torch.tanh(logits / softcap)
+                slopes = 1 - logits.square()
+                logits *= softcap
             chosen = logits.gather(1, targets[part, None])
             norm = logits.logsumexp(dim=1, keepdim=True)
             total += (norm - chosen).sum()
@@ -52,6 +59,8 @@ class _HeadLoss(torch.autograd.Function):
             # d loss / d logits = softmax - one-hot
             logits.sub_(norm).exp_()
             logits.scatter_add_(1, targets[part, None], torch.full_like(chosen, -1.0))
+            if slopes is not None:
+                logits *= slopes
             error = logits.to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = error @ w
@@ -61,10 +70,11 @@ class _HeadLoss(torch.autograd.Function):
         return total.float()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         grad_hidden, grad_weight = ctx.saved_tensors
         return (
             None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype),
             None if grad_weight is None else grad_weight * grad,
+            None,
             None,
         )

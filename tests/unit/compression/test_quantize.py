@@ -272,7 +272,7 @@ def test_own_folder_is_refused(tmp_path):
         ({"model.strange.weight": torch.ones(2)}, {}, "'model.strange.weight' has no place"),
         ({}, {"model_type": "gpt5"}, "gpt5"),
         ({}, {"tie_word_embeddings": False}, "'lm_head.weight' is missing"),
-        ({}, {"rope_theta": "much"}, "config.json: a value of the wrong kind"),
+        ({}, {"rope_theta": "much"}, "config.json: rope_theta = 'much'"),
         ({"model.norm.weight": torch.ones(32, dtype=torch.int32)}, {}, "floating-point"),
         ({"model.norm.weight": torch.ones(0)}, {}, "is empty"),
     ],

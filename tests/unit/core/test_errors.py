@@ -1,9 +1,11 @@
 """The exit code and the hint are all that a script, or a newcomer, has to go by."""
 
+import pickle
+
 import pytest
 
 from lmwright.core import errors
-from lmwright.core.errors import suggestion
+from lmwright.core.errors import UnsupportedError, suggestion
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,8 @@ def test_the_closest_name_is_suggested_or_all_are_listed():
     assert suggestion("bank-suport", ["bank-support", "news"]) == "; did you mean 'bank-support'?"
     assert suggestion("zzz", ["b", "a"]) == "; known: a, b"
     assert suggestion("zzz", []) == ""
+
+
+def test_what_a_model_cannot_do_is_told_from_another_process():
+    error = pickle.loads(pickle.dumps(UnsupportedError("m: no", reason="cannot")))
+    assert (type(error), str(error), error.reason) == (UnsupportedError, "m: no", "cannot")

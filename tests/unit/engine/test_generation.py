@@ -132,7 +132,7 @@ def test_pieces_of_a_stream_are_the_text_and_the_logprobs(backend, tiny_tokenize
 
 def test_damaged_weights_are_an_error_and_no_text(say, tiny_model):
     with torch.no_grad():
-        tiny_model.norm.weight[0] = float("nan")
+        tiny_model.decoder.norm.weight[0] = float("nan")
     with pytest.raises(LmwrightError, match="not finite"):
         say(PROMPTS)
 

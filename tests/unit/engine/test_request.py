@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lmwright.engine.request import Sampling, Score
+from lmwright.engine.request import Classification, Sampling, Score
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,10 @@ from lmwright.engine.request import Sampling, Score
         ("seed", 2**64),
         ("logprobs", -1),
         ("logprobs", 21),
+        ("n_beams", 0),
+        ("n_beams", 33),
+        ("length_penalty", 10.5),
+        ("length_penalty", math.nan),
     ],
 )
 def test_a_setting_out_of_range_is_named(name, value):
@@ -38,6 +42,26 @@ def test_a_setting_out_of_range_is_named(name, value):
 def test_the_limits_themselves_are_fine():
     Sampling(max_tokens=1, temperature=100, top_p=1.0, min_p=1, seed=2**64 - 1, logprobs=20)
     assert Sampling().temperature == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"n_beams": 4, "temperature": 0.7}, r"n_beams = 4: .* set temperature to 0 \(it is 0.7\)"),
+        ({"n_beams": 4, "stop": ("a",)}, "n_beams = 4 does not go together with stop"),
+        ({"n_beams": 4, "logprobs": 0}, "n_beams = 4 does not go together with logprobs"),
+        ({"length_penalty": 2.0}, "length_penalty = 2.0 is for beams: set n_beams above 1"),
+        ({"early_stopping": True}, "early_stopping = True is for beams"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(settings, expected):
+    with pytest.raises(ValueError, match=f"^{expected}"):
+        Sampling(**settings)
+
+
+def test_the_label_is_the_likeliest_class():
+    found = Classification(("bad", "so", "good"), (0.2, 0.3, 0.5), "single_label")
+    assert found.label == "good"
 
 
 def test_the_logprob_of_a_score_is_the_sum():

@@ -72,7 +72,8 @@ def test_a_forest_scores_like_each_sequence_alone(tiny_config, max_nodes, window
     sequences = [Scored(tuple(ids), 2 + i % 3) for i, ids in enumerate([*PROMPTS, *PROMPTS[:2]])]
     n_scored = 0
     for forest in plant(sequences, max_nodes):
-        logprobs, greedy = backend.score(forest)
+        scores = backend.score(forest, n_top=3)
+        logprobs, greedy = scores.logprobs, scores.is_greedy
         assert logprobs.dtype == np.float64
         for number, edges in forest.sequences:
             ids, n_context = sequences[number].token_ids, sequences[number].n_context
@@ -81,15 +82,18 @@ def test_a_forest_scores_like_each_sequence_alone(tiny_config, max_nodes, window
             expected = logits.log_softmax(dim=1)[torch.arange(len(targets)), targets]
             np.testing.assert_allclose(logprobs[edges], expected.numpy(), **TOLERANCE)
             assert greedy[edges].tolist() == (logits.argmax(dim=1) == targets).tolist()
+            top = logits.log_softmax(dim=1).topk(3, dim=1)
+            assert scores.top_ids[edges].tolist() == top.indices.tolist()
+            np.testing.assert_allclose(scores.top_logprobs[edges], top.values, **TOLERANCE)
             n_scored += 1
     assert n_scored == len(sequences)
 
 
 def test_scores_do_not_depend_on_how_many_logits_are_held(backend, monkeypatch):
     (forest,) = plant([Scored(tuple(ids), 1) for ids in PROMPTS], 768)
-    whole, _ = backend.score(forest)
+    whole = backend.score(forest).logprobs
     monkeypatch.setattr(torch_backend, "MAX_LOGIT_ROWS", 2)
-    parts, _ = backend.score(forest)
+    parts = backend.score(forest).logprobs
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-6)
 
 
@@ -98,7 +102,9 @@ def test_embeddings_are_the_mean_of_the_last_hidden_states(backend):
     assert vectors.shape == (4, 64)
     assert vectors.dtype == np.float32
     seen = []
-    backend.model.norm.register_forward_hook(lambda module, args, output: seen.append(output))
+    backend.model.decoder.norm.register_forward_hook(
+        lambda module, args, output: seen.append(output)
+    )
     plain(backend, PROMPTS[0])
     np.testing.assert_allclose(vectors[0], seen[0][0].mean(dim=0).numpy(), **TOLERANCE)
     assert backend.embed([]).shape == (0, 64)

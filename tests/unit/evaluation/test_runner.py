@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmwright.core.errors import LmwrightError, RequestError
+from lmwright.core.errors import LmwrightError, RequestError, UnsupportedError
 from lmwright.data.samples import Question
 from lmwright.evaluation.runner import batch_difference, evaluate, pairs, plan
 from lmwright.evaluation.statistics import holm
@@ -122,3 +122,48 @@ def test_a_batch_that_changes_results_stops_an_exact_evaluation(make_model):
         batch_difference(make_model(batch_error=float("nan")))
     # In bf16 rounding alone is larger: recorded, not refused.
     assert batch_difference(make_model(batch_error=0.01, dtype="bfloat16")) == pytest.approx(0.01)
+
+
+def mute(model):
+    """Let a model give no log-probabilities."""
+
+    def score(requests):
+        raise UnsupportedError("no log-probabilities here", reason="it tells none")
+
+    model.score = score
+    return model
+
+
+def test_what_a_model_cannot_be_asked_is_left_out_with_the_reason(make_model):
+    models = [make_model("base"), mute(make_model("mute")), make_model("small")]
+    scores = evaluate(models, tasks=["bits_per_byte", "refusals"])
+    assert set(scores.metrics["mute"]) == {"refusal_rate", "over_refusal_rate"}
+    assert scores.gaps == {"mute": {"bits_per_byte": "it tells none"}}
+    # All else is compared as usual.
+    compared = {(c.model, c.metric) for c in scores.comparisons}
+    refusals = {(name, m) for name in ("mute", "small") for m in scores.metrics["mute"]}
+    assert compared == {*refusals, ("small", "bits_per_byte")}
+    assert "bits_per_byte" not in scores.not_measured
+    text = str(scores)
+    assert "not measured: it tells none" in text
+    assert "n = 24 items" in text
+
+
+def test_the_baseline_may_be_the_one_that_cannot_be_asked(make_model):
+    scores = evaluate(
+        [mute(make_model("mute")), make_model("a"), make_model("b")],
+        tasks=["bits_per_byte", "refusals"],
+        parents={"b": "a"},
+    )
+    found = [(c.baseline, c.model) for c in scores.comparisons if c.metric == "bits_per_byte"]
+    assert found == [("a", "b")]
+    assert scores.detectable["bits_per_byte"] > 0
+    assert "n = 24 items" in str(scores)
+
+
+def test_what_no_model_can_be_asked_is_not_measured_at_all(make_model):
+    scores = evaluate([mute(make_model("mute"))], tasks=["bits_per_byte", "refusals"])
+    assert scores.not_measured["bits_per_byte"] == "it tells none"
+    assert list(scores.measures) == ["refusal_rate", "over_refusal_rate"]
+    with pytest.raises(RequestError, match="nothing could be measured: it tells none"):
+        evaluate([mute(make_model("mute"))], tasks=["bits_per_byte"])

@@ -6,6 +6,7 @@ import pytest
 
 from lmwright.evaluation.runner import evaluate
 from lmwright.evaluation.scores import Scores, difference_text, rounded, value_text
+from lmwright.hosted.usage import Usage
 
 
 @pytest.fixture
@@ -64,3 +65,25 @@ def test_differences_and_counts_for_people():
     assert difference_text(0.0523, "share") == "5.2 points"
     assert difference_text(0.0523, "nats") == "0.0523 nats"
     assert [rounded(n) for n in (7, 99, 101, 1234, 120_000)] == [7, 99, 110, 1300, 120_000]
+
+
+def test_gaps_and_what_was_asked_are_kept_and_shown(scores):
+    data = scores.to_json()
+    del data["metrics"]["small"]["bits_per_byte"]
+    data["facts_of_models"]["base"]["size_bytes"] = 98e6
+    data["facts_of_models"]["small"] = {"usage": Usage(5, 2, 1000, 100, 0, 0.25).to_json()}
+    data["gaps"] = {"small": {"bits_per_byte": "tells none", "size_bytes": "is elsewhere"}}
+    again = Scores.from_json(json.loads(json.dumps(data)))
+    assert again.to_json() == data
+    text = " ".join(str(again).split())
+    assert "not measured: tells none" in text
+    assert "98 MB" in text
+    assert "not measured: is elsewhere" in text
+    assert "small: 5 requests sent and 2 answered from the cache, 1,000 tokens in" in text
+    assert "cost 0.2500" in text
+
+
+def test_results_from_before_there_were_gaps_are_read(scores):
+    data = scores.to_json()
+    del data["gaps"]
+    assert Scores.from_json(data) == scores

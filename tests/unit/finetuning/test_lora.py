@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 
 from lmwright.finetuning.lora import LoraLinear, _LoraProduct, add_lora, merge, save_adapter
-from lmwright.model.linear import Linear
 
 IDS = torch.randint(3, 300, (2, 12), generator=torch.Generator().manual_seed(0))
 
@@ -38,7 +37,7 @@ def test_only_the_update_is_trained_in_every_linear_layer_of_the_blocks(tiny_mod
     assert len(lora_layers(tiny_model)) == 2 * 7
     trained = {n.rsplit(".", 1)[1] for n, p in tiny_model.named_parameters() if p.requires_grad}
     assert trained == {"a", "b"}
-    assert type(tiny_model.head) is Linear
+    assert not isinstance(tiny_model.head, LoraLinear)
 
 
 def test_the_start_depends_on_the_seed_alone(tiny_model):
@@ -49,7 +48,7 @@ def test_the_start_depends_on_the_seed_alone(tiny_model):
     assert all(torch.equal(a, same[name]) for name, a in first.items())
     assert not any(torch.equal(a, other[name]) for name, a in first.items())
     # PEFT's range: 1 / sqrt(K), reached on both sides.
-    a = first["blocks.0.mlp.down"]
+    a = first["decoder.blocks.0.mlp.down"]
     assert 0.9 < float(a.detach().abs().max()) * 128**0.5 <= 1
     assert float(a.detach().min()) < 0 < float(a.detach().max())
 
@@ -152,6 +151,6 @@ def test_the_adapter_on_disk_is_complete(adapted, tmp_path):
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     assert len(tensors) == 2 * 2 * 7
     prefix = "base_model.model.model.layers.1.self_attn.o_proj"
-    layer = adapted.blocks[1].attention.out
+    layer = adapted.decoder.blocks[1].attention.out
     assert torch.equal(tensors[f"{prefix}.lora_A.weight"], layer.a)
     assert torch.equal(tensors[f"{prefix}.lora_B.weight"], layer.b)

@@ -175,8 +175,10 @@ def test_full_tuning_in_bf16_keeps_fp32_masters(tiny_folder, tmp_path):
     list(tune(model, TRAIN, VALIDATION, config=config, folder=tmp_path))
     assert model.compute_dtype == torch.bfloat16
     # Steps of 1e-5 vanish in bf16 weights around 1 and add up in fp32 ones.
-    assert as_bytes(model)["norm.weight"] != before["norm.weight"]
-    assert torch.equal(model.norm.weight.bfloat16(), torch.ones_like(model.norm.weight).bfloat16())
+    assert as_bytes(model)["decoder.norm.weight"] != before["decoder.norm.weight"]
+    assert torch.equal(
+        model.decoder.norm.weight.bfloat16(), torch.ones_like(model.decoder.norm.weight).bfloat16()
+    )
 
 
 def test_keep_says_whether_the_best_or_the_last_weights_stay(tiny_folder, tmp_path):

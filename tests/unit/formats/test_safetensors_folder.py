@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lmwright.core.errors import LmwrightError, ModelError
+from lmwright.formats import safetensors_folder as module
 from lmwright.formats.safetensors_folder import read_weights, write_weights
-from lmwright.model import safetensors_folder as module
 
 
 def some_tensors() -> dict[str, torch.Tensor]:

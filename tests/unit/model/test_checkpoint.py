@@ -3,17 +3,13 @@
 import json
 import re
 
-import gguf
-import numpy as np
 import pytest
 import torch
 
 from lmwright.core.errors import LmwrightError, ModelError
-from lmwright.formats.gguf import open_gguf
 from lmwright.formats.safetensors_folder import read_weights, write_weights
 from lmwright.model import checkpoint
-from lmwright.model.config import Rope
-from lmwright.model.position import inverse_frequencies
+from lmwright.model.families import FAMILIES
 
 NORM = "model.layers.1.input_layernorm.weight"
 
@@ -98,7 +94,7 @@ def tied(folder, **extra):
 def test_a_tied_head_is_the_embedding_itself(folder):
     embedding = tied(folder)
     model = load(folder)
-    assert model.head.weight is model.embedding.weight
+    assert model.head.weight is model.decoder.embedding.weight
     assert torch.equal(model.head.weight, embedding)
 
 
@@ -106,8 +102,20 @@ def test_a_tied_head_stored_a_second_time_is_accepted(folder):
     head = read_weights(folder)["model.embed_tokens.weight"]
     embedding = tied(folder, **{"lm_head.weight": head.clone()})
     model = load(folder)
-    assert model.head.weight is model.embedding.weight
+    assert model.head.weight is model.decoder.embedding.weight
     assert torch.equal(model.head.weight, embedding)
+
+
+def test_a_tied_head_that_differs_is_refused(folder):
+    tied(folder, **{"lm_head.weight": torch.zeros(300, 64)})
+    with pytest.raises(ModelError, match=r"lm_head\.weight.*model\.embed_tokens\.weight.*differs"):
+        load(folder)
+
+
+def test_a_tensor_with_and_without_its_prefix_is_refused(folder):
+    change_tensors(folder, {"norm.weight": torch.ones(64)})
+    with pytest.raises(ModelError, match=r"'norm\.weight' has no place"):
+        load(folder)
 
 
 def test_a_tied_model_is_saved_without_its_head(folder, tmp_path):
@@ -116,7 +124,7 @@ def test_a_tied_model_is_saved_without_its_head(folder, tmp_path):
     assert "lm_head.weight" not in read_weights(tmp_path / "saved")
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "lama", "", None, 3, ["llama"], {"a": 1}])
+@pytest.mark.parametrize("kind", ["mamba2", "lama", "", None, 3, ["llama"], {"a": 1}])
 def test_an_unknown_family_is_refused(folder, kind):
     change_config(folder, model_type=kind)
     with pytest.raises(ModelError, match=rf"{re.escape(str(folder))}.*model_type"):
@@ -126,6 +134,26 @@ def test_an_unknown_family_is_refused(folder, kind):
 def test_a_typing_error_in_the_family_gets_a_suggestion(folder):
     change_config(folder, model_type="lama")
     with pytest.raises(ModelError, match="did you mean 'llama'"):
+        load(folder)
+
+
+def test_an_unknown_family_ends_in_what_is_known_and_what_can_still_be_done(folder):
+    change_config(folder, model_type="mamba2")
+    with pytest.raises(ModelError) as error:
+        load(folder)
+    assert all(name in str(error.value) for name in FAMILIES)
+    assert "openai:MODEL@URL" in str(error.value)
+
+
+def test_a_head_that_is_not_built_ends_in_those_that_are(folder):
+    change_config(folder, architectures=["LlamaForSequenceClassification"])
+    with pytest.raises(ModelError, match=r"config\.json.*LlamaForSequence.*LlamaForCausalLM"):
+        load(folder)
+
+
+def test_pickles_are_not_opened(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"pickle.*pytorch_model\.bin.*convert it"):
         load(folder)
 
 
@@ -156,18 +184,18 @@ BROKEN = {
     "eps text": {"rms_norm_eps": "1e-5"},
     "eps negative": {"rms_norm_eps": -1.0},
     "eps not a number": {"rms_norm_eps": float("nan")},
-    "window 0": {"sliding_window": 0},
-    "window text": {"sliding_window": "all"},
+    "window 0": {"model_type": "mistral", "sliding_window": 0},
+    "window text": {"model_type": "mistral", "sliding_window": "all"},
     "theta 0": {"rope_parameters": None, "rope_theta": 0},
     "theta text": {"rope_parameters": None, "rope_theta": "big"},
     "theta beyond floats": {"rope_parameters": None, "rope_theta": 10**400},
     "rope no table": {"rope_parameters": ["default"]},
-    "rope unknown": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}},
+    "rope unknown": {"rope_parameters": {"rope_type": "spiral", "factor": 4.0}},
     "rope factor 0": {"rope_parameters": {"rope_type": "linear", "factor": 0}},
     "rope band without width": {
         "rope_parameters": {"rope_type": "llama3", "low_freq_factor": 4, "high_freq_factor": 4}
     },
-    "other activation": {"hidden_act": "gelu"},
+    "other activation": {"hidden_act": "squared_relu"},
     "biases": {"attention_bias": True},
     "tied text": {"tie_word_embeddings": "no"},
     "bos text": {"bos_token_id": "<s>"},
@@ -219,153 +247,3 @@ def test_saving_to_a_full_disk_names_the_file_and_leaves_no_model(
     with pytest.raises(LmwrightError, match=r"model\.safetensors: No space left"):
         checkpoint.save(tiny_model, tmp_path, torch.float32)
     assert list(tmp_path.iterdir()) == []
-
-
-# GGUF: written here by llama.cpp's own library, from the tiny model.
-
-
-def permute(weight, n_heads):
-    """Order rows as llama.cpp does: each head's two halves interleaved (convert_hf_to_gguf)."""
-    shape = weight.shape
-    return weight.reshape(n_heads, 2, -1, shape[1]).swapaxes(1, 2).reshape(shape)
-
-
-def write_gguf(path, model, *, changes=None, **metadata):
-    config = model.config
-    writer = gguf.GGUFWriter(path, metadata.pop("architecture", "llama"))
-    values = {
-        "context_length": config.max_positions,
-        "embedding_length": config.d_model,
-        "block_count": config.n_layers,
-        "feed_forward_length": config.d_ff,
-        "attention.head_count": config.n_heads,
-        "attention.head_count_kv": config.n_kv_heads,
-        "attention.layer_norm_rms_epsilon": config.norm_eps,
-        "rope.freq_base": config.rope.theta,
-        **metadata,
-    }
-    adders = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string,
-              list: writer.add_array}  # fmt: skip
-    for key, value in values.items():
-        if value is not None:
-            adders[type(value)](f"llama.{key}", value)
-    writer.add_array("tokenizer.ggml.tokens", [f"t{i}" for i in range(config.vocab_size)])
-    weights = model.state_dict()
-    tensors = {}
-    for name in checkpoint._names(checkpoint.family("llama"), config):
-        array = weights[name.ours].numpy()
-        if "attn_q" in name.gguf:
-            array = permute(array, config.n_heads)
-        if "attn_k" in name.gguf:
-            array = permute(array, config.n_kv_heads)
-        tensors[name.gguf] = np.ascontiguousarray(array)
-    for name, array in {**tensors, **(changes or {})}.items():
-        if array is not None:
-            writer.add_tensor(name, array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def load_gguf(path):
-    with open_gguf(path) as file:
-        return checkpoint.load_gguf(file, torch.float32)
-
-
-def test_a_gguf_is_the_model_that_was_written(tiny_model, tmp_path):
-    read = load_gguf(write_gguf(tmp_path / "m.gguf", tiny_model))
-    for name, tensor in read.state_dict().items():
-        assert torch.equal(tensor, tiny_model.state_dict()[name]), name
-    assert read.config.rope == tiny_model.config.rope
-    assert read.config.norm_eps == pytest.approx(tiny_model.config.norm_eps)
-
-
-def test_a_gguf_without_a_head_is_tied(tiny_model, tmp_path):
-    read = load_gguf(write_gguf(tmp_path / "m.gguf", tiny_model, changes={"output.weight": None}))
-    assert read.config.ties_embeddings
-    assert read.head.weight is read.embedding.weight
-
-
-def llama31_factors(rope, d_head):
-    """What convert_hf_to_gguf.py writes into rope_freqs.weight, wavelength by wavelength."""
-    factors = []
-    for i in range(0, d_head, 2):
-        wavelength = 2 * np.pi * rope.theta ** (i / d_head)
-        if wavelength < rope.original_max_positions / rope.high_freq_factor:
-            factors.append(1.0)
-        elif wavelength > rope.original_max_positions / rope.low_freq_factor:
-            factors.append(rope.factor)
-        else:
-            smooth = (rope.original_max_positions / wavelength - rope.low_freq_factor) / (
-                rope.high_freq_factor - rope.low_freq_factor
-            )
-            factors.append(1 / ((1 - smooth) / rope.factor + smooth))
-    return np.array(factors, dtype=np.float32)
-
-
-@pytest.mark.parametrize("factor", [8.0, 32.0])
-def test_the_scaling_of_llama_31_is_recognised(tiny_model, tmp_path, factor):
-    rope = Rope(theta=500_000.0, scaling="llama3", factor=factor)
-    factors = llama31_factors(rope, 16)
-    assert len({round(float(f), 3) for f in factors}) > 2  # all three bands
-    path = write_gguf(
-        tmp_path / "m.gguf", tiny_model, changes={"rope_freqs.weight": factors},
-        **{"rope.freq_base": 500_000.0},
-    )  # fmt: skip
-    assert load_gguf(path).config.rope == rope
-    plain = inverse_frequencies(Rope(theta=500_000.0), 16)
-    scaled = inverse_frequencies(rope, 16)
-    torch.testing.assert_close(plain / torch.from_numpy(factors), scaled, rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize(
-    "factors",
-    [[2.0] * 8, [1, 1, 2, 3, 4, 5, 6, 8], [1.0] * 7 + [8.0, 8.0], [0.0] * 8, [float("nan")] * 8],
-    ids=["all", "other", "too-many", "zero", "nan"],
-)
-def test_other_rope_factors_are_refused(tiny_model, tmp_path, factors):
-    changes = {"rope_freqs.weight": np.array(factors, dtype=np.float32)}
-    path = write_gguf(tmp_path / "m.gguf", tiny_model, changes=changes)
-    with pytest.raises(ModelError, match=rf"{re.escape(str(path))}.*rope"):
-        load_gguf(path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "names"),
-    [
-        ({"blk.1.attn_q.weight": None}, r"blk\.1\.attn_q\.weight"),
-        ({"blk.0.attn_q.bias": np.zeros(64, np.float32)}, r"blk\.0\.attn_q\.bias"),
-        ({"blk.0.attn_q.weight": np.zeros((63, 64), np.float32)}, r"attn_q\.weight"),
-        ({"blk.0.attn_k.weight": np.zeros((64,), np.float32)}, r"attn_k\.weight"),
-        ({"blk.0.ffn_up.weight": np.zeros((128, 32), np.float32)}, r"ffn_up\.weight"),
-    ],
-    ids=["missing", "extra", "misshaped-q", "one-dimension", "misshaped-mlp"],
-)
-def test_a_wrong_tensor_of_a_gguf_is_named(tiny_model, tmp_path, changes, names):
-    path = write_gguf(tmp_path / "m.gguf", tiny_model, changes=changes)
-    with pytest.raises(ModelError, match=rf"{re.escape(str(path))}.*{names}"):
-        load_gguf(path)
-
-
-@pytest.mark.parametrize(
-    "metadata",
-    [
-        {"architecture": "gpt2"},
-        {"attention.head_count": None},
-        {"attention.head_count": 0},
-        {"attention.head_count": [4, 4]},
-        {"embedding_length": "64"},
-        {"embedding_length": 2**31},
-        {"rope.freq_base": "10000"},
-        {"rope.freq_base": 0.0},
-        {"rope.scaling.type": "yarn"},
-        {"attention.layer_norm_rms_epsilon": "x"},
-    ],
-    ids=str,
-)
-def test_strange_metadata_of_a_gguf_is_refused_with_the_file_named(tiny_model, tmp_path, metadata):
-    path = write_gguf(tmp_path / "m.gguf", tiny_model, **metadata)
-    with pytest.raises(ModelError, match=re.escape(str(path))):
-        load_gguf(path)

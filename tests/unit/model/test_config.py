@@ -16,7 +16,6 @@ from lmwright.core.errors import ModelError
         ("n_heads", 4.0),
         ("n_kv_heads", True),
         ("d_head", 2**20),
-        ("d_head", 7),
         ("d_ff", None),
         ("max_positions", 2**40),
         ("sliding_window", 0),
@@ -41,3 +40,9 @@ def test_token_ids_are_numbers(tiny_config, field):
 def test_every_kv_head_must_serve_as_many_query_heads(tiny_config):
     with pytest.raises(ModelError, match=r"n_heads = 4 is no multiple of n_kv_heads = 3"):
         replace(tiny_config, n_kv_heads=3)
+
+
+def test_rotation_needs_pairs_of_channels(tiny_config):
+    with pytest.raises(ModelError, match="rotary embedding of 7 channels"):
+        replace(tiny_config, d_head=7)
+    assert replace(tiny_config, d_head=7, positions="learned").d_head == 7

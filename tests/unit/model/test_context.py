@@ -8,7 +8,7 @@ import torch
 from lmwright.core.batch import IGNORE, Batch
 from lmwright.data.pack import Encoded, pack
 from lmwright.model import context as module
-from lmwright.model.context import plain_attention, visible
+from lmwright.model.context import Memory, Scoring, View, attention, plain_attention, visible
 from lmwright.model.transformer import DecoderLM
 from lmwright.training.losses import next_token
 
@@ -65,7 +65,7 @@ def test_another_samples_tokens_change_no_bit_of_loss_or_gradient(model, positio
         assert torch.equal(gradient, new_gradients[name]), name
     # The tokens of the others get none at all.
     strangers = set(torch.cat(others).tolist()) - set(samples[position].tolist())
-    assert not gradients["embedding.weight"][sorted(strangers)].any()
+    assert not gradients["decoder.embedding.weight"][sorted(strangers)].any()
 
 
 def test_a_samples_own_tokens_do_change_its_loss(model):
@@ -129,7 +129,41 @@ def test_plain_attention_is_torchs_attention():
     expected = torch.nn.functional.scaled_dot_product_attention(
         q, k, v, attn_mask=hidden, enable_gqa=True
     )
-    torch.testing.assert_close(plain_attention(q, k, v, hidden), expected)
+    scoring = Scoring(scale=8**-0.5, softcap=None, window=None)
+    found = plain_attention(q, k, v, hidden=hidden, scoring=scoring)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_soft_cap_bends_the_scores_and_keeps_hidden_ones_hidden():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = 4 * torch.randn(3, 1, 2, 5, 8, generator=generator)
+    scoring = Scoring(scale=0.5, softcap=3.0, window=None)
+    found = attention(q, k, v, view=View(is_causal=True), scoring=scoring)
+    scores = 3 * torch.tanh(q @ k.transpose(-1, -2) * 0.5 / 3)
+    scores = scores.masked_fill(torch.ones(5, 5, dtype=torch.bool).triu(1), -torch.inf)
+    torch.testing.assert_close(found, scores.softmax(-1) @ v)
+    padded = torch.ones(1, 1, 1, 5, dtype=torch.bool)
+    padded[..., 3:] = False
+    found = attention(q, k, v, view=View(padded), scoring=scoring)
+    scores = 3 * torch.tanh(q @ k[:, :, :3].transpose(-1, -2) * 0.5 / 3)
+    torch.testing.assert_close(found, scores.softmax(-1) @ v[:, :, :3])
+
+
+def test_a_memory_projects_once_and_keeps_the_rows_it_is_told():
+    memory = Memory(torch.randn(3, 4, 8), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]))
+    calls = []
+
+    def project(hidden):
+        calls.append(hidden)
+        return hidden[:, None], hidden[:, None] * 2
+
+    k, v = memory.keys_values(0, project)
+    memory.select(torch.tensor([2, 2, 0]))
+    k_kept, v_kept = memory.keys_values(0, project)
+    assert len(calls) == 1
+    assert torch.equal(k_kept, k[[2, 2, 0]])
+    assert torch.equal(v_kept, v[[2, 2, 0]])
+    assert memory.view.mask[:, 0, 0].tolist() == [[1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
 
 
 def test_visible_lets_a_token_see_itself_and_what_is_before_it():

@@ -78,5 +78,5 @@ def test_a_mask_made_elsewhere_decides(tiny_model):
 
 def test_tied_embeddings_are_one_parameter(tiny_config):
     model = DecoderLM(replace(tiny_config, ties_embeddings=True))
-    assert model.head.weight is model.embedding.weight
+    assert model.head.weight is model.decoder.embedding.weight
     assert "head.weight" not in dict(model.named_parameters())

@@ -244,3 +244,25 @@ def test_one_failed_rule_closes_the_gate_and_json_keeps_it() -> None:
     assert [rule.passed for rule in result.rules] == [True, False]
     assert not result.passed
     assert GateResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "passes"),
+    [
+        ("small", "m >= 80%", False),
+        ("small", "size_bytes <= 150", False),
+        ("small", "size_bytes <= -10%", False),
+        ("base", "size_bytes <= -10%", False),
+        ("base", "m not worse", False),
+        ("base", "m >= 80%", True),
+    ],
+)
+def test_what_one_model_lacks_fails_with_the_reason(name: str, rule: str, passes: bool) -> None:
+    data = evaluation()
+    data["gaps"] = {name: {"m": "is elsewhere", "size_bytes": "is elsewhere"}}
+    del data["metrics"][name]["m"], data["facts_of_models"][name]["size_bytes"]
+    gate = Gate(evaluation="card", model="small", require=[rule])
+    (decided,) = check(gate, data).rules
+    assert decided.passed == passes
+    if not passes:
+        assert decided.evidence.endswith(f"was not measured on {name}: is elsewhere.")

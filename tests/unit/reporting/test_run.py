@@ -10,6 +10,7 @@ import pytest
 
 from lmwright.core.errors import DataError
 from lmwright.core.results import Row, write_rows
+from lmwright.hosted.usage import Usage
 from lmwright.reporting.config import Report
 from lmwright.reporting.run import run
 
@@ -134,6 +135,24 @@ def test_an_evaluation_alone_is_enough(run_folder: Path, tmp_path: Path) -> None
     assert 'id="gate"' not in page
     assert result["cards"] == []
     assert "license: apache-2.0" in (alone / "report" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_hosted_model_has_reasons_in_place_of_numbers(run_folder: Path) -> None:
+    path = run_folder / "card" / "result.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    reason, usage = "its weights are not on this machine", Usage(5, 2, 1000, 100, 0, 0.25)
+    result["gaps"] = {"int4": {"decode_tokens_per_s": reason, "size_bytes": reason}}
+    del result["metrics"]["int4"]["decode_tokens_per_s"]
+    result["comparisons"] = [
+        pair
+        for pair in result["comparisons"]
+        if (pair["model"], pair["metric"]) != ("int4", "decode_tokens_per_s")
+    ]
+    result["facts_of_models"]["int4"] = {"usage": usage.to_json()}
+    path.write_text(json.dumps(result), encoding="utf-8")
+    page, _ = report(run_folder)
+    assert page.count(reason) == 2
+    assert str(usage) in page
 
 
 def test_an_unfinished_evaluation_is_named(run_folder: Path) -> None:

@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 
 from lmwright.core.errors import RequestError
-from lmwright.engine.request import Chunk, Completion, Sampling, TokenLogprob
+from lmwright.engine.request import (
+    Chunk,
+    Completion,
+    Sampling,
+    Score,
+    ScoreRequest,
+    TokenLogprob,
+)
 from lmwright.lm import ModelFacts
 from lmwright.serving.app import serve
+from lmwright.tokenizer.stream import StreamDecoder
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
@@ -28,6 +36,12 @@ class ByteTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode(errors="replace")
 
+    def token(self, id_: int) -> str:
+        return self.decode([id_])
+
+    def stream(self) -> StreamDecoder:
+        return StreamDecoder(self.decode)
+
     def chat(self, messages: Sequence[Any]) -> list[int]:
         if messages[0]["role"] == "assistant":
             raise RequestError("the chat template refuses this dialogue: user first")
@@ -42,10 +56,11 @@ class FakeModel:
 
     name = "fake"
     tokenizer = ByteTokenizer()
+    encode = tokenizer.encode
     facts = ModelFacts("Fake", 0, 0, 0.0, context_length=2000, dtype="fp32", device="cpu")
 
     def __init__(self) -> None:
-        self.n_streamed = 0
+        self.n_streamed = self.n_scored = 0
         self.samplings: list[Sampling] = []
 
     def stream(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[Chunk]:
@@ -82,11 +97,20 @@ class FakeModel:
     def generate(self, prompts: Sequence[Any], sampling: Sampling) -> list[Completion]:
         raise AssertionError("a server streams")
 
-    def score(self, requests: Sequence[Any]) -> list[Any]:
-        raise AssertionError("a server does not score")
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Each token is the likelier, the smaller it is; a zero always comes."""
+        return [self._score(request) for request in requests]
+
+    def _score(self, request: ScoreRequest) -> Score:
+        ids = [int(id_) for id_ in request.continuation]
+        self.n_scored += len(ids)
+        top = tuple(((0, 0.0), (66, -6.6))[: request.n_top] for _ in ids)
+        return Score(tuple(ids), np.array(ids) / -10, is_greedy=False, top=top)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        raise AssertionError("a server does not embed")
+        if any("explode" in text for text in texts):
+            raise RuntimeError("cannot embed this")
+        return np.array([[len(text), 0.5] for text in texts], dtype=np.float32)
 
 
 class SmallModel(FakeModel):

@@ -1,13 +1,17 @@
 """The routes as a client sees them: what OpenAI's libraries expect is what they must get."""
 
+import base64
 import json
 import logging
 import socket
+import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lmwright.core.errors import RequestError
+from lmwright.serving import limits
 from lmwright.serving.app import create_app, listen, serve
 
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
@@ -155,7 +159,8 @@ def test_a_refusing_chat_template_is_the_clients_error(ask: Any) -> None:
         ("GET", "/", 404),
         ("GET", "/docs", 404),
         ("GET", "/openapi.json", 404),
-        ("POST", "/v1/embeddings", 404),
+        ("POST", "/v1/rerank", 404),
+        ("GET", "/v1/embeddings", 405),
         ("GET", "/v1/models/", 404),
         ("GET", "/v1/chat/completions", 405),
         ("DELETE", "/v1/models/fake", 405),
@@ -193,3 +198,130 @@ def test_a_taken_port_is_named() -> None:
 def test_a_port_out_of_range_is_named() -> None:
     with pytest.raises(RequestError, match="65535"):
         listen("127.0.0.1", 65536)
+
+
+# ---- echo and embeddings
+
+
+def complete(ask: Any, served: Any = None, **fields: Any) -> Any:
+    body = {"model": "fake", "temperature": 0, **fields}
+    return ask("POST", "/v1/completions", json=body, served=served)
+
+
+def test_a_prompt_is_given_back_with_its_logprobs(ask: Any, model: Any) -> None:
+    answer = complete(ask, prompt=["Hi\u00e9", "B"], echo=True, logprobs=2, max_tokens=0).json()
+    first, second = answer["choices"]
+    assert first == {
+        "index": 0,
+        "text": "Hi\u00e9",
+        "logprobs": {
+            # Two bytes of one character, both of which begin where it begins.
+            "tokens": ["H", "i", "\ufffd", "\ufffd"],
+            "token_logprobs": [None, -10.5, -19.5, -16.9],
+            "top_logprobs": [
+                None, {"i": -10.5, "\x00": 0.0, "B": -6.6},
+                {"\ufffd": -19.5, "\x00": 0.0, "B": -6.6},
+                {"\ufffd": -16.9, "\x00": 0.0, "B": -6.6},
+            ],
+            "text_offset": [0, 1, 2, 2],
+        },
+        "finish_reason": "length",
+    }  # fmt: skip
+    # A single token has nothing before it: there is nothing to compute.
+    assert second["logprobs"]["token_logprobs"] == [None]
+    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5}
+    assert (model.n_streamed, model.n_scored) == (0, 3)
+
+
+def test_a_prompt_of_token_ids_is_given_back_as_text(ask: Any) -> None:
+    answer = complete(ask, prompt=[72, 105], echo=True, max_tokens=2, logprobs=0).json()
+    (choice,) = answer["choices"]
+    assert choice["text"] == "Hiab"
+    assert choice["logprobs"]["tokens"] == ["H", "i", "a", "b"]
+    assert choice["logprobs"]["token_logprobs"] == [None, -10.5, -0.5, -0.5]
+    assert choice["logprobs"]["text_offset"] == [0, 1, 2, 3]
+    assert choice["logprobs"]["top_logprobs"] is None
+
+
+def test_an_echo_without_logprobs_costs_nothing(ask: Any, model: Any) -> None:
+    (choice,) = complete(ask, prompt="Hi", echo=True, max_tokens=1).json()["choices"]
+    assert (choice["text"], choice["logprobs"]) == ("Hia", None)
+    assert model.n_scored == 0
+
+
+def test_a_streamed_answer_begins_with_its_prompt(ask: Any) -> None:
+    response = complete(ask, prompt="Hi", echo=True, max_tokens=2, logprobs=1, stream=True)
+    choices = [event["choices"][0] for event in events(response.text)[:-1]]
+    assert "".join(choice["text"] for choice in choices) == "Hiab"
+    offsets = [choice["logprobs"]["text_offset"] for choice in choices if choice["logprobs"]]
+    assert offsets == [[0, 1], [2], [3]]
+    assert choices[-1]["finish_reason"] == "length"
+
+
+def test_how_much_is_scored_at_once_is_bounded(
+    ask: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_SCORED_TOKENS", 7)
+    fields = {"echo": True, "logprobs": 1, "max_tokens": 0}
+    response = complete(ask, prompt=["1234", "1234"], **fields)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "prompt"
+    assert model.n_scored == 0
+    assert complete(ask, prompt=["1234", "123"], **fields).status_code == 200
+    assert complete(ask, prompt="12345678", echo=True, max_tokens=1).status_code == 200
+
+
+def test_a_prompt_that_fills_the_context_may_be_echoed(ask: Any, small_model: Any) -> None:
+    fields = {"prompt": "x" * 40, "echo": True, "logprobs": 1}
+    assert complete(ask, served=small_model, max_tokens=0, **fields).status_code == 200
+    assert complete(ask, served=small_model, max_tokens=1, **fields).status_code == 400
+
+
+def embed(ask: Any, **fields: Any) -> Any:
+    return ask("POST", "/v1/embeddings", json={"model": "fake", **fields})
+
+
+def test_embeddings_come_as_numbers_or_as_base64(ask: Any) -> None:
+    answer = embed(ask, input=["Hi", "Hello"]).json()
+    assert answer == {
+        "object": "list",
+        "model": "fake",
+        "data": [
+            {"object": "embedding", "index": 0, "embedding": [2.0, 0.5]},
+            {"object": "embedding", "index": 1, "embedding": [5.0, 0.5]},
+        ],
+        "usage": {"prompt_tokens": 7, "total_tokens": 7},
+    }
+    (packed,) = embed(ask, input="Hi", encoding_format="base64").json()["data"]
+    assert base64.b64decode(packed["embedding"]) == struct.pack("<ff", 2.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [
+        ({}, 400, "input"),
+        ({"input": ""}, 400, "input"),
+        ({"input": []}, 400, "input"),
+        ({"input": ["x"] * 65}, 400, "input"),
+        ({"input": [1, 2]}, 400, "input"),
+        ({"input": "x" * 2001}, 400, "input"),
+        ({"input": "x", "dimensions": 5}, 400, "dimensions"),
+        ({"input": "x", "encoding_format": "int8"}, 400, "encoding_format"),
+        ({"input": "x", "temperature": 1}, 400, "temperature"),
+        ({"input": "x", "model": "other"}, 404, "model"),
+        ({"input": ["x", "explode"]}, 500, None),
+    ],
+)
+def test_a_wrong_request_for_embeddings(
+    ask: Any, fields: dict[str, Any], status: int, param: str | None
+) -> None:
+    response = embed(ask, **fields)
+    assert response.status_code == status
+    assert response.json()["error"]["param"] == param
+    assert "cannot embed this" not in response.text
+
+
+def test_what_is_hosted_elsewhere_is_not_served(model: Any) -> None:
+    model.facts = replace(model.facts, context_length=None)
+    with pytest.raises(RequestError, match="does not tell its context length"):
+        create_app(model)

@@ -65,8 +65,10 @@ def test_what_would_change_the_answer_is_refused(fields: dict[str, Any]) -> None
 
 
 def test_text_completion_refuses_what_it_cannot() -> None:
-    for name, value in {"echo": True, "best_of": 2, "suffix": "x"}.items():
+    for name, value in {"best_of": 2, "suffix": "x", "max_tokens": 0}.items():
         assert refusal(CompletionRequest, {**TEXT, name: value}).param == name
+    assert refusal(CompletionRequest, {**TEXT, "echo": True, "n": 2}).param == "echo"
+    assert refusal(ChatRequest, {**CHAT, "max_tokens": 0}).param == "max_tokens"
     fine = {**TEXT, "echo": False, "best_of": 1, "suffix": ""}
     assert read_request(CompletionRequest, fine) == read_request(CompletionRequest, TEXT)
 

@@ -9,7 +9,8 @@ import pytest
 
 from lmwright.engine.request import Chunk, Sampling
 from lmwright.serving.errors import ApiError
-from lmwright.serving.worker import Job, Worker
+from lmwright.serving.jobs import Job
+from lmwright.serving.worker import Worker
 
 
 class SteppedModel:

@@ -2,12 +2,12 @@
 
 import pytest
 import tokenizers
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import decoders, models, pre_tokenizers, processors
+from tokenizers import models, pre_tokenizers, processors
 
 from lmwright.core.errors import ModelError, RequestError
-from lmwright.tokenizer.encode import REPLACEMENT, Tokenizer
+from lmwright.tokenizer.encode import Framed, Tokenizer
 from lmwright.tokenizer.load import load_tokenizer
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -23,39 +23,6 @@ TEXTS = st.lists(PIECES | st.text(max_size=5), max_size=8).map("".join)
 def tokenizer(tiny_folder) -> Tokenizer:
     """The tiny tokenizer, read once: hypothesis calls a test a hundred times."""
     return load_tokenizer(tiny_folder)
-
-
-def byte_fallback() -> Tokenizer:
-    """SentencePiece's way: <s> in front, spaces as an underscore, unknown characters as bytes."""
-    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2}
-    for piece in [*(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "\u2581a", *"abc"]:
-        vocabulary[piece] = len(vocabulary)
-    backend = tokenizers.Tokenizer(
-        models.BPE(vocabulary, [("\u2581", "a")], byte_fallback=True, unk_token="<unk>")
-    )
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    backend.decoder = decoders.Sequence(
-        [
-            decoders.Replace("\u2581", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 1)]
-    )
-    return Tokenizer(
-        backend,
-        special_tokens={"bos_token": "<s>", "eos_token": "</s>"},
-        chat_template="{{ bos_token }}{% for m in messages %}{{ m.content }}</s>{% endfor %}",
-    )
-
-
-def streamed(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    decoder = tokenizer.stream()
-    return [*(decoder.push(id_) for id_ in ids), decoder.finish()]
 
 
 @given(text=TEXTS)
@@ -86,6 +53,26 @@ def test_the_tokens_around_a_marked_special_are_those_of_the_plain_dialogue(toke
     assert marked[:n_shared] == plain[:n_shared]
 
 
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_the_space_in_front_is_that_of_the_plain_dialogue(scheme, byte_fallback):
+    def tokens(content: str) -> list[str]:
+        backend = byte_fallback()._backend
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+        tokenizer = Tokenizer(
+            backend,
+            special_tokens={},
+            chat_template="{% for m in messages %}{{ m.content }}</s>{% endfor %}",
+        )
+        messages = [{"role": "user", "content": text} for text in ("a", "a", content)]
+        return [backend.id_to_token(id_) for id_ in tokenizer.chat(messages)]
+
+    # Up to the last message, one that spells a special token changes nothing.
+    plain, marked = tokens("b"), tokens("b</s>")
+    end = plain.index("b")
+    assert marked[:end] == plain[:end]
+    assert plain.count("\u2581a") == {"first": 1, "always": 2, "never": 0}[scheme]
+
+
 @pytest.mark.parametrize("content", ["<a><b", "x", "<a>x<a><b", "a><b><a>"])
 def test_special_tokens_that_overlap_or_are_one_character_are_text_too(content):
     backend = tokenizers.Tokenizer(
@@ -99,7 +86,7 @@ def test_special_tokens_that_overlap_or_are_one_character_are_text_too(content):
     assert ids == ["<>abxy".index(c) for c in content] + [backend.token_to_id("<a>")]
 
 
-def test_there_is_exactly_one_bos():
+def test_there_is_exactly_one_bos(byte_fallback):
     tokenizer = byte_fallback()
     assert tokenizer.bos_id == 1
     assert tokenizer.encode("a").count(1) == 1
@@ -119,60 +106,6 @@ def test_there_is_exactly_one_bos():
 def test_no_bos_where_the_tokenizer_adds_none(tokenizer):
     assert tokenizer.special_tokens["bos_token"] == "<|im_start|>"
     assert tokenizer.bos_id is None
-
-
-# The bytes of a smiling face, in any order: most of it is no UTF-8, but some of it is.
-ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
-FACE = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str("\U0001f642")[0][0]
-FACE_IDS = [3 + ALPHABET.index(letter) for letter in FACE]
-
-
-@given(ids=st.lists(st.sampled_from(FACE_IDS) | st.integers(0, 299), max_size=40))
-@example(ids=[*FACE_IDS[1:], *FACE_IDS])
-def test_streaming_tells_what_decoding_at_once_tells(tokenizer, ids):
-    assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
-
-
-@given(text=st.text(st.characters(exclude_characters=REPLACEMENT, codec="utf-8"), max_size=20))
-@pytest.mark.parametrize("kind", ["bytes", "byte fallback"])
-def test_streaming_never_breaks_a_character(tokenizer, kind, text):
-    chosen = tokenizer if kind == "bytes" else FALLBACK
-    ids = chosen.encode(text)
-    pieces = streamed(chosen, ids)
-    assert not any(REPLACEMENT in piece for piece in pieces)
-    assert "".join(pieces) == chosen.decode(ids)
-
-
-FALLBACK = byte_fallback()
-
-
-def test_a_character_survives_tokens_that_end_inside_the_next_one():
-    # One token that ends a character and begins another, as byte-level merges may learn.
-    alphabet = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    byte_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    written = byte_of.pre_tokenize_str("\U0001f642")[0][0]  # 4 letters for 4 bytes
-    alphabet[written[3] + written[0]] = len(alphabet)
-    backend = tokenizers.Tokenizer(models.BPE(alphabet, [(written[3], written[0])]))
-    backend.pre_tokenizer, backend.decoder = byte_of, decoders.ByteLevel()
-    tokenizer = Tokenizer(backend, special_tokens={})
-    text = "a" + "\U0001f642" * 3
-    ids = tokenizer.encode(text)
-    assert len(ids) == 11
-    pieces = streamed(tokenizer, ids)
-    assert REPLACEMENT not in "".join(pieces)
-    assert "".join(pieces) == text
-    # Each is told with the token that completes it.
-    assert [i for i, piece in enumerate(pieces) if piece] == [0, 4, 7, 10]
-
-
-def test_what_was_held_back_comes_at_the_end(tokenizer):
-    ids = tokenizer.encode("ab\u20ac")[:-1]
-    assert streamed(tokenizer, ids)[-1] == REPLACEMENT
-
-
-def test_spaces_between_streamed_tokens_are_kept():
-    ids = FALLBACK.encode("a a a")
-    assert "".join(streamed(FALLBACK, ids)) == "a a a"
 
 
 @pytest.mark.parametrize(
@@ -197,14 +130,16 @@ def test_half_a_surrogate_pair_is_refused(tokenizer):
         tokenizer.chat([{"role": "user", "content": "<|im_end|>\ud83d"}])
 
 
-def test_a_model_without_a_template_takes_no_dialogue():
+def test_a_model_without_a_template_takes_no_dialogue(byte_fallback):
     with pytest.raises(RequestError, match="no chat template"):
-        Tokenizer(FALLBACK._backend, special_tokens={}).chat([{"role": "user", "content": "a"}])
+        Tokenizer(byte_fallback()._backend, special_tokens={}).chat(
+            [{"role": "user", "content": "a"}]
+        )
 
 
-def test_an_eos_that_is_not_in_the_vocabulary_is_refused():
+def test_an_eos_that_is_not_in_the_vocabulary_is_refused(byte_fallback):
     with pytest.raises(ModelError, match="'<end>' is not in the vocabulary"):
-        Tokenizer(FALLBACK._backend, special_tokens={"eos_token": "<end>"})
+        Tokenizer(byte_fallback()._backend, special_tokens={"eos_token": "<end>"})
 
 
 @pytest.mark.parametrize(
@@ -217,3 +152,48 @@ def test_a_default_system_message_is_used_where_a_dialogue_has_none(tiny_tokeniz
     tiny_tokenizer.set_default_system(text)
     assert tiny_tokenizer.chat([user]) == explicit
     assert tiny_tokenizer.chat([{"role": "system", "content": "other"}, user]) == other
+
+
+def test_a_framed_text_stands_between_the_tokens_of_the_post_processor(tiny_tokenizer):
+    assert tiny_tokenizer.frame("hi") == Framed(tiny_tokenizer.encode("hi"), [0, 0])
+    tiny_tokenizer._backend.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A <|im_end|>",
+        pair="<|im_start|> $A <|im_end|> $B:1 <|im_end|>:1",
+        special_tokens=[("<|im_start|>", 1), ("<|im_end|>", 2)],
+    )
+    first = tiny_tokenizer.encode("a<|im_end|>", add_bos=False)
+    second = tiny_tokenizer.encode("b", add_bos=False)
+    framed = tiny_tokenizer.frame("a<|im_end|>", "b")
+    assert framed.ids == [1, *first, 2, *second, 2]
+    assert framed.segments == [0] * (len(first) + 2) + [1, 1]
+    assert tiny_tokenizer.frame_target("b") == [1, *second, 2]
+
+
+def test_masks_count_only_where_asked_and_alone(tiny_tokenizer):
+    with pytest.raises(RequestError, match="no mask token"):
+        tiny_tokenizer.frame("a", reads_masks=True)
+    tiny_tokenizer.special_tokens["mask_token"] = "<|endoftext|>"
+    text = "the <|endoftext|> opens"
+    assert tiny_tokenizer.frame(text, reads_masks=True).ids.count(0) == 1
+    assert tiny_tokenizer.frame(text).ids.count(0) == 0
+    assert tiny_tokenizer.encode(text).count(0) == 0
+    with pytest.raises(RequestError, match=r"another special token: '<.im_end.>'"):
+        tiny_tokenizer.frame("a", "<|im_end|>", reads_masks=True)
+
+
+def test_a_model_without_languages_refuses_them(tiny_tokenizer):
+    for ask in (
+        lambda: tiny_tokenizer.frame("a", source_lang="de"),
+        lambda: tiny_tokenizer.frame_target("a", target_lang="de"),
+        lambda: tiny_tokenizer.language_id("de"),
+        lambda: tiny_tokenizer.set_languages(target="de"),
+    ):
+        with pytest.raises(RequestError, match="no languages to choose"):
+            ask()
+
+
+def test_a_role_that_is_no_token_is_refused_where_it_is_used(tiny_tokenizer):
+    assert tiny_tokenizer.pad_id is None
+    tiny_tokenizer.special_tokens["pad_token"] = "<pad>"
+    with pytest.raises(ModelError, match="'<pad>' is not in the vocabulary"):
+        _ = tiny_tokenizer.pad_id

@@ -6,7 +6,12 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from lmwright.core.errors import ModelError
-from lmwright.tokenizer.gguf_vocab import PRE_TOKENIZERS, merges_from_scores, tokenizer_from_gguf
+from lmwright.tokenizer.gguf_vocab import (
+    PRE_TOKENIZERS,
+    end_ids,
+    merges_from_scores,
+    tokenizer_from_gguf,
+)
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 MERGES = ["\u0120 \u0120", "1 2", "12 3", "h e", "l l", "he ll", "hell o", "\u0120 hello"]
@@ -56,7 +61,9 @@ def tokens_of(metadata: dict[str, Any], text: str, *, specials: bool = False) ->
     [
         ("smollm", ["\u0120\u0120", "1", "2", "3"]),
         ("gpt-2", ["\u0120", "\u0120", "123"]),
-        ("default", ["\u0120", "\u0120", "123"]),
+        ("tekken", ["\u0120", "\u0120", "1", "2", "3"]),
+        ("gpt-4o", ["\u0120", "\u0120", "123"]),
+        ("dbrx", ["\u0120", "\u0120", "123"]),
         ("llama-bpe", ["\u0120", "\u0120", "123"]),
         ("qwen2", ["\u0120", "\u0120", "1", "2", "3"]),
     ],
@@ -73,8 +80,25 @@ def test_every_known_pre_tokenizer_round_trips_any_text():
 
 
 def test_llama3_takes_whole_words_of_the_vocabulary_without_merges():
-    assert tokens_of(byte_level("llama-bpe"), "word") == ["word"]
-    assert tokens_of(byte_level("qwen2"), "word") == ["w", "o", "r", "d"]
+    for pre in ("llama-bpe", "tekken"):
+        assert tokens_of(byte_level(pre), "word") == ["word"]
+    for pre in ("qwen2", "dbrx"):
+        assert tokens_of(byte_level(pre), "word") == ["w", "o", "r", "d"]
+
+
+@pytest.mark.parametrize(
+    ("pre", "pieces"),
+    [
+        ("tekken", ["Camel", "Case", "ABc", "\u00c9COLE", "'s", "/\n/", "1"]),
+        ("gpt-4o", ["Camel", "Case", "ABc", "\u00c9COLE's", "/\n/", "1"]),
+        ("llama-bpe", ["CamelCaseABc\u00c9COLE", "'s", "/\n", "/", "1"]),
+    ],
+)
+def test_capitals_and_slashes_are_split_as_the_family_does(pre, pieces):
+    split = PRE_TOKENIZERS[pre].split()
+    found = split.pre_tokenize_str("CamelCaseABc\u00c9COLE's/\n/1")
+    byte_decoder = tokenizer_from_gguf(byte_level(pre)).decoder
+    assert [byte_decoder.decode([piece]) for piece, _ in found] == pieces
 
 
 def test_qwen2_composes_characters_first():
@@ -135,6 +159,35 @@ def test_sentencepiece_without_space_prefix():
     assert tokenizer.decode(tokenizer.encode(" ab").ids) == " ab"
 
 
+def test_text_never_becomes_a_control_token_letter_by_letter():
+    # "</s>" of a user's message would end it; "</" and "s>" are pieces of Llama 2, too.
+    metadata = sentencepiece()
+    pieces = [*SP_PIECES, "<", "/", "s", ">", "</", "s>", "0", "x", "A", "<0", "x0A>", "0A>", "x0"]
+    metadata["tokenizer.ggml.tokens"] = SP_TOKENS + pieces
+    metadata["tokenizer.ggml.token_type"] = [2, 3, 3] + [6] * 256 + [1] * len(pieces)
+    metadata["tokenizer.ggml.scores"] = [0.0] * 259 + [-float(i) for i in range(len(pieces))]
+    tokenizer = tokenizer_from_gguf(metadata)
+    tokenizer.encode_special_tokens = True
+    encoding = tokenizer.encode("</s><0x0A>", add_special_tokens=False)
+    assert not {2, 3 + 0x0A} & set(encoding.ids)
+    assert tokenizer.decode(encoding.ids, skip_special_tokens=False) == "</s><0x0A>"
+
+
+def test_all_tokens_that_end_a_reply_are_found():
+    metadata = byte_level("smollm")
+    tokens = metadata["tokenizer.ggml.tokens"]
+    tokens[5:8] = ["<|eot_id|>", "<end_of_turn>", "<|end|>x"]
+    types = metadata["tokenizer.ggml.token_type"]
+    types[5] = 3
+    # Not of the text's own kind: "<end_of_turn>" is a normal token here.
+    assert end_ids(metadata) == [0, 5]
+    metadata |= {"tokenizer.ggml.eot_token_id": 9, "tokenizer.ggml.eom_token_id": 10}
+    assert end_ids(metadata) == [0, 9, 10, 5]
+    metadata["tokenizer.ggml.eot_token_id"] = 9999
+    with pytest.raises(ModelError, match="eot_token_id = 9999: there are"):
+        end_ids(metadata)
+
+
 def test_merges_are_recovered_in_the_order_of_scores():
     vocabulary = {"a": 0, "b": 1, "ab": 2, "abb": 3, "bb": 4}
     assert merges_from_scores(vocabulary, [0.0, 0.0, -2.0, -1.0, -3.0]) == [
@@ -149,9 +202,11 @@ FAULTS = {
     "unknown kind": (byte_level("smollm", model="bert"), r"model = 'bert'.*known: gpt2, llama"),
     "no kind": (byte_level("smollm", model=None), r"tokenizer\.ggml\.model is missing"),
     "unknown pre": (
-        byte_level("tekken"),
-        r"pre = 'tekken'.*known: default, gpt-2, llama-bpe, qwen2, smollm",
+        byte_level("falcon"),
+        r"pre = 'falcon'.*known: gpt-2, smollm, llama-bpe, dbrx, qwen2, tekken, gpt-4o",
     ),
+    # What it stands for depends on the age of the converter.
+    "default pre": (byte_level("default"), "the converter did not know how this model splits"),
     "no pre": (byte_level(None), r"tokenizer\.ggml\.pre is missing"),
     "pre is a number": (byte_level(3), "expected str, found int"),
     "no tokens": (byte_level("smollm", tokens=None), "tokens is missing"),

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import tokenizers
 
 from lmwright.core.errors import ModelError
 from lmwright.tokenizer.load import load_tokenizer
@@ -42,6 +43,84 @@ def test_older_spellings_are_read(folder):
     assert load_tokenizer(folder).decode(load_tokenizer(folder).chat(DIALOGUE)) == "yes"
     change(settings, chat_template=[{"name": "tool_use", "template": "no"}, 3])
     assert load_tokenizer(folder).chat_template is None
+
+
+def test_a_text_is_neither_cut_nor_filled_up_as_the_file_would(folder):
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.enable_truncation(4)
+    backend.enable_padding(length=9, pad_id=0, pad_token="<|endoftext|>")
+    backend.save(str(folder / "tokenizer.json"))
+    assert backend.encode("a").ids[1:] == [0] * 8
+    read = load_tokenizer(folder)
+    assert len(read.encode("a" * 50)) == len(read.frame("a" * 50).ids) > 9
+    assert len(read.encode("a")) == 1
+
+
+def test_roles_come_from_the_older_map_and_from_the_kind(folder):
+    change(folder / "tokenizer_config.json", eos_token=None, tokenizer_class="GPT2Tokenizer")
+    settings = {"pad_token": "<|im_end|>", "bos_token": "<|im_end|>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(settings))
+    roles = load_tokenizer(folder).special_tokens
+    assert roles["bos_token"] == "<|im_start|>"  # of tokenizer_config.json
+    assert roles["pad_token"] == "<|im_end|>"
+    assert roles["eos_token"] == roles["unk_token"] == "<|endoftext|>"
+    assert load_tokenizer(folder).pad_id == 2
+    # A kind's usual tokens count only where they exist.
+    change(folder / "tokenizer_config.json", tokenizer_class="RobertaTokenizerFast")
+    read = load_tokenizer(folder)
+    assert "mask_token" not in read.special_tokens
+    assert read.mask_id is None
+
+
+@pytest.fixture
+def older(folder):
+    """The same without its tokenizer.json."""
+    whole = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    whole.model.save(str(folder))
+    (folder / "tokenizer.json").unlink()
+    change(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", unk_token=None)
+    return folder
+
+
+def test_a_folder_without_tokenizer_json_is_built_from_what_it_has(older, tiny_tokenizer):
+    change(
+        older / "tokenizer_config.json",
+        added_tokens_decoder={
+            "301": {"content": "<two>", "special": False, "lstrip": True},
+            "0": {"content": "<|endoftext|>", "special": True},
+        },
+        additional_special_tokens=["<one>", {"content": "<|im_start|>"}],
+    )
+    (older / "added_tokens.json").write_text('{"<one>": 300}')
+    read = load_tokenizer(older)
+    assert read.vocab_size == 302
+    assert read.chat(DIALOGUE) == tiny_tokenizer.chat(DIALOGUE)
+    assert read.encode("a<two>") == [*tiny_tokenizer.encode("a"), 301]
+    assert read.encode("<one>") == tiny_tokenizer.encode("<one>")  # special, and so text
+    read.save(older / "saved")
+    assert load_tokenizer(older / "saved").encode("a <two>") == read.encode("a <two>")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"5": {"content": "<new>"}}, "'<new>' should have the id 5 and has 300"),
+        ({"x": {"content": "<new>"}}, "'x' is no token id"),
+        ({"300": "<new>"}, "added token 300 is no token: '<new>'"),
+        ({"300": {"content": "<new>", "lstrip": "no"}}, "lstrip = 'no': expected bool"),
+        ([], "added_tokens_decoder = ..: expected dict"),
+    ],
+)
+def test_added_tokens_get_the_ids_that_the_checkpoint_knows(older, settings, expected):
+    change(older / "tokenizer_config.json", added_tokens_decoder=settings)
+    with pytest.raises(ModelError, match=expected):
+        load_tokenizer(older)
+
+
+def test_an_unknown_kind_is_refused_with_those_that_are_known(older):
+    change(older / "tokenizer_config.json", tokenizer_class="XLNetTokenizer")
+    with pytest.raises(ModelError, match=r"tokenizer.json is missing; convert.* known: Bart"):
+        load_tokenizer(older)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""The command line. Only typer is imported here, so that `--help` is instant.
+
+Exit codes: 0 done, 1 failed, 2 the request was wrong, 3 a gate said no. With `--json`, stdout
+carries JSON and nothing else; progress, logs and errors go to stderr.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from lmwright import __version__
+from lmwright.cli import copies, models, recipes
+from lmwright.core.errors import LmwrightError
+
+# In the order in which `--help` lists them.
+VERBS = (
+    recipes.new,
+    recipes.run,
+    models.generate,
+    models.chat,
+    recipes.evaluate,
+    models.show,
+    recipes.doctor,
+    copies.convert,
+    copies.verify,
+    models.serve,
+)
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@dataclass
+class Settings:
+    """What the options before the verb said."""
+
+    debug: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; an error is one line, not a traceback."""
+    settings = Settings()
+    try:
+        app(args=arguments, prog_name="lmwright", obj=settings)
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except LmwrightError as error:
+        return _fail(error, str(error), code=error.exit_code, debug=settings.debug)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        return _fail(error, f"{named}{error.strerror or error}", code=1, debug=settings.debug)
+    except MemoryError as error:
+        message = "out of memory; use a smaller model or micro_batch_tokens"
+        return _fail(error, message, code=1, debug=settings.debug)
+
+
+def _fail(error: BaseException, message: str, *, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lmwright {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Build, measure and ship language models. Start with: lmwright new support"""
+    context.obj.debug = debug
+    logger = logging.getLogger("lmwright")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+for verb in VERBS:
+    app.command()(verb)

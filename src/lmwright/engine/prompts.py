@@ -1,0 +1,100 @@
+"""What is asked, as token ids: prompts of all forms, and texts that are to be scored."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from lmwright.core.errors import RequestError
+from lmwright.engine.forest import Scored
+from lmwright.engine.request import Message, Prompt, ScoreRequest
+from lmwright.engine.scoring import Pair
+from lmwright.tokenizer.encode import Tokenizer
+
+
+def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, *, is_source: bool = False) -> list[int]:
+    """Return a prompt as token ids, whichever of its three forms it has.
+
+    A text that an encoder reads (`is_source`) stands between its special tokens.
+    """
+    if isinstance(prompt, str):
+        return tokenizer.frame(prompt).ids if is_source else tokenizer.encode(prompt)
+    if not len(prompt):
+        raise RequestError("the prompt is empty")
+    if isinstance(prompt[0], dict):
+        return tokenizer.chat(cast(Sequence[Message], prompt))
+    ids = cast(Sequence[int], prompt)
+    for i, id_ in enumerate(ids):
+        if isinstance(id_, bool) or not isinstance(id_, int | np.integer):
+            raise RequestError(f"prompt[{i}] = {id_!r}: expected a token id")
+        if not 0 <= id_ < tokenizer.vocab_size:
+            raise RequestError(f"prompt[{i}] = {id_}: token ids go to {tokenizer.vocab_size - 1}")
+    return [int(id_) for id_ in ids]
+
+
+def scored(request: ScoreRequest, tokenizer: Tokenizer) -> Scored:
+    """Return what a decoder has to score.
+
+    Context and continuation are encoded together, as the model would meet them. A token that
+    reaches over the border between them counts as continuation. Without any token before it (an
+    empty context and a model without BOS) the first token is not scored.
+    """
+    _check_continuation(request)
+    if not isinstance(request.continuation, str):
+        if isinstance(request.context, str):
+            raise RequestError("score: token ids continue no text; give the context as ids")
+        context = prompt_ids(request.context, tokenizer)
+        ids = [*context, *prompt_ids(request.continuation, tokenizer)]
+        n_context = len(context)
+    elif isinstance(request.context, str):
+        context = tokenizer.encode(request.context)
+        ids = tokenizer.encode(request.context + request.continuation)
+        n_context = _n_common(context, ids)
+    else:
+        context = prompt_ids(request.context, tokenizer)
+        ids = [*context, *tokenizer.encode(request.continuation, add_bos=False)]
+        n_context = len(context)
+    if len(ids) < 2:
+        raise RequestError(
+            f"score: {request.continuation!r} is a single token with nothing before it"
+        )
+    return Scored(tuple(ids), max(n_context, 1))
+
+
+def pair(request: ScoreRequest, tokenizer: Tokenizer, *, start_id: int) -> Pair:
+    """Return what an encoder-decoder has to score: the context is its source.
+
+    Of the special tokens around a text, those before it are given to the decoder and those behind
+    it, an EOS, are left out: only the text is scored. Token ids are all scored.
+    """
+    _check_continuation(request)
+    source = prompt_ids(request.context, tokenizer, is_source=True)
+    if not isinstance(request.continuation, str):
+        answer = Scored((start_id, *prompt_ids(request.continuation, tokenizer)), 1)
+        return Pair(tuple(source), answer)
+    ids, around = tokenizer.frame_target(request.continuation), _frame_ids(tokenizer)
+    n_before = next((i for i, id_ in enumerate(ids) if id_ not in around), len(ids))
+    while len(ids) > n_before and ids[-1] in around:
+        ids.pop()
+    if len(ids) == n_before:
+        raise RequestError(f"score: {request.continuation!r} has no tokens; nothing to score")
+    return Pair(tuple(source), Scored((start_id, *ids), 1 + n_before))
+
+
+def _check_continuation(request: ScoreRequest) -> None:
+    if not len(request.continuation):
+        raise RequestError("score: the continuation is empty; nothing to score")
+
+
+def _frame_ids(tokenizer: Tokenizer) -> set[int | None]:
+    """Return the tokens that may stand around a text; written in it, they are text."""
+    languages = tokenizer.translation.codes.values() if tokenizer.translation else ()
+    roles = (tokenizer.bos_id, tokenizer.cls_id, tokenizer.sep_id)
+    return {*roles, *tokenizer.eos_ids, *languages}
+
+
+def _n_common(first: Sequence[int], second: Sequence[int]) -> int:
+    for i, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return i
+    return min(len(first), len(second))

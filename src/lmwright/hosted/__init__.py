@@ -1,0 +1,1 @@
+"""Models behind somebody's HTTP API (OpenAI's and all that speak like it) as language models."""

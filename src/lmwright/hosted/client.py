@@ -1,0 +1,199 @@
+"""Requests to one endpoint: paced, in parallel, tried again, counted, and kept on disk."""
+
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+from lmwright.core.errors import ModelError, RequestError
+from lmwright.hosted.address import Address
+from lmwright.hosted.cache import Cache
+from lmwright.hosted.config import Hosted
+from lmwright.hosted.errors import HostedError, Secret, translated
+from lmwright.hosted.usage import Meter, Usage
+from lmwright.hub import cache_folder
+
+log = logging.getLogger(__name__)
+
+KEY = "OPENAI_API_KEY"
+# What is sent where no key is needed: a server on this machine ignores it.
+NO_KEY = "none"
+
+T = TypeVar("T")
+
+
+class Client:
+    """One endpoint; its methods may be called from several threads."""
+
+    def __init__(self, name: str, address: Address, *, config: Hosted) -> None:
+        """`name` is what the user calls the model; prices go by it, and errors begin with it."""
+        self._name, self._address = name, address
+        self._n_parallel = config.n_parallel
+        self._key = Secret(_key(name, address, config))
+        self._pace = Pace(config.requests_per_minute)
+        self._cache = Cache(cache_folder() / "hosted") if config.cache else None
+        self._meter = Meter(config.prices.get(name))
+        openai = _library()
+        # What the library would read from the environment is for OpenAI only.
+        strangers = ("OpenAI-Organization", "OpenAI-Project")
+        dropped = {} if address.is_openai else dict.fromkeys(strangers, openai.Omit())
+        self._openai = openai.OpenAI(
+            base_url=address.url,
+            api_key=self._key.text or NO_KEY,
+            timeout=config.timeout_s,
+            max_retries=config.n_retries,
+            default_headers=dropped,
+        )
+        # The library's client is part of a cycle: its sockets would stay open until that is found.
+        weakref.finalize(self, self._openai.close)
+
+    @property
+    def usage(self) -> Usage:
+        """What was asked so far."""
+        return self._meter.usage
+
+    def ask(self, path: str, body: dict[str, Any], *, read: Callable[[dict[str, Any]], T]) -> T:
+        """Post one request and return what `read` makes of its answer.
+
+        An answer that `read` refuses is not kept.
+        """
+        body = {"model": self._address.model, **body}
+        url, cache = self._address.url + path, self._cache if is_repeatable(body) else None
+        _check_text(body)
+        if cache is not None and (known := cache.read(url, body)) is not None:
+            try:
+                value = read(known)
+            except HostedError as error:
+                log.warning("%s: %s; asking again", cache.path(url, body), error)
+            else:
+                self._meter.count_cached()
+                return value
+        answer = self._post(path, body)
+        value = read(answer)
+        if cache is not None:
+            cache.write(url, body, answer=answer)
+        return value
+
+    def ask_all(
+        self, path: str, bodies: Sequence[dict[str, Any]], *, reads: Sequence[Callable[..., T]]
+    ) -> list[T]:
+        """Post requests, some at the same time; order is kept, and the first failure ends all."""
+        if not bodies:
+            return []
+        # The first one alone: if the endpoint cannot do it at all, nothing else is sent.
+        first = self.ask(path, bodies[0], read=reads[0])
+        pool = ThreadPoolExecutor(self._n_parallel, "lmwright-hosted")
+        try:
+            asked = [
+                pool.submit(self.ask, path, body, read=read)
+                for body, read in zip(bodies[1:], reads[1:], strict=True)
+            ]
+            return [first, *(answer.result() for answer in asked)]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Post one request and yield the events of its answer; it is counted, but not kept."""
+        import openai
+
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        body = {"model": self._address.model, **body, **options}
+        _check_text(body)
+        self._pace.wait()
+        last: dict[str, Any] | None = None
+        try:
+            events = self._openai.post(
+                path, cast_to=object, body=body, stream=True, stream_cls=openai.Stream[object]
+            )
+            with events:
+                for event in events:
+                    checked = self._checked(event)
+                    last = checked if checked.get("usage") else last
+                    yield checked
+        # Not each version of the library turns what its transport raises into an error of its own.
+        except Exception as error:
+            raise self._translated(error, path) from None
+        self._meter.count(last)
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._pace.wait()
+        try:
+            answer = self._openai.post(path, cast_to=object, body=body)
+        except Exception as error:
+            raise self._translated(error, path) from None
+        checked = self._checked(answer)
+        self._meter.count(checked)
+        return checked
+
+    def _checked(self, answer: object) -> dict[str, Any]:
+        if not isinstance(answer, dict):
+            raise HostedError(
+                f"{self._name}: {self._address.url} answered with something that is not a JSON "
+                f"object: {self._key.cleaned(str(answer))!r}; is it an OpenAI-compatible endpoint?"
+            )
+        return cast(dict[str, Any], answer)
+
+    def _translated(self, error: Exception, path: str) -> Exception:
+        if isinstance(error, HostedError):  # of `_checked`, in a stream
+            return error
+        return translated(error, self._name, url=self._address.url, path=path, key=self._key)
+
+
+class Pace:
+    """Lets no more than so many requests a minute begin, evenly spread."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._interval_s = 60 / per_minute if per_minute else 0.0
+        self._lock = threading.Lock()
+        self._next_s = 0.0
+
+    def wait(self) -> None:
+        """Return when the next request may begin."""
+        with self._lock:
+            start_s = max(time.monotonic(), self._next_s)
+            self._next_s = start_s + self._interval_s
+        time.sleep(max(0.0, start_s - time.monotonic()))
+
+
+def is_repeatable(body: dict[str, Any]) -> bool:
+    """Tell whether the same request has the same answer: greedy, seeded, or no text is made."""
+    return body.get("temperature") == 0 or "seed" in body or "input" in body
+
+
+def _key(name: str, address: Address, config: Hosted) -> str | None:
+    key = os.environ.get(KEY, "").strip() or None
+    if key is None and address.is_openai:
+        raise ModelError(f"{name}: {address.host} needs an API key; put it into {KEY}")
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise ModelError(f"{name}: the key in {KEY} has characters that no key has")
+    if key is not None and not address.is_secret and not config.plain_http:
+        raise ModelError(
+            f"{name}: {KEY} is set and would be sent over plain http, readable on the way; use "
+            f"https://, unset {KEY}, or allow it with plain_http = true (hosted table)"
+        )
+    return key
+
+
+def _check_text(body: dict[str, Any]) -> None:
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RequestError(
+            "a text holds half a surrogate pair, which is no character; remove it"
+        ) from None
+
+
+def _library() -> Any:
+    # A module, typed as Any because it is optional.
+    try:
+        import openai
+    except ModuleNotFoundError as error:
+        raise RequestError(
+            f"hosted models need {error.name}; install it with: pip install 'lmwright[hosted]'"
+        ) from None
+    return openai

@@ -1,0 +1,31 @@
+"""Gemma 3: normed queries and keys for soft caps, most layers local with a rope of their own."""
+
+from dataclasses import replace
+
+from lmwright.model.config import Rope
+from lmwright.model.families.family import Gguf
+from lmwright.model.families.gemma2 import GEMMA2
+from lmwright.model.families.gemma_gguf import gguf_fields, write_gguf
+from lmwright.model.families.qwen import QK_NORMS
+
+GEMMA3 = replace(
+    GEMMA2,
+    name="gemma3_text",
+    architectures={"language": "Gemma3ForCausalLM"},
+    rows=(*GEMMA2.rows, *QK_NORMS),
+    choices={**GEMMA2.choices, "qk_norm": "head"},
+    defaults={
+        **{key: value for key, value in GEMMA2.defaults.items() if "softcapping" not in key},
+        "max_position_embeddings": 131_072,
+        "rope_theta": 1_000_000.0,
+        "rope_local_base_freq": 10_000.0,
+        "sliding_window_pattern": 6,
+    },
+    gguf=Gguf(
+        "gemma3",
+        norm_shift=1.0,
+        has_windows=True,
+        read=gguf_fields(6, big=62, local_rope=Rope(theta=10_000.0), usual_caps={}),
+        write=write_gguf,
+    ),
+)

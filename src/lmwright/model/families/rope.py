@@ -1,0 +1,199 @@
+"""Rotary embedding as config.json and GGUF spell it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lmwright.core.errors import ModelError
+from lmwright.model.config import ModelConfig, Rope
+
+KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+# The numbers of each scaling besides its factor: our field -> key.
+KEYS = {
+    "linear": {},
+    "dynamic": {},
+    "llama3": {"low_freq_factor": "low_freq_factor", "high_freq_factor": "high_freq_factor"},
+    "yarn": {"beta_fast": "beta_fast", "beta_slow": "beta_slow"},
+    "longrope": {"short_factors": "short_factor", "long_factors": "long_factor"},
+}
+LISTS = ("short_factor", "long_factor")
+# What any scaling may say besides.
+COMMON = {
+    "rope_type",
+    "type",
+    "rope_theta",
+    "factor",
+    "original_max_position_embeddings",
+    "partial_rotary_factor",
+    "attention_factor",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+}
+
+
+def read_rope(settings: Mapping[str, Any], table: Mapping[str, Any] | None = None) -> Rope:
+    """Read both spellings: `rope_theta` + `rope_scaling`, and transformers 5's one table."""
+    if table is None:
+        spelt = (settings.get("rope_parameters"), settings.get("rope_scaling"))
+        tables: list[Any] = [each for each in spelt if each] or [{}]
+        ropes = [read_rope(settings, each) for each in tables]
+        if ropes[0] != ropes[-1]:
+            raise ModelError("rope_parameters and rope_scaling contradict each other")
+        return ropes[0]
+    kind = table.get("rope_type", table.get("type", "default"))
+    kind = "longrope" if kind == "su" else kind  # its first name
+    if kind not in KINDS:
+        raise ModelError(f"rope_type {kind!r}; known: {', '.join(KINDS)}")
+    _check_keys(kind, table)
+    fraction = table.get("partial_rotary_factor", settings.get("partial_rotary_factor", 1.0))
+    fraction = _number("partial_rotary_factor", fraction)
+    theta = _number("rope_theta", table.get("rope_theta", settings.get("rope_theta", 10_000.0)))
+    if kind == "default":
+        return Rope(theta=theta, fraction=fraction)
+    longest = int(settings.get("max_position_embeddings", 2048))
+    original = longest if kind == "dynamic" else _original(settings, table, longest=longest)
+    factor = table.get("factor")
+    if factor is None and kind in ("linear", "dynamic", "llama3"):
+        raise ModelError(f"rope_type {kind!r} without a factor")
+    factor = longest / original if factor is None else _number("factor", factor)
+    # Numbers and, for longrope, lists of them.
+    values: dict[str, Any] = {
+        ours: _numbers(key, table[key]) if key in LISTS else _number(key, table[key])
+        for ours, key in KEYS[kind].items()
+        if table.get(key) is not None
+    }
+    return Rope(
+        theta=theta,
+        scaling=kind,
+        factor=factor,
+        original_max_positions=original,
+        attention_factor=_attention_factor(kind, factor, original, table=table),
+        fraction=fraction,
+        **values,
+    )
+
+
+def write_rope(config: ModelConfig, rope: Rope | None = None) -> dict[str, Any]:
+    """Return one table that says all: `rope_type`, `rope_theta` and the scaling's numbers."""
+    rope = rope or config.rope
+    table: dict[str, Any] = {"rope_type": "default", "rope_theta": rope.theta}
+    if rope.fraction != 1:
+        table["partial_rotary_factor"] = rope.fraction
+    if rope.scaling == "none":
+        return table
+    table |= {"rope_type": rope.scaling, "factor": rope.factor}
+    for ours, key in KEYS[rope.scaling].items():
+        value = getattr(rope, ours)
+        table[key] = list(value) if isinstance(value, tuple) else value
+    if rope.scaling in ("llama3", "yarn", "longrope"):
+        table["original_max_position_embeddings"] = rope.original_max_positions
+    if rope.scaling in ("yarn", "longrope"):
+        table["attention_factor"] = rope.attention_factor
+    return table
+
+
+def rope_settings(config: ModelConfig) -> dict[str, Any]:
+    """Return the keys of config.json for the model's rope, in the old spelling and the new."""
+    table = write_rope(config)
+    scaling = {key: value for key, value in table.items() if key != "rope_theta"}
+    settings = {
+        "rope_theta": config.rope.theta,
+        "rope_scaling": None if config.rope.scaling == "none" else scaling,
+        "rope_parameters": table,
+    }
+    if config.rope.fraction != 1:
+        settings["partial_rotary_factor"] = config.rope.fraction
+    if config.rope.scaling == "longrope":
+        settings["original_max_position_embeddings"] = config.rope.original_max_positions
+    return settings
+
+
+def read_gguf_rope(keys: Mapping[str, Any]) -> Rope:
+    """Read `rope.*` of a GGUF's metadata (without the architecture before it)."""
+    scaling = keys.get("rope.scaling.type", "none")
+    if scaling not in ("none", "linear", "yarn", "longrope"):
+        raise ModelError(f"rope.scaling.type {scaling!r}; known: none, linear, yarn, longrope")
+    theta = _number("rope.freq_base", keys.get("rope.freq_base", 10_000.0))
+    if scaling in ("none", "longrope"):  # longrope's numbers are tensors
+        return Rope(theta=theta)
+    factor = _number("rope.scaling.factor", keys["rope.scaling.factor"])
+    original = int(keys.get("rope.scaling.original_context_length", keys["context_length"]))
+    table = {"attention_factor": keys.get("rope.scaling.attn_factor")}
+    return Rope(
+        theta=theta,
+        scaling=scaling,
+        factor=factor,
+        original_max_positions=original,
+        attention_factor=_attention_factor(scaling, factor, original, table=table),
+    )
+
+
+def write_gguf_rope(rope: Rope) -> dict[str, Any]:
+    """Return the keys behind the architecture that say the rope; llama3's numbers are a tensor."""
+    keys: dict[str, Any] = {"rope.freq_base": float(rope.theta)}
+    if rope.scaling in ("dynamic", "longrope") or rope.fraction != 1:
+        raise ModelError(
+            f"rope scaling {rope.scaling!r} of {rope.fraction:g} of each head cannot be written as "
+            "GGUF; write a Hugging Face folder"
+        )
+    if rope.scaling in ("linear", "yarn"):
+        keys |= {"rope.scaling.type": rope.scaling, "rope.scaling.factor": float(rope.factor)}
+    if rope.scaling == "yarn":
+        keys["rope.scaling.original_context_length"] = rope.original_max_positions
+        bounds = {"beta_fast": (rope.beta_fast, 32.0), "beta_slow": (rope.beta_slow, 1.0)}
+        usual = _attention_factor("yarn", rope.factor, rope.original_max_positions, table={})
+        bounds["attention_factor"] = (rope.attention_factor, usual)
+        for name, (value, default) in bounds.items():
+            if abs(value - default) > 1e-6:
+                raise ModelError(f"yarn with {name} = {value} cannot be written as GGUF")
+    return keys
+
+
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ModelError(f"{key} = {value!r}: expected a number")
+    return float(value)
+
+
+def _numbers(key: str, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list):
+        raise ModelError(f"{key} = {values!r}: expected a list of numbers")
+    return tuple(_number(key, value) for value in values)
+
+
+def _check_keys(kind: str, table: Mapping[str, Any]) -> None:
+    for key, value in table.items():
+        if key not in COMMON | set(KEYS.get(kind, {}).values()) and value is not None:
+            raise ModelError(f"rope_type {kind!r} with {key}; no such rope is built")
+    if table.get("truncate", True) is not True:
+        raise ModelError("rope's truncate = false is not built")
+
+
+def _original(settings: Mapping[str, Any], table: Mapping[str, Any], *, longest: int) -> int:
+    """Return the context before it was stretched, which Phi-3 gives beside the table."""
+    key = "original_max_position_embeddings"
+    found = {int(place[key]) for place in (table, settings) if place.get(key) is not None}
+    if len(found) > 1:
+        raise ModelError(f"{key} is given twice, as {min(found)} and {max(found)}")
+    original = min(found, default=longest)
+    if original < 1:
+        raise ModelError(f"{key} = {original}: expected 1 or more")
+    return original
+
+
+def _attention_factor(
+    kind: str, factor: float, original: int, *, table: Mapping[str, Any]
+) -> float:
+    given = table.get("attention_factor")
+    if given is not None:
+        return _number("attention_factor", given)
+    if kind not in ("yarn", "longrope") or factor <= 1:
+        return 1.0
+    if kind == "longrope":
+        return math.sqrt(1 + math.log(factor) / math.log(original))
+    # Peng et al. 2023, 3.4; `mscale` are DeepSeek's two weights of it.
+    mscale, all_dims = table.get("mscale"), table.get("mscale_all_dim")
+    if mscale and all_dims:
+        return (0.1 * mscale * math.log(factor) + 1) / (0.1 * all_dims * math.log(factor) + 1)
+    return 0.1 * math.log(factor) + 1

@@ -1,0 +1,25 @@
+"""Layers with and without a sliding window, as config.json spells them."""
+
+from typing import Any
+
+from lmwright.core.errors import ModelError
+from lmwright.model.config import ModelConfig
+from lmwright.model.families.family import Settings
+
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+
+
+def read_layer_types(settings: Settings, default: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Return which layers are local, as `layer_types` says or else as the family's rule does."""
+    types: Any = settings.get("layer_types")
+    if types is None:
+        return default
+    unknown = [kind for kind in types if kind not in (LOCAL, GLOBAL)]
+    if unknown:
+        raise ModelError(f"layer type {unknown[0]!r}; known: {LOCAL}, {GLOBAL}")
+    return tuple(kind == LOCAL for kind in types)
+
+
+def layer_types(config: ModelConfig) -> list[str]:
+    """Return the type of each layer."""
+    return [LOCAL if config.is_local(i) else GLOBAL for i in range(config.n_layers)]

@@ -1,0 +1,148 @@
+"""From token ids to hidden states: the embedding, the blocks, the last norm."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lmwright.model.block import Block, CrossBlock
+from lmwright.model.cache import KVCache
+from lmwright.model.config import ModelConfig
+from lmwright.model.context import Context, Memory, Rotations, RowContext, View, visible
+from lmwright.model.linear import table
+from lmwright.model.norm import norm
+from lmwright.model.position import LearnedPositions, RelativeBias, Rotation, SinusoidalPositions
+
+# Shapes: B batch, T tokens, S keys, C model width.
+
+
+class Embedding(nn.Module):
+    """Tokens as vectors, with those of their positions and types where the model has such."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.weight = table(config.vocab_size, config.d_model, std=1.0)
+        self.scale = config.embedding_scale
+        kinds = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions}
+        kind = kinds.get(config.positions)
+        self.positions = None if kind is None else kind(config)
+        self.types = TokenTypes(config) if config.n_token_types else None
+        self.norm = norm(config, config.d_model) if config.has_embedding_norm else nn.Identity()
+
+    def forward(self, tokens: Tensor, context: Context) -> Tensor:
+        """Return the vectors (B, T, C) of tokens (B, T)."""
+        x = F.embedding(tokens, self.weight).to(context.dtype)
+        if self.scale != 1:  # rounded to x's format before it multiplies, as it is in training
+            x = x * torch.tensor(self.scale, dtype=x.dtype, device=x.device)
+        if self.types is not None:
+            types = torch.zeros_like(tokens) if context.token_types is None else context.token_types
+            x = x + self.types(types).to(x.dtype)
+        if self.positions is not None:
+            x = x + self.positions(context.positions).to(x.dtype)
+        return self.norm(x)
+
+
+class TokenTypes(nn.Module):
+    """A trained vector for the first text of a pair, and one for the second."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.weight = table(config.n_token_types, config.d_model, std=0.02)
+
+    def forward(self, types: Tensor) -> Tensor:
+        return F.embedding(types, self.weight)
+
+
+class Stack(nn.Module):
+    """The blocks with what comes before and behind them."""
+
+    def __init__(self, config: ModelConfig, kind: type[Block] | type[CrossBlock]) -> None:
+        super().__init__()
+        self.config = config
+        is_cross = kind is CrossBlock
+        n_layers = config.n_decoder_layers if is_cross else config.n_layers
+        self.embedding = Embedding(config)
+        self.blocks = nn.ModuleList(kind(config, i) for i in range(n_layers))
+        self.norm = norm(config, config.d_model) if config.has_final_norm else nn.Identity()
+        is_relative = config.positions == "relative"
+        self.relative = RelativeBias(config, is_causal=is_cross) if is_relative else None
+        ropes = [config.rope, *([config.local_rope] if config.local_rope else [])]
+        is_rotary = config.positions == "rotary"
+        self._rotations = [Rotation(rope, config.d_head) for rope in ropes if is_rotary]
+
+    def forward(self, tokens: Tensor, context: Context) -> Tensor:
+        """Return the hidden states (B, T, C) of tokens (B, T)."""
+        x = self.embedding(tokens, context)
+        for block in self.blocks:
+            x = block(x, context)
+        return self.norm(x)
+
+    def rotations(self, positions: Tensor, dtype: torch.dtype) -> Rotations:
+        """Return cosines and sines of positions (B, T)."""
+        return tuple(rotation(positions, dtype) for rotation in self._rotations)
+
+    def all_seeing(
+        self, tokens: Tensor, dtype: torch.dtype, *, mask: Tensor | None, types: Tensor | None
+    ) -> Context:
+        """Describe an encoder's rows like `tokens`, in which each sees all where `mask` is True."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        hidden = None if mask is None else mask[:, None, None]  # (B, 1, 1, T)
+        bias = self._bias(positions[:1], tokens.shape[1], dtype)
+        return RowContext(
+            positions,
+            dtype,
+            rotations=self.rotations(positions[:1], dtype),
+            views={None: View(_with_bias(hidden, bias))},
+            token_types=types,
+        )
+
+    def causal(
+        self,
+        positions: Tensor,
+        dtype: torch.dtype,
+        *,
+        cache: KVCache | None = None,
+        memory: Memory | None = None,
+    ) -> Context:
+        """Describe tokens at `positions` (B, T), each of which sees those up to its own.
+
+        Behind a cache these are the tokens that it holds and the new ones; else only the new ones,
+        which then stand at 0 .. T - 1.
+        """
+        n_rows, n_tokens = positions.shape
+        n_keys = n_tokens
+        if cache is not None:
+            cache.n_used = n_keys = int(positions.max()) + 1
+        is_whole = n_tokens == n_keys  # each row is read from its beginning
+        bias = self._bias(positions, n_keys, dtype)
+        views = {}
+        for window in self.config.windows:
+            is_short = window is None or window >= n_keys
+            if is_short and bias is None and is_whole:
+                views[window] = View(is_causal=n_tokens > 1)
+            elif is_short and bias is None and n_rows == n_tokens == 1:
+                views[window] = View()
+            else:
+                views[window] = View(_with_bias(visible(positions, n_keys, window), bias))
+        rotations = self.rotations(positions, dtype)
+        return RowContext(
+            positions, dtype, rotations=rotations, views=views, cache=cache, memory=memory
+        )
+
+    def masked(self, positions: Tensor, mask: Tensor, dtype: torch.dtype) -> Context:
+        """Describe rows at `positions` (B, T) with a mask (B, 1, T, T) made elsewhere."""
+        distance = (positions[:, :, None] - positions[:, None])[:, None]  # (B, 1, T, T)
+        views = {
+            window: View(mask if window is None else mask & (distance < window))
+            for window in self.config.windows
+        }
+        return RowContext(positions, dtype, rotations=self.rotations(positions, dtype), views=views)
+
+    def _bias(self, positions: Tensor, n_keys: int, dtype: torch.dtype) -> Tensor | None:
+        return None if self.relative is None else self.relative(positions, n_keys).to(dtype)
+
+
+def _with_bias(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    """Return what hides and what is added as one mask (B, H or 1, T, S), or None."""
+    if mask is None or bias is None:
+        return mask if bias is None else bias
+    return bias.masked_fill(~mask, float("-inf"))

@@ -1,0 +1,225 @@
+"""What a model's files hold, part by part: from their headers, so that any size takes no time."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lmwright.core.errors import ModelError
+from lmwright.formats.gguf import GgufFile
+from lmwright.formats.packed import SUFFIXES, read_schemes, scheme_of
+from lmwright.formats.safetensors_folder import Weights, read_weights
+from lmwright.lm import KINDS
+from lmwright.model.checkpoint import (
+    ROPE_FACTORS,
+    Layout,
+    read_config,
+    read_gguf_layout,
+    read_layout,
+)
+from lmwright.model.config import ModelConfig
+from lmwright.model.families.family import Family, Row
+from lmwright.model.transformer import Model
+
+# In the order in which they are shown.
+PARTS = (
+    "embedding",
+    "positions",
+    "attention",
+    "cross-attention",
+    "feed-forward",
+    "norms",
+    "head",
+    "other",
+)
+# What a file holds besides the model's parameters: a second copy, tables that are computed here.
+NOT_NEEDED = "not needed"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The parameters with one purpose, and how they are stored."""
+
+    name: str
+    n_params: int
+    size_bytes: int
+    # Number formats, that of the most bytes first.
+    formats: tuple[str, ...]
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """Bits in the file for each parameter."""
+        return 8 * self.size_bytes / self.n_params if self.n_params else None
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """A model's shape and its parameters by part; a parameter under two names counts once."""
+
+    config: ModelConfig
+    # "decoder", "encoder" or "encoder-decoder".
+    assembly: str
+    parts: tuple[Part, ...]
+
+    @property
+    def n_params(self) -> int:
+        """All parameters."""
+        return sum(part.n_params for part in self.parts)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors in the files."""
+        return sum(part.size_bytes for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as a file holds it."""
+
+    shape: tuple[int, ...]
+    size_bytes: int
+    format: str
+
+
+class Shapes(Mapping[str, Tensor]):
+    """Stands in for a folder's tensors: of each there is its shape only."""
+
+    def __init__(self, tensors: Mapping[str, Stored]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        return torch.tensor(self._tensors[name].shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def folder_inventory(folder: Path) -> Inventory:
+    """Read a Hugging Face folder, plain or quantised; raise the errors that loading it would."""
+    settings = read_config(folder)
+    weights = read_weights(folder)
+    tensors = {
+        name: Stored(entry.shape, entry.end - entry.start, entry.dtype)
+        for name, entry in weights.entries.items()
+    }
+    if settings.get("quantization_config") is not None:
+        try:
+            tensors = _unpacked(weights, tensors, settings["quantization_config"])
+        except ModelError as error:
+            raise ModelError(f"{folder}: {error}") from None
+    # Tensors stored twice are compared by their shapes here, by their values when loaded.
+    layout = read_layout(folder, settings, Shapes(tensors))
+
+    def turned(row: Row, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if row.layout == "row" and len(shape) == 2 and shape[0] == 1:
+            return shape[1:]
+        return shape[::-1] if row.layout == "transposed" else shape
+
+    stored = {row: tensors.get(name) for row, name in layout.names.items()}
+    stored = {row: s and replace(s, shape=turned(row, s.shape)) for row, s in stored.items()}
+    rest = [tensors[name] for name in set(tensors) - set(layout.names.values())]
+    return _inventory(layout, stored, rest=rest, source=folder)
+
+
+def gguf_inventory(file: GgufFile) -> Inventory:
+    """Read a GGUF file's header; raise the errors that loading it would."""
+    layout = read_gguf_layout(file)
+    tensors = {
+        name: Stored(tensor.shape, tensor.n_bytes, tensor.type_name)
+        for name, tensor in file.tensors.items()
+    }
+    stored = {row: tensors[name] for row, name in layout.names.items()}
+    rest = [tensors[name] for name in tensors if name == ROPE_FACTORS]
+    return _inventory(layout, stored, rest=rest, source=file.path)
+
+
+def part_of(name: str) -> str:
+    """Return the part that a parameter (by our name of it) belongs to."""
+    words = name.split(".")
+    if words[0] in ("head", "pooler"):
+        return "head"
+    if any("norm" in word for word in words):
+        return "norms"
+    places = {
+        "positions": "positions",
+        "relative": "positions",
+        "embedding": "embedding",
+        "cross_attention": "cross-attention",
+        "attention": "attention",
+        "mlp": "feed-forward",
+    }
+    return next((part for word, part in places.items() if word in words), "other")
+
+
+def _unpacked(
+    weights: Weights, tensors: Mapping[str, Stored], quantization_config: Mapping[str, object]
+) -> dict[str, Stored]:
+    """Put one weight in the place of the tensors that a packed one is stored in."""
+    schemes = read_schemes(quantization_config)
+    found = dict(tensors)
+    for packed in [name for name in tensors if name.endswith(".weight_packed")]:
+        name = packed.removesuffix("_packed")
+        missing = [name + suffix for suffix in SUFFIXES if name + suffix not in tensors]
+        if missing:
+            raise ModelError(f"{packed}: {' and '.join(missing)} missing; the file is incomplete")
+        parts = [found.pop(name + suffix) for suffix in SUFFIXES]
+        scheme = scheme_of(name.removesuffix(".weight"), schemes)
+        groups = "a scale a row" if scheme.group_size is None else f"groups of {scheme.group_size}"
+        found[name] = Stored(
+            # Two numbers: the only tensor that is read.
+            tuple(int(size) for size in weights[f"{name}_shape"].flatten().tolist()),
+            sum(part.size_bytes for part in parts),
+            f"int{scheme.bits}, {groups}",
+        )
+    return found
+
+
+def _without_memory(kind: Family, config: ModelConfig) -> Model:
+    with torch.device("meta"):
+        return kind.assembly(config)
+
+
+def _inventory(
+    layout: Layout,
+    stored: Mapping[Row, Stored | None],
+    *,
+    rest: list[Stored],
+    source: Path,
+) -> Inventory:
+    """Count parameters as the configuration asks for them, and bytes as the file has them."""
+    model = _without_memory(layout.family, layout.config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    n_params: Counter[str] = Counter()
+    formats: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row, tensor in stored.items():
+        expected = (sum(shapes[name][0] for name in row.ours), *shapes[row.ours[0]][1:])
+        part = part_of(row.ours[0])
+        n_params[part] += math.prod(expected)
+        if tensor is None:  # read_layout has allowed it: zeros that are not stored
+            continue
+        if tensor.shape != expected:
+            raise ModelError(
+                f"{source}: tensor {layout.names[row]!r} has shape {tensor.shape}, "
+                f"the configuration asks for {expected}"
+            )
+        formats[part][tensor.format] += tensor.size_bytes
+    for tensor in rest:
+        formats[NOT_NEEDED][tensor.format] += tensor.size_bytes
+    parts = tuple(
+        Part(name, n_params[name], formats[name].total(), _by_bytes(formats[name]))
+        for name in (*PARTS, NOT_NEEDED)
+        if n_params[name] or formats[name]
+    )
+    assembly = KINDS[layout.family.assembly.__name__]
+    return Inventory(layout.config, assembly, parts)
+
+
+def _by_bytes(formats: Counter[str]) -> tuple[str, ...]:
+    return tuple(name for name, _ in formats.most_common())

@@ -1,0 +1,62 @@
+"""The JSON files beside a tokenizer, and values out of them that have the right type."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmwright.core.errors import ModelError
+
+ROLES = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "pad_token",
+    "cls_token",
+    "sep_token",
+    "mask_token",
+)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise ModelError(f"{path}: expected an object, found {type(settings).__name__}")
+    return settings
+
+
+def setting(settings: Mapping[str, Any], key: str, default: Any) -> Any:
+    """Return a setting of the default's type; null means the default."""
+    value = settings.get(key)
+    if value is None:
+        return default
+    if type(value) is not type(default):
+        raise ModelError(
+            f"tokenizer_config.json: {key} = {value!r}: expected {type(default).__name__}"
+        )
+    return value
+
+
+def token_text(token: Any) -> str | None:
+    """Return the text of a token that is written as a text or as an object with its `content`."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def token_roles(*sources: Mapping[str, Any]) -> dict[str, str]:
+    """Read bos_token, eos_token, ... from the first source that names each."""
+    roles = {}
+    for role in ROLES:
+        texts = [token_text(source.get(role)) for source in sources]
+        text = next((text for text in texts if text is not None), None)
+        if text is not None:
+            roles[role] = text
+    return roles

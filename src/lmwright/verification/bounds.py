@@ -1,0 +1,102 @@
+"""How far apart two copies of one model may be, by how their weights are stored.
+
+Measured on SmolLM2-135M-Instruct, and wider by a factor of two to four, for models differ. Over
+each bound stands what was measured. With a wrong rotary permutation the relative error is 0.7 to
+0.9, the divergence 1 to 2 nats, and 30 to 40 % of the choices are the same.
+"""
+
+import re
+from dataclasses import dataclass
+
+from lmwright.verification.witness import Witness
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is allowed; None is not judged."""
+
+    name: str
+    # Of any logit, or log-probability where logits are not told: this much ...
+    largest: float | None = None
+    # ... and this much for each unit of the largest logit.
+    per_logit: float = 0.0
+    # Of logits less their mean: the root of squared errors over squares. At 1, B says no more of
+    # what A thinks than a constant would.
+    relative_error: float | None = None
+    # Nats a token, on average.
+    mean_kl: float | None = None
+    # Share of the places at which both choose the same token.
+    agreement: float | None = None
+    # Of any one weight matrix: the root of squared errors over squares.
+    weight_error: float | None = None
+
+    def largest_allowed(self, scale: float) -> float | None:
+        """Return the largest difference allowed where the largest logit is `scale`."""
+        return None if self.largest is None else self.largest + self.per_logit * scale
+
+
+# The same numbers in another order of summation: 7e-5 at logits up to 43, decoding with a cache.
+EXACT = Bound("the same numbers", largest=1e-4, per_logit=1e-5, weight_error=0.0)
+# From the tightest to the loosest; where two apply, the looser one counts.
+BOUNDS = (
+    EXACT,
+    # 0.0003, in llama.cpp.
+    Bound("32 bits elsewhere", largest=0.01, weight_error=0.0),
+    # 0.002 and 5e-6 nats.
+    Bound("16 bits (fp16)", relative_error=0.02, mean_kl=0.001, weight_error=0.001),
+    # 0.015 and 1e-4 nats.
+    Bound("16 bits (bf16)", relative_error=0.1, mean_kl=0.01, weight_error=0.004),
+    # 0.08, 0.005 nats, 96 % the same choice (Q8_0 in llama.cpp; Q4_0 against itself there).
+    Bound("8 bits", relative_error=0.25, mean_kl=0.05, agreement=0.8, weight_error=0.02),
+    # Not measured: in between.
+    Bound("6 bits", relative_error=0.35, mean_kl=0.1, agreement=0.75, weight_error=0.05),
+    Bound("5 bits", relative_error=0.5, mean_kl=0.3, agreement=0.7, weight_error=0.1),
+    # 0.53, 0.30 nats, 73 % (Q4_0 in llama.cpp); 0.43, 0.46 nats, 66 % (int4, groups of 64).
+    Bound("4 bits", relative_error=0.75, mean_kl=1.0, agreement=0.5, weight_error=0.25),
+    # Not measured: wide, so that little but the weights is judged.
+    Bound("3 bits", relative_error=0.9, mean_kl=1.5, agreement=0.4, weight_error=0.5),
+    Bound("2 bits", relative_error=1.0, mean_kl=2.5, agreement=0.25, weight_error=0.8),
+)
+BY_NAME = {bound.name: bound for bound in BOUNDS}
+
+
+def bound_for(a: Witness, b: Witness) -> Bound:
+    """Return what is allowed between a model and what claims to be a copy of it.
+
+    A copy in other numbers differs by their rounding, and an engine other than ours by its own.
+    """
+    found = [EXACT]
+    if b.weights is not None and b.weights not in (a.weights, "fp32"):
+        found.append(_of(b.weights))
+    for one, other in ((a, b), (b, a)):
+        if one.engine != "lmwright":
+            found.append(_arithmetic(one.weights or other.weights))
+    return max(found, key=BOUNDS.index)
+
+
+def is_coarser(a: Witness, b: Witness) -> bool:
+    """Tell whether A has fewer bits than B, so that B can hardly be what was made from it."""
+    if a.weights is None or b.weights is None:
+        return False
+    return BOUNDS.index(_of(a.weights)) > BOUNDS.index(_of(b.weights))
+
+
+def custom(tolerance: float) -> Bound:
+    """Return a bound of the user's own, on the largest difference alone."""
+    return Bound(f"--tolerance {tolerance:g}", largest=tolerance)
+
+
+def _arithmetic(weights: str | None) -> Bound:
+    """Return how exactly another engine multiplies, which goes by the weights that it has."""
+    if weights in ("fp32", "fp16", "bf16"):
+        return _of(weights) if weights != "fp32" else BY_NAME["32 bits elsewhere"]
+    # llama.cpp rounds what it multiplies with quantised weights to 8 bits, too.
+    return BY_NAME["8 bits"]
+
+
+def _of(weights: str) -> Bound:
+    if weights in ("fp32", "fp16", "bf16"):
+        return EXACT if weights == "fp32" else BY_NAME[f"16 bits ({weights})"]
+    # int8, int4, and GGUF's names: Q8_0, Q4_K, IQ3_XXS, MXFP4.
+    digit = re.search(r"\d", weights)
+    return BY_NAME.get(f"{digit[0]} bits" if digit else "", BOUNDS[-1])

@@ -1,0 +1,151 @@
+"""The same texts must be the same tokens: compared first, for all else takes token ids as given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmwright.core.errors import RequestError
+from lmwright.engine.request import Message, Prompt
+from lmwright.tokenizer.encode import Tokenizer
+from lmwright.verification.witness import Encoded, Witness
+
+# Where tokenizers differ: spaces, line breaks, digits, accents, other scripts, emoji, code,
+# characters of several code points, and the names of special tokens, which must stay text.
+TEXTS = (
+    "Hello, world!",
+    " leading and trailing ",
+    "two  spaces,   three, a tab\tand\n\n\nline breaks\r\n",
+    "It's they'll WE'RE don't I'VE",
+    "1 12 123 1234 12345 3.14159 -40 1,000,000 0x1F 2024-11-05",
+    "na\u00efve caf\u00e9 Stra\u00dfe \u00c5ngstr\u00f6m \u0141\u00f3d\u017a cafe\u0301",
+    "\u041f\u0440\u0438\u0432\u0435\u0442 \u4f60\u597d\uff0c\u4e16\u754c "
+    "\u3053\u3093\u306b\u3061\u306f \uc548\ub155 "
+    "\u0645\u0631\u062d\u0628\u0627 \u0928\u092e\u0938\u094d\u0924\u0947",
+    "\U0001f600 \U0001f469\u200d\U0001f680 \U0001f1eb\U0001f1f7 \u2764\ufe0f "
+    "\u00a0\u2009\u200b\ufeff|",
+    'def f(x):\n\treturn {"a": [x**2, x // 3]}  # <b>&amp;</b>',
+    "<s></s><unk><pad><|endoftext|><|im_start|>user<|im_end|>[INST][/INST]<bos><eos>",
+    "https://example.org/a_b-c?d=1&e=%20#f user@example.org C:\\temp\\new",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+)
+QUESTION: Message = {"role": "user", "content": "Which is larger, 9.9 or 9.11?"}
+ANSWER: Message = {"role": "assistant", "content": "9.9 is larger."}
+SYSTEM: Message = {"role": "system", "content": "You answer in one sentence."}
+DIALOGUES: tuple[tuple[Message, ...], ...] = (
+    (QUESTION,),
+    (QUESTION, ANSWER, {"role": "user", "content": "  Why?\n"}),
+    (SYSTEM, QUESTION),
+)
+
+
+@dataclass(frozen=True)
+class TokenFindings:
+    """What two readings of the same texts have in common."""
+
+    n_same: int
+    # Each in words, with the first place that differs.
+    differences: tuple[str, ...]
+    not_compared: tuple[str, ...]
+
+
+def compare_texts(a: Witness, b: Witness, prompts: Sequence[Prompt]) -> TokenFindings:
+    """Let both read the built-in texts and dialogues, and the prompts that are to be continued."""
+    n_same, differences, counted, untold = 0, [], 0, 0
+    for prompt in (*TEXTS, *DIALOGUES, *prompts):
+        read_a, read_b = _read(a, prompt), _read(b, prompt)
+        if read_a is None or read_b is None:
+            untold += 1
+            continue
+        found = _difference(a, b, read_a, read_b)
+        if found:
+            differences.append(f"{_shown(prompt)}: {found}")
+        else:
+            n_same += 1
+        both_refuse = isinstance(read_a, str) and isinstance(read_b, str)
+        counted += not both_refuse and not (_ids(read_a) and _ids(read_b))
+    not_compared = []
+    if untold:
+        not_compared.append(
+            f"how {untold} of {n_same + len(differences) + untold} texts and dialogues are cut "
+            "into tokens: one of the two does not say"
+        )
+    if counted:
+        not_compared.append(f"the token ids of {counted} texts: only their number is known")
+    return TokenFindings(n_same, tuple(differences), tuple(not_compared))
+
+
+def compare_vocabularies(a: Tokenizer, b: Tokenizer) -> list[str]:
+    """Return what differs between the tokens themselves, and which of them end a reply."""
+    differences = []
+    if a.vocab_size != b.vocab_size:
+        differences.append(f"{a.vocab_size:,} tokens, against {b.vocab_size:,}")
+    others = [i for i in range(min(a.vocab_size, b.vocab_size)) if a.token(i) != b.token(i)]
+    if others:
+        first = others[0]
+        differences.append(
+            f"{len(others):,} tokens have another text, the first is {first}: "
+            f"{a.token(first)!r}, against {b.token(first)!r}"
+        )
+    # llama.cpp knows some ends by their names, and a GGUF ends replies with them, too.
+    if not set(a.eos_ids) <= set(b.eos_ids):
+        differences.append(
+            f"a reply ends with {_named(a, a.eos_ids)}, against {_named(b, b.eos_ids)}"
+        )
+    return differences
+
+
+# A dialogue that a chat template refuses (some know no system message) is read as its refusal.
+Reading = Encoded | str | None
+
+
+def _read(witness: Witness, prompt: Prompt) -> Reading:
+    is_dialogue = not isinstance(prompt, str) and len(prompt) and isinstance(prompt[0], dict)
+    try:
+        return witness.encode(prompt)
+    except RequestError as error:
+        if not is_dialogue:
+            raise
+        return str(error)
+
+
+def _difference(a: Witness, b: Witness, read_a: Reading, read_b: Reading) -> str | None:
+    if isinstance(read_a, str) or isinstance(read_b, str):
+        if isinstance(read_a, str) and isinstance(read_b, str):
+            return None
+        refusing, reason = (a.name, read_a) if isinstance(read_a, str) else (b.name, read_b)
+        return f"refused by {refusing} ({reason})"
+    assert read_a is not None
+    assert read_b is not None
+    if read_a.ids is None or read_b.ids is None:
+        if read_a.n_tokens == read_b.n_tokens:
+            return None
+        return f"{read_a.n_tokens} tokens, against {read_b.n_tokens}"
+    if read_a.ids == read_b.ids:
+        return None
+    shortest = min(read_a.n_tokens, read_b.n_tokens)
+    pairs = zip(read_a.ids, read_b.ids, strict=False)
+    place = next((i for i, (x, y) in enumerate(pairs) if x != y), shortest)
+    return f"token {place} is {_at(a, read_a.ids, place)}, against {_at(b, read_b.ids, place)}"
+
+
+def _ids(reading: Reading) -> bool:
+    return isinstance(reading, Encoded) and reading.ids is not None
+
+
+def _at(witness: Witness, ids: Sequence[int], place: int) -> str:
+    if place >= len(ids):
+        return "the end"
+    text = "" if witness.tokenizer is None else f" {witness.tokenizer.token(ids[place])!r}"
+    return f"{ids[place]}{text}"
+
+
+def _named(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    return ", ".join(f"{i} {tokenizer.token(i)!r}" for i in sorted(ids)) or "no token"
+
+
+def _shown(prompt: Prompt) -> str:
+    if isinstance(prompt, str):
+        text = prompt
+    else:
+        text = " / ".join(m["content"] if isinstance(m, dict) else str(m) for m in prompt)
+        text = f"dialogue {text}"
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")

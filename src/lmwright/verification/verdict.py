@@ -1,0 +1,121 @@
+"""What a verification found: each check with what was measured and what is allowed."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    # None: it is shown, and nothing depends on it.
+    is_passed: bool | None
+    found: str
+    allowed: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The largest difference and where it was."""
+
+    value: float
+    # Which prompt (from 0, of those compared), and how many tokens of its continuation came before.
+    prompt: int
+    position: int
+    token_id: int
+    # The token and the end of the prompt, as text.
+    token: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Two models, and whether they are the same."""
+
+    a: str
+    b: str
+    # By which of `bounds.BOUNDS` it was judged.
+    bound: str
+    checks: tuple[Check, ...]
+    # What could not be compared, or was left out, in words.
+    not_compared: tuple[str, ...]
+    largest: Place | None
+    # The same as in the checks, for programs: mean_kl, relative_error, agreement, ...
+    numbers: dict[str, float]
+    n_prompts: int
+    n_positions: int
+    seconds: float
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether no check failed."""
+        return all(check.is_passed is not False for check in self.checks)
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return tuple(check for check in self.checks if check.is_passed is False)
+
+    @property
+    def summary(self) -> str:
+        """PASS or FAIL, and the largest difference with its place."""
+        word = "PASS" if self.is_passed else "FAIL"
+        if self.largest is None:
+            return f"{word}: no log-probabilities were compared"
+        where = self.largest
+        return (
+            f"{word}: largest difference {where.value:.3g}, of token {where.token_id} "
+            f"{where.token!r}, {where.position} tokens behind prompt {where.prompt + 1} "
+            f"(... {where.text!r})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        data = {**asdict(self), "is_passed": self.is_passed}
+        # JSON has no infinity, which is the distance of what is no number.
+        data["numbers"] = {k: v if math.isfinite(v) else None for k, v in self.numbers.items()}
+        if self.largest is not None and not math.isfinite(self.largest.value):
+            data["largest"]["value"] = None
+        return data
+
+    def table(self) -> "Table":
+        """Return the checks as a table for a terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(self.title), title_justify="left")
+        for heading in ("", "check", "found", f"allowed ({self.bound})"):
+            table.add_column(heading, overflow="fold")
+        for check in self.checks:
+            style = "bold red" if check.is_passed is False else ""
+            cells = (MARKS[check.is_passed], check.name, check.found, check.allowed)
+            table.add_row(*[Text(cell, style=style) for cell in cells])
+        # As Text: brackets are no markup here.
+        table.caption = Text("\n".join([*self._untold(), self.summary]))
+        table.caption_justify = "left"
+        return table
+
+    def __str__(self) -> str:
+        width = max(len(check.name) for check in self.checks)
+        lines = [f"{self.title} ({self.bound})"]
+        for check in self.checks:
+            allowed = f" (allowed: {check.allowed})" if check.allowed else ""
+            mark = MARKS[check.is_passed]
+            lines.append(f"{mark:<4}  {check.name:<{width}}  {check.found}{allowed}")
+        return "\n".join([*lines, *self._untold(), self.summary])
+
+    @property
+    def title(self) -> str:
+        """What was compared with what."""
+        return f"{self.a} against {self.b}"
+
+    def _untold(self) -> list[str]:
+        return [f"not compared: {each}" for each in self.not_compared]
+
+
+MARKS = {True: "pass", False: "FAIL", None: ""}

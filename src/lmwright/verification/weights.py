@@ -1,0 +1,138 @@
+"""Where both models are here, the weights themselves and what a configuration makes of them.
+
+Behaviour alone cannot tell a small fault in a file of four bits from its rounding.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lmwright.verification.bounds import Bound
+from lmwright.verification.local import LocalWitness
+from lmwright.verification.verdict import Check
+from lmwright.verification.witness import Witness
+
+if TYPE_CHECKING:
+    from lmwright.model.config import ModelConfig, Rope
+
+# Numbers that went through a float32 on the way.
+SAME = 1e-5
+
+
+@dataclass(frozen=True)
+class WeightFindings:
+    """What the weights say."""
+
+    checks: tuple[Check, ...] = ()
+    not_compared: tuple[str, ...] = ()
+    # The largest relative error of a tensor, if they could be compared.
+    largest_error: float | None = None
+
+
+def compare_weights(a: Witness, b: Witness, bound: Bound) -> WeightFindings:
+    """Compare tensor by tensor in our own names, which are the same for all files."""
+    if not (isinstance(a, LocalWitness) and isinstance(b, LocalWitness)):
+        where = next(w for w in (b, a) if not isinstance(w, LocalWitness))
+        return WeightFindings(
+            not_compared=(f"the weights themselves: {where.name} does not show them",)
+        )
+    settings = list(_settings(a.model.config, b.model.config))
+    found = "; ".join(settings) or "the same sizes, rotation, windows, norms and activations"
+    checks = [Check("configuration", not settings, found)]
+    shapes_a, shapes_b = (
+        {name: tuple(tensor.shape) for name, tensor in w.model.state_dict().items()} for w in (a, b)
+    )
+    if shapes_a != shapes_b:
+        names = shapes_a.keys() | shapes_b.keys()
+        first = min(name for name in names if shapes_a.get(name) != shapes_b.get(name))
+        told = f"{first}: {_shape(shapes_a.get(first))}, against {_shape(shapes_b.get(first))}"
+        return WeightFindings((*checks, Check("weights", False, told)))
+    name, error = _largest_error(a, b)
+    allowed = bound.weight_error
+    checks.append(
+        Check(
+            "weights",
+            None if allowed is None else error <= allowed,
+            f"relative error up to {100 * error:.2g} % ({name})" if error else "the same",
+            "" if allowed is None else f"{100 * allowed:g} %",
+        )
+    )
+    return WeightFindings(tuple(checks), largest_error=error)
+
+
+def _largest_error(a: LocalWitness, b: LocalWitness) -> tuple[str, float]:
+    """Return the tensor that changed most: the root of squared errors over squares."""
+    others = b.model.state_dict()
+    worst = ("", 0.0)
+    for name, first in a.model.state_dict().items():
+        second = others[name].to(first.device)
+        squares = float(first.float().square().sum())
+        squared_errors = float((second - first).float().square().sum())
+        error = math.sqrt(squared_errors / squares) if squares else float(squared_errors > 0)
+        if not error <= worst[1]:  # NaN, too, is worse
+            worst = (name, math.inf if math.isnan(error) else error)
+    return worst
+
+
+def _settings(a: "ModelConfig", b: "ModelConfig") -> Iterator[str]:
+    """Say which settings differ that have no weights of their own."""
+    values_a, values_b = _values(a), _values(b)
+    for name, first in values_a.items():
+        second = values_b[name]
+        if not _is_same(first, second):
+            yield f"{name} {_short(first)}, against {_short(second)}"
+
+
+def _values(config: "ModelConfig") -> dict[str, object]:
+    """Return what a configuration comes to, however it is spelt."""
+    layers = range(config.n_decoder_layers or config.n_layers)
+    is_rotary = config.positions == "rotary"
+    return {
+        "layers": (config.n_layers, config.n_decoder_layers),
+        "heads": (config.n_heads, config.n_kv_heads),
+        "context length": config.max_positions,
+        "norm epsilon": config.norm_eps,
+        "places of the norms": config.norm_places,
+        "activation": (config.activation, config.is_gated),
+        "scale of attention": config.attention_scale or config.d_head**-0.5,
+        "soft-caps": (config.attention_softcap, config.logit_softcap),
+        "scale of the embedding": config.embedding_scale,
+        "scale of the head": config.head_scale,
+        "windows": tuple(config.sliding_window if config.is_local(i) else None for i in layers),
+        "rotation": _rotation(config.rope, config) if is_rotary else None,
+        "rotation of local layers": (
+            _rotation(config.local_rope, config) if is_rotary and config.local_rope else None
+        ),
+        "labels": config.labels,
+        "suppressed tokens": config.suppressed_ids,
+        "first tokens of an answer": (config.decoder_start_id, config.forced_bos_id),
+    }
+
+
+def _rotation(rope: "Rope", config: "ModelConfig") -> tuple[float, ...]:
+    """Return the frequencies for a short and for the longest text, and the factor."""
+    from lmwright.model.position import inverse_frequencies
+
+    short, long = (
+        inverse_frequencies(rope, config.d_head, length).tolist()
+        for length in (1, config.max_positions)
+    )
+    return (*short, *long, rope.attention_factor)
+
+
+def _is_same(first: object, second: object) -> bool:
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        return len(first) == len(second) and all(map(_is_same, first, second))
+    if isinstance(first, float) and isinstance(second, float):
+        return math.isclose(first, second, rel_tol=SAME)
+    return first == second
+
+
+def _short(value: object) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else " x ".join(map(str, shape))

@@ -1,0 +1,98 @@
+"""A key of config.json that changes what a model computes must not be passed over in silence."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+
+from families import VARIANTS
+from lmwright.model.families import FAMILIES
+from lmwright.model.families.family import REQUIRED, model_config
+
+transformers = pytest.importorskip("transformers", reason="needs the `dev` extra")
+
+KINDS = {variant.family: f"{variant.kind}Config" for variant in VARIANTS.values()}
+# What says nothing about the numbers that a trained model gives.
+HARMLESS = {
+    "_name_or_path", "chunk_size_feed_forward", "dtype", "is_encoder_decoder", "label2id",
+    "model_type", "output_attentions", "output_hidden_states", "return_dict",
+    "transformers_version", "use_cache",
+    # Only while training, or before.
+    "activation_dropout", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop",
+    "classifier_dropout", "decoder_layerdrop", "dropout", "dropout_rate", "embd_pdrop",
+    "encoder_layerdrop", "hidden_dropout_prob", "init_std", "initializer_factor",
+    "initializer_range", "qa_dropout", "resid_pdrop", "seq_classif_dropout",
+    # How a product is cut, or in which format it is: not what it is.
+    "pretraining_tp", "reorder_and_upcast_attn",
+    # GPT-2's head for whole texts, which is not built.
+    "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
+    "summary_use_proj",
+    # DistilBERT's sinusoids lie in the file like trained positions.
+    "sinusoidal_pos_embds",
+    # T5 says twice what feed_forward_proj says.
+    "dense_act_fn", "is_gated_act",
+    # Gemma 3's rule for the layers, which it writes out as layer_types.
+    "_sliding_window_pattern",
+    # The last token of an answer that becomes too long.
+    "forced_eos_token_id",
+    # Only where the encoder's embedding is another, which is refused.
+    "decoder_vocab_size",
+    # An encoder-decoder's class has both; `architectures` says which one is meant.
+    "is_decoder",
+}  # fmt: skip
+ROLES = {
+    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id",
+    "forced_bos_token_id", "bad_words_ids",
+}  # fmt: skip
+LABELS = {"architectures", "id2label", "num_labels", "problem_type"}
+
+
+class Watched(dict):
+    """A configuration that notes which of its keys were asked for."""
+
+    def __init__(self, *values):
+        super().__init__(*values)
+        self.asked = set()
+
+    def __getitem__(self, key):
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key, default=None):
+        self.asked.add(key)
+        return super().get(key, default)
+
+
+def config_json(kind, settings):
+    """Return config.json of a class of transformers, with these settings."""
+    config = getattr(transformers, kind)(**copy.deepcopy(settings))
+    return json.loads(config.to_json_string(use_diff=False))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_key_of_transformers_is_read_refused_or_harmless(name):
+    kind = FAMILIES[name]
+    read = set(kind.keys.values()) | set(kind.only) | ROLES | LABELS
+    known: set[str] = set()
+    for variant in VARIANTS.values():
+        if variant.family == name:
+            settings = config_json(KINDS[name], variant.settings)
+            given = {**kind.defaults, **settings}
+            watched = Watched({key: value for key, value in given.items() if value is not None})
+            kind.read(watched)
+            read |= watched.asked
+            known |= settings.keys()
+    assert known - read <= HARMLESS
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_config_json_leaves_out_is_what_transformers_takes(name):
+    kind, settings = FAMILIES[name], config_json(KINDS[name], {})
+    sizes = REQUIRED | {"n_decoder_layers"}
+    named = {key for field, key in kind.keys.items() if field in sizes}
+    sparse = {key: settings[key] for key in named - set(kind.defaults) if key in settings}
+    found, expected = model_config(kind, sparse), model_config(kind, settings)
+    # Which tokens have a role differs from file to file, and each file says it.
+    roles = dict.fromkeys(("bos_id", "pad_id", "decoder_start_id", "forced_bos_id"))
+    assert replace(found, eos_ids=(), **roles) == replace(expected, eos_ids=(), **roles)
