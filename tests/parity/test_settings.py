@@ -8,7 +8,7 @@ import pytest
 
 from families import VARIANTS
 from lmwright.model.families import FAMILIES
-from lmwright.model.families.family import REQUIRED, model_config
+from lmwright.model.families.config_json import REQUIRED, model_config
 
 transformers = pytest.importorskip("transformers", reason="needs the `dev` extra")
 

@@ -21,7 +21,8 @@ from lmwright.formats.packed import unpack
 from lmwright.formats.safetensors_folder import Weights, read_weights, write_weights
 from lmwright.model.config import ModelConfig, Rope
 from lmwright.model.families import family, gguf_family
-from lmwright.model.families.family import Family, Row, model_config, rows_of, settings_of
+from lmwright.model.families.config_json import model_config, settings_of
+from lmwright.model.families.family import Family, Row, rows_of
 from lmwright.model.families.gguf_keys import read_gguf_config, write_gguf_config
 from lmwright.model.position import inverse_frequencies
 from lmwright.model.transformer import DecoderLM, Model

@@ -1,12 +1,11 @@
-"""What makes a family: the words of its configuration and a table of its tensors' names."""
+"""What makes a family: words for its configuration and a table of its tensors' names."""
 
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from lmwright.core.errors import ModelError
 from lmwright.model.config import Head, ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, EncoderLM
 
@@ -134,73 +133,6 @@ DECODER_KEYS = {
     "activation": "hidden_act",
     "ties_embeddings": "tie_word_embeddings",
 }
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "relu": "relu",
-    "tanh": "tanh",
-}
-WRITTEN_ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
-REQUIRED = {f.name for f in fields(ModelConfig) if f.default is f.default_factory is MISSING}
-
-
-def model_config(family: Family, settings: Settings) -> ModelConfig:
-    """Translate config.json; a setting that this code does not cover is an error."""
-    # null is a value, not a gap: Mistral's "sliding_window": null means none, not the default.
-    given = {key: v for key, v in {**family.defaults, **settings}.items() if v is not None}
-    for key, only in family.only.items():
-        if given.get(key, only) != only:
-            raise ModelError(f"{key} = {given[key]!r}; only {only!r} is supported")
-    missing = [
-        key
-        for name, key in family.keys.items()
-        if name in REQUIRED - {"n_kv_heads", "d_head"} and key not in given
-    ]
-    if missing:
-        raise ModelError(f"{', '.join(missing)} missing")
-    values = {name: given[key] for name, key in family.keys.items() if key in given}
-    values |= {**family.choices, **family.read(given)}
-    if family.assembly is EncoderDecoderLM and not values.get("n_decoder_layers"):
-        raise ModelError(f"{family.keys['n_decoder_layers']} missing, or 0")
-    values["head"] = _head(family, settings)
-    values.setdefault("n_kv_heads", values["n_heads"])
-    if "d_head" not in values:
-        values["d_head"] = _head_width(values["d_model"], values["n_heads"])
-    if "activation" in values:
-        values["activation"] = _activation(values["activation"])
-    labels = _labels(given) if values["head"] in ("sequence", "tokens") else {}
-    return ModelConfig(family=family.name, **values, **_roles(given), **labels)
-
-
-def settings_of(family: Family, config: ModelConfig) -> dict[str, Any]:
-    """Write the keys of config.json, in the spelling that old and new transformers read."""
-    settings = {key: getattr(config, name) for name, key in family.keys.items()}
-    for name, key in family.keys.items():
-        if name == "activation":
-            settings[key] = WRITTEN_ACTIVATIONS.get(config.activation, config.activation)
-    eos = list(config.eos_ids)
-    settings |= {
-        "architectures": [family.architectures[config.head]],
-        "model_type": family.name,
-        "bos_token_id": config.bos_id,
-        "eos_token_id": eos[0] if len(eos) == 1 else eos or None,
-        "pad_token_id": config.pad_id,
-    }
-    if config.decoder_start_id is not None or "decoder_start_token_id" in family.defaults:
-        settings["decoder_start_token_id"] = config.decoder_start_id
-    if config.forced_bos_id is not None:
-        settings["forced_bos_token_id"] = config.forced_bos_id
-    if config.suppressed_ids:
-        settings["bad_words_ids"] = [[id_] for id_ in config.suppressed_ids]
-    if config.labels:
-        settings["id2label"] = {str(i): label for i, label in enumerate(config.labels)}
-        settings["label2id"] = {label: i for i, label in enumerate(config.labels)}
-        settings["problem_type"] = _PROBLEMS[config.problem]
-    return {**settings, **family.only, **family.write(config)}
 
 
 def rows_of(family: Family, config: ModelConfig, names: set[str]) -> Iterator[Row]:
@@ -236,70 +168,3 @@ def _spelled(row: Row, ending: str, layer: str) -> Row:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
-
-
-def _head(family: Family, settings: Settings) -> Head:
-    known: dict[str, Head] = {name: head for head, name in family.architectures.items()}
-    names = settings.get("architectures") or [next(iter(known))]
-    if not isinstance(names, list) or len(names) != 1 or names[0] not in known:
-        raise ModelError(
-            f"architectures = {names!r}; of {family.name}, lmwright builds {', '.join(known)}"
-        )
-    return known[names[0]]
-
-
-def _head_width(d_model: Any, n_heads: Any) -> int:
-    for name, value in (("d_model", d_model), ("n_heads", n_heads)):
-        if type(value) is not int or value < 1:
-            raise ModelError(f"{name} = {value!r}: expected a whole number of at least 1")
-    if d_model % n_heads:
-        raise ModelError(
-            f"a width of {d_model} does not divide into {n_heads} heads; the file contradicts "
-            "itself, or lacks the width of a head"
-        )
-    return d_model // n_heads
-
-
-def _activation(name: Any) -> str:
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise ModelError(f"activation {name!r}; known: {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
-
-
-def _roles(given: Settings) -> dict[str, Any]:
-    eos = given.get("eos_token_id")
-    words = given.get("bad_words_ids") or []
-    if any(len(word) > 1 for word in words):
-        log.warning("bad_words_ids of several tokens are not kept out of answers")
-    return {
-        "bos_id": given.get("bos_token_id"),
-        "eos_ids": () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
-        "pad_id": given.get("pad_token_id"),
-        "decoder_start_id": given.get("decoder_start_token_id"),
-        "forced_bos_id": given.get("forced_bos_token_id"),
-        "suppressed_ids": tuple(word[0] for word in words if len(word) == 1),
-    }
-
-
-_PROBLEMS = {
-    "single_label": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
-
-
-def _labels(given: Settings) -> dict[str, Any]:
-    if "id2label" not in given and "num_labels" not in given:
-        names = {0: "LABEL_0", 1: "LABEL_1"}  # transformers' default
-    else:
-        names = given.get("id2label") or {i: f"LABEL_{i}" for i in range(given["num_labels"])}
-    ids = {int(i): str(label) for i, label in names.items()}
-    if sorted(ids) != list(range(len(ids))):
-        raise ModelError(f"id2label has the ids {sorted(ids)[:10]}, expected 0, 1, ...")
-    default = _PROBLEMS["regression" if len(ids) == 1 else "single_label"]
-    given_problem = given.get("problem_type", default)
-    problem = next((ours for ours, theirs in _PROBLEMS.items() if theirs == given_problem), None)
-    if problem is None:
-        known = ", ".join(_PROBLEMS.values())
-        raise ModelError(f"problem_type {given_problem!r}; known: {known}")
-    return {"labels": tuple(ids[i] for i in range(len(ids))), "problem": problem}

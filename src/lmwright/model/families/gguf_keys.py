@@ -6,7 +6,8 @@ from typing import Any
 
 from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import ACTIVATIONS, Family
+from lmwright.model.families.config_json import ACTIVATIONS
+from lmwright.model.families.family import Family
 from lmwright.model.families.rope import read_gguf_rope, write_gguf_rope
 
 # Our field -> key behind "ARCHITECTURE.".

@@ -9,7 +9,8 @@ import torch
 from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig
 from lmwright.model.families import FAMILIES, family
-from lmwright.model.families.family import Row, model_config, rows_of, settings_of, table
+from lmwright.model.families.config_json import model_config, settings_of
+from lmwright.model.families.family import Row, rows_of, table
 
 # Our fields, small, and each another.
 SMALL = {

@@ -7,7 +7,7 @@ import pytest
 from lmwright.core.errors import ModelError
 from lmwright.model.config import Rope
 from lmwright.model.families import FAMILIES
-from lmwright.model.families.family import model_config
+from lmwright.model.families.config_json import model_config
 from lmwright.model.families.gguf_keys import read_gguf_config, write_gguf_config
 
 WRITTEN = [name for name, kind in FAMILIES.items() if kind.gguf is not None]
