@@ -40,7 +40,8 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y (..., N) for x (..., K)."""
-        return _LoraProduct.apply(x, self.base.weight.to(x.dtype), self.a, self.b, self.scale)
+        y = _LoraProduct.apply(x, self.base.weight.to(x.dtype), self.a, self.b, self.scale)
+        return y if self.base.bias is None else y + self.base.bias.to(x.dtype)
 
     def delta(self) -> Tensor:
         """Return what the update adds to the weight, (N, K) fp32."""

@@ -1,6 +1,5 @@
 """What makes a family: words for its configuration and a table of its tensors' names."""
 
-import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,8 +7,6 @@ from typing import Any, Literal, get_args
 
 from lmwright.model.config import Head, ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, EncoderLM
-
-log = logging.getLogger(__name__)
 
 Settings = Mapping[str, Any]
 Layout = Literal["plain", "transposed", "row"]
