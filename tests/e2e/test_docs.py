@@ -145,7 +145,7 @@ def takes_pip(words: list[str]) -> None:
     assert words[0] == "install"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for requirement in words[1:]:
-        found = re.fullmatch(r"(\.|lmwright)(?:\[([\w,]+)\])?", requirement)
+        found = re.fullmatch(r"(\.|lmwright)(?:\[([\w,-]+)\])?", requirement)
         assert found, requirement
         assert set((found[2] or "train").split(",")) <= set(project["optional-dependencies"])
 

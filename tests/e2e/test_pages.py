@@ -16,6 +16,7 @@ from lmwright.hosted.config import Hosted
 from lmwright.model.families import FAMILIES
 from lmwright.reporting.config import Gate
 from lmwright.serving import limits
+from lmwright.verification.bounds import BOUNDS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(lmwright.__file__).parent
@@ -106,6 +107,22 @@ def test_the_example_of_a_family_is_the_real_file() -> None:
     [shown] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     source = (SOURCE / "model" / "families" / "olmo.py").read_text(encoding="utf-8")
     assert shown == source.split('"""\n\n', 1)[1].replace("  # noqa: E501", "")
+
+
+def test_the_convert_page_lists_the_real_bounds() -> None:
+    found = [row[1:] for row in rows("docs/convert.md", "What is allowed")]
+    assert len(found) == len(BOUNDS)
+    for bound, (largest, *shares, _) in zip(BOUNDS, found, strict=True):
+        error, divergence, agreement = shares
+        assert largest.split(" ")[0] == ("-" if bound.largest is None else f"{bound.largest:g}")
+        assert divergence == ("-" if bound.mean_kl is None else f"{bound.mean_kl:g}")
+        assert error == percent(bound.relative_error)
+        assert agreement == percent(bound.agreement)
+    assert [row[-1] for row in found] == [percent(bound.weight_error) for bound in BOUNDS]
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:g} %"
 
 
 def test_contributing_shows_the_layers_that_are_checked() -> None:

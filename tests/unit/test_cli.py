@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -100,7 +101,18 @@ print("heavy:", sorted(heavy & set(sys.modules)), code)
         check=True,
     )
     assert done.stdout.endswith("heavy: [] 0\n")
-    for verb in ("new", "run", "generate", "chat", "evaluate", "show", "doctor", "serve"):
+    for verb in (
+        "new",
+        "run",
+        "generate",
+        "chat",
+        "evaluate",
+        "show",
+        "doctor",
+        "convert",
+        "verify",
+        "serve",
+    ):
         assert f"\n  {verb} " in done.stdout
 
 
@@ -143,6 +155,18 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
         ["evaluate", "starter", "--suite", "quik"],
         ["evaluate", "starter", "--tasks", "fcts"],
         ["serve", "starter", "--port", "99999"],
+        ["verify", "starter"],
+        ["verify", "no/such", "no/such"],
+        ["verify", "openai:a@http://127.0.0.1:9/v1", "openai:b@http://127.0.0.1:9/v1"],
+        ["verify", "a", "b", "--prompts", "none.txt"],
+        ["verify", "a", "b", "--n-tokens", "0"],
+        ["verify", "a", "b", "--tolerance", "-1"],
+        ["convert", "no/such", "out"],
+        ["convert", "no/such", "out", "--to", "hf"],
+        ["convert", "no/such", "out", "--to", "onnx"],
+        ["convert", "no/such", "out", "--to", "hf", "--type", "f16"],
+        ["convert", "no/such", "out.gguf", "--to", "gguf", "--dtype", "bf16"],
+        ["convert", "no/such", "out.gguf", "--to", "gguf", "--type", "q3_k"],
     ],
 )
 def test_a_wrong_request_ends_with_2_and_a_message_on_stderr(
@@ -322,3 +346,41 @@ def test_doctor_names_a_remedy_for_a_broken_recipe(capsys: pytest.CaptureFixture
     assert checks["recipe"]["status"] == "fail"
     assert checks["recipe"]["remedy"]
     assert checks["python"]["status"] == "ok"
+
+
+def test_verify_says_pass_or_fail_by_its_exit_code(
+    tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("prompts.txt").write_text("The bank\nA card\n", encoding="utf-8")
+    few = ["--prompts", "prompts.txt", "--n-tokens", "3"]
+    assert cli.main(["verify", str(tiny_folder), str(tiny_folder), *few]) == 0
+    assert "\nPASS: largest difference 0, " in capsys.readouterr().out
+    other = Path("other")
+    shutil.copytree(tiny_folder, other)
+    (other / "chat_template.jinja").write_text("{{ messages[0]['content'] }}", encoding="utf-8")
+    assert cli.main(["verify", str(tiny_folder), str(other), *few, "--json"]) == 1
+    verdict = json.loads(capsys.readouterr().out)
+    assert (verdict["is_passed"], verdict["n_prompts"], verdict["n_positions"]) == (False, 2, 6)
+    assert [c["name"] for c in verdict["checks"] if c["is_passed"] is False] == ["tokens of texts"]
+
+
+def test_verify_takes_a_tolerance(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert = ["convert", str(tiny_folder), "small", "--to", "hf", "--dtype", "bf16", "--json"]
+    assert cli.main(convert) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["out"], done["format"]) == ("small", "bf16")
+    assert done["verdicts"][0]["is_passed"] is True
+    pair = ["verify", str(tiny_folder), "small", "--n-tokens", "2"]
+    assert cli.main([*pair, "--tolerance", "1"]) == 0
+    assert cli.main([*pair, "--tolerance", "0.000001"]) == 1
+    assert "FAIL  largest difference of logits" in capsys.readouterr().out
+
+
+def test_convert_never_overwrites_and_says_what_it_wrote(
+    tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["convert", str(tiny_folder), "out", "--to", "hf"]) == 0
+    assert capsys.readouterr().out.endswith("wrote out (fp32, 0 MB)\n")
+    assert cli.main(["convert", str(tiny_folder), "out", "--to", "hf"]) == 2
+    assert "out exists already" in capsys.readouterr().err
+    assert cli.main(["convert", str(tiny_folder), "out", "--to", "hf", "--force"]) == 0

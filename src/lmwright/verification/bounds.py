@@ -60,13 +60,16 @@ BOUNDS = (
 BY_NAME = {bound.name: bound for bound in BOUNDS}
 
 
-def bound_for(a: Witness, b: Witness) -> Bound:
+def bound_for(a: Witness, b: Witness, *, has_same_weights: bool | None = None) -> Bound:
     """Return what is allowed between a model and what claims to be a copy of it.
 
     A copy in other numbers differs by their rounding, and an engine other than ours by its own.
+    `has_same_weights` None: not known; the names of the formats must do.
     """
     found = [EXACT]
-    if b.weights is not None and b.weights not in (a.weights, "fp32"):
+    if has_same_weights is None:
+        has_same_weights = b.weights in (None, a.weights, "fp32")
+    if not has_same_weights and b.weights is not None:
         found.append(_of(b.weights))
     for one, other in ((a, b), (b, a)):
         if one.engine != "lmwright":

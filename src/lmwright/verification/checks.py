@@ -1,5 +1,6 @@
 """From what was found to checks that passed or failed."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -109,7 +110,8 @@ def _limited(name: str, value: float, allowed: float | None, unit: str = "") -> 
     found = f"{value:.3g}{unit}"
     if allowed is None:
         return Check(name, None, found)
-    return Check(name, value <= allowed, found, f"{allowed:.3g}{unit}")
+    limit = "any number" if allowed == sys.float_info.max else f"{allowed:.3g}{unit}"
+    return Check(name, value <= allowed, found, limit)
 
 
 def _percent(share: float | None) -> float | None:

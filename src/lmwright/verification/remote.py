@@ -98,7 +98,7 @@ class LlamaWitness:
         self.weights = weights_of(path)
         self._path, self._n_threads = path, n_threads
         metadata = open_gguf(path).metadata
-        self.context_length = int(metadata[f"{metadata['general.architecture']}.context_length"])
+        self.context_length = metadata.get(f"{metadata['general.architecture']}.context_length")
         self.n_ids = len(metadata["tokenizer.ggml.tokens"])
         # As we read it from the file: it names the tokens.
         self.tokenizer = gguf_tokenizer(metadata)

@@ -9,7 +9,7 @@ from lmwright.tokenizer.encode import Tokenizer
 from lmwright.verification.witness import Encoded, Witness
 
 # Where tokenizers differ: spaces, line breaks, digits, accents, other scripts, emoji, code,
-# characters of several code points, and the names of special tokens, which must stay text.
+# characters of several code points.
 TEXTS = (
     "Hello, world!",
     " leading and trailing ",
@@ -23,10 +23,13 @@ TEXTS = (
     "\U0001f600 \U0001f469\u200d\U0001f680 \U0001f1eb\U0001f1f7 \u2764\ufe0f "
     "\u00a0\u2009\u200b\ufeff|",
     'def f(x):\n\treturn {"a": [x**2, x // 3]}  # <b>&amp;</b>',
-    "<s></s><unk><pad><|endoftext|><|im_start|>user<|im_end|>[INST][/INST]<bos><eos>",
     "https://example.org/a_b-c?d=1&e=%20#f user@example.org C:\\temp\\new",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 )
+# To us they are text when a user writes them. Servers mostly take them for what they name, and
+# llama.cpp takes "</s>" for the end of a reply whatever the file says.
+SPECIAL_NAMES = "<s></s><unk><pad><|endoftext|><|im_start|>user<|im_end|>[INST][/INST]<bos><eos>"
+UNCOMPARED_NAMES = "texts that name special tokens: each program has rules of its own for them"
 QUESTION: Message = {"role": "user", "content": "Which is larger, 9.9 or 9.11?"}
 ANSWER: Message = {"role": "assistant", "content": "9.9 is larger."}
 SYSTEM: Message = {"role": "system", "content": "You answer in one sentence."}
@@ -50,7 +53,8 @@ class TokenFindings:
 def compare_texts(a: Witness, b: Witness, prompts: Sequence[Prompt]) -> TokenFindings:
     """Let both read the built-in texts and dialogues, and the prompts that are to be continued."""
     n_same, differences, counted, untold = 0, [], 0, 0
-    for prompt in (*TEXTS, *DIALOGUES, *prompts):
+    are_ours = a.engine == b.engine == "lmwright"
+    for prompt in (*TEXTS, *((SPECIAL_NAMES,) if are_ours else ()), *DIALOGUES, *prompts):
         read_a, read_b = _read(a, prompt), _read(b, prompt)
         if read_a is None or read_b is None:
             untold += 1
@@ -62,7 +66,7 @@ def compare_texts(a: Witness, b: Witness, prompts: Sequence[Prompt]) -> TokenFin
             n_same += 1
         both_refuse = isinstance(read_a, str) and isinstance(read_b, str)
         counted += not both_refuse and not (_ids(read_a) and _ids(read_b))
-    not_compared = []
+    not_compared = [] if are_ours else [UNCOMPARED_NAMES]
     if untold:
         not_compared.append(
             f"how {untold} of {n_same + len(differences) + untold} texts and dialogues are cut "

@@ -36,12 +36,16 @@ def verify(
     Both are led along A's likeliest tokens, so that one near-tie early does not hide the rest.
     """
     started = time.perf_counter()
-    bound = bound or bound_for(a, b)
+    weights = compare_weights(a, b)
+    has_same_weights = None if weights is None else weights.are_same
+    bound = bound or bound_for(a, b, has_same_weights=has_same_weights)
     chosen = select(a, b, prompts, n_tokens=n_tokens, n_prompts=n_prompts)
     tokens = token_checks(a, b, chosen)
-    weights = compare_weights(a, b, bound)
-    checks = [*tokens.checks, *weights.checks]
-    not_compared = [*chosen.left_out, *tokens.not_compared, *weights.not_compared]
+    checks = [*tokens.checks, *(weights.checks(bound) if weights is not None else ())]
+    not_compared = [*chosen.left_out, *tokens.not_compared]
+    if weights is None:
+        names = " and ".join(w.name for w in (a, b) if w.engine != "lmwright")
+        not_compared.append(f"the weights themselves: {names} does not show them")
     tally = Tally()
     largest_id = max(map(max, chosen.ids))
     if b.n_ids is not None and largest_id >= b.n_ids:
@@ -54,8 +58,8 @@ def verify(
         checks += behaviour_checks(a, b, tally, bound)
         not_compared += untold(a, b, tally)
     numbers = tally.numbers()
-    if weights.largest_error is not None:
-        numbers["weight_error"] = weights.largest_error
+    if weights is not None and weights.shapes is None:
+        numbers["weight_error"] = weights.error
     return Verdict(
         a=a.name,
         b=b.name,
@@ -73,18 +77,20 @@ def verify(
 def _compare_all(
     a: Witness, b: Witness, chosen: Selection, *, n_tokens: int, tally: Tally, progress: Bar
 ) -> None:
-    for start in range(0, len(chosen.ids), BATCH):
-        ids = chosen.ids[start : start + BATCH]
-        of_a = a.trace(ids, n_tokens)
-        progress.advance(len(ids), a.name)
+    # Prompts of like length together, so that little is computed for padding.
+    order = sorted(range(len(chosen.ids)), key=lambda i: len(chosen.ids[i]))
+    for start in range(0, len(order), BATCH):
+        numbers = order[start : start + BATCH]
+        of_a = a.trace([chosen.ids[i] for i in numbers], n_tokens)
+        progress.advance(len(numbers), a.name)
         # A server may end a reply at once; there is nothing to lead anybody along.
-        begun = [i for i, trace in enumerate(of_a) if trace.token_ids]
-        along = [of_a[i].token_ids for i in begun]
-        of_b = b.trace([ids[i] for i in begun], n_tokens, along=along) if begun else []
-        progress.advance(len(ids), b.name)
-        tally.n_empty += len(ids) - len(begun)
-        for i, second in zip(begun, of_b, strict=True):
-            count(tally, of_a[i], second, prompt=start + i, a=a)
+        begun = [(i, trace) for i, trace in zip(numbers, of_a, strict=True) if trace.token_ids]
+        tally.n_empty += len(numbers) - len(begun)
+        ids, along = [chosen.ids[i] for i, _ in begun], [trace.token_ids for _, trace in begun]
+        of_b = b.trace(ids, n_tokens, along=along) if begun else []
+        progress.advance(len(numbers), b.name)
+        for (i, first), second in zip(begun, of_b, strict=True):
+            count(tally, first, second, prompt=i, a=a)
 
 
 def _place(a: Witness, b: Witness, tally: Tally, chosen: Selection) -> Place | None:

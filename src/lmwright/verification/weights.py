@@ -22,24 +22,43 @@ SAME = 1e-5
 
 @dataclass(frozen=True)
 class WeightFindings:
-    """What the weights say."""
+    """How the weights of two models that are here differ."""
 
-    checks: tuple[Check, ...] = ()
-    not_compared: tuple[str, ...] = ()
-    # The largest relative error of a tensor, if they could be compared.
-    largest_error: float | None = None
+    # Settings without weights of their own that differ, in words.
+    settings: tuple[str, ...]
+    # What has another shape, or is missing, in words.
+    shapes: str | None = None
+    # The largest relative error of a tensor, and of which.
+    error: float = 0.0
+    tensor: str = ""
+
+    @property
+    def are_same(self) -> bool:
+        """Whether each number is the same."""
+        return self.shapes is None and self.error == 0
+
+    def checks(self, bound: Bound) -> list[Check]:
+        """Judge the findings by a bound."""
+        same = "the same sizes, rotation, windows, norms and activations"
+        checks = [Check("configuration", not self.settings, "; ".join(self.settings) or same)]
+        if self.shapes is not None:
+            return [*checks, Check("weights", False, self.shapes)]
+        found = f"relative error up to {100 * self.error:.3g} % ({self.tensor})"
+        found = found if self.error else "the same"
+        allowed = bound.weight_error
+        if allowed is None:
+            return [*checks, Check("weights", None, found)]
+        return [*checks, Check("weights", self.error <= allowed, found, f"{100 * allowed:g} %")]
 
 
-def compare_weights(a: Witness, b: Witness, bound: Bound) -> WeightFindings:
-    """Compare tensor by tensor in our own names, which are the same for all files."""
+def compare_weights(a: Witness, b: Witness) -> WeightFindings | None:
+    """Compare tensor by tensor in our own names, which are the same for all files.
+
+    None: one of the two does not show its weights.
+    """
     if not (isinstance(a, LocalWitness) and isinstance(b, LocalWitness)):
-        where = next(w for w in (b, a) if not isinstance(w, LocalWitness))
-        return WeightFindings(
-            not_compared=(f"the weights themselves: {where.name} does not show them",)
-        )
-    settings = list(_settings(a.model.config, b.model.config))
-    found = "; ".join(settings) or "the same sizes, rotation, windows, norms and activations"
-    checks = [Check("configuration", not settings, found)]
+        return None
+    settings = tuple(_settings(a.model.config, b.model.config))
     shapes_a, shapes_b = (
         {name: tuple(tensor.shape) for name, tensor in w.model.state_dict().items()} for w in (a, b)
     )
@@ -47,18 +66,9 @@ def compare_weights(a: Witness, b: Witness, bound: Bound) -> WeightFindings:
         names = shapes_a.keys() | shapes_b.keys()
         first = min(name for name in names if shapes_a.get(name) != shapes_b.get(name))
         told = f"{first}: {_shape(shapes_a.get(first))}, against {_shape(shapes_b.get(first))}"
-        return WeightFindings((*checks, Check("weights", False, told)))
-    name, error = _largest_error(a, b)
-    allowed = bound.weight_error
-    checks.append(
-        Check(
-            "weights",
-            None if allowed is None else error <= allowed,
-            f"relative error up to {100 * error:.2g} % ({name})" if error else "the same",
-            "" if allowed is None else f"{100 * allowed:g} %",
-        )
-    )
-    return WeightFindings(tuple(checks), largest_error=error)
+        return WeightFindings(settings, told)
+    tensor, error = _largest_error(a, b)
+    return WeightFindings(settings, error=error, tensor=tensor)
 
 
 def _largest_error(a: LocalWitness, b: LocalWitness) -> tuple[str, float]:

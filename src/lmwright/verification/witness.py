@@ -36,8 +36,9 @@ class Next:
     def complete(cls, logits: np.ndarray) -> "Next":
         """Make it from the logits (V,) of a whole vocabulary."""
         wide = logits.astype(np.float64)
-        wide -= wide.max()
-        logprobs = wide - np.log(np.exp(wide).sum())
+        with np.errstate(invalid="ignore"):  # an infinite logit leaves no probabilities
+            wide -= wide.max()
+            logprobs = wide - np.log(np.exp(wide).sum())
         ids = np.arange(len(logits))
         return cls(ids, logprobs, is_complete=True, floor=-np.inf, logits=logits)
 

@@ -1,0 +1,91 @@
+"""What is allowed must follow from what was done to the weights, and by which engine."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from lmwright.tokenizer.encode import Tokenizer
+from lmwright.verification.bounds import BOUNDS, EXACT, bound_for, custom, is_coarser
+
+
+@dataclass
+class Kind:
+    """All of a witness that a bound depends on."""
+
+    weights: str | None
+    engine: str = "lmwright"
+    name: str = "x"
+    context_length: int | None = None
+    n_ids: int | None = None
+    tokenizer: Tokenizer | None = None
+
+    def encode(self, prompt: object) -> None: ...
+
+    def trace(self, *args: object, **kwargs: object) -> list: ...
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ("fp32", "fp32", "the same numbers"),
+        ("Q4_1", "fp32", "the same numbers"),
+        ("bf16", "bf16", "the same numbers"),
+        ("Q4_0", "Q4_0", "the same numbers"),
+        ("fp32", "fp16", "16 bits (fp16)"),
+        ("fp16", "bf16", "16 bits (bf16)"),
+        ("fp32", "int8", "8 bits"),
+        ("bf16", "Q8_0", "8 bits"),
+        ("bf16", "Q6_K", "6 bits"),
+        ("bf16", "Q5_1", "5 bits"),
+        ("bf16", "int4", "4 bits"),
+        ("bf16", "IQ4_NL", "4 bits"),
+        ("bf16", "IQ3_XXS", "3 bits"),
+        ("bf16", "TQ2_0", "2 bits"),
+    ],
+)
+def test_a_copy_may_differ_by_the_rounding_of_its_format(a: str, b: str, expected: str) -> None:
+    assert bound_for(Kind(a), Kind(b)).name == expected
+
+
+def test_what_is_known_of_the_weights_says_more_than_the_names_of_formats() -> None:
+    # bf16 values in an fp32 file lose nothing; Q8_0 of Q8_0 is rounded anew.
+    assert bound_for(Kind("fp32"), Kind("bf16"), has_same_weights=True) is EXACT
+    assert bound_for(Kind("Q8_0"), Kind("Q8_0"), has_same_weights=False).name == "8 bits"
+    assert bound_for(Kind("bf16"), Kind("fp32"), has_same_weights=False) is EXACT
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (Kind("fp32"), Kind("fp32", "llama.cpp"), "32 bits elsewhere"),
+        (Kind("fp16"), Kind("fp16", "llama.cpp"), "16 bits (fp16)"),
+        (Kind("Q4_0"), Kind("Q4_0", "llama.cpp"), "8 bits"),
+        (Kind("fp32"), Kind("Q4_0", "llama.cpp"), "4 bits"),
+        (Kind("bf16"), Kind(None, "server"), "16 bits (bf16)"),
+        (Kind("int4"), Kind(None, "server"), "8 bits"),
+        (Kind(None, "server"), Kind("bf16"), "16 bits (bf16)"),
+    ],
+)
+def test_another_engine_adds_its_own_rounding(a: Kind, b: Kind, expected: str) -> None:
+    assert bound_for(a, b).name == expected
+
+
+def test_each_bound_is_at_least_as_wide_as_the_one_before() -> None:
+    for name in ("relative_error", "mean_kl", "weight_error"):
+        values = [value for b in BOUNDS if (value := getattr(b, name)) is not None]
+        assert values == sorted(values)
+    agreements = [b.agreement for b in BOUNDS if b.agreement is not None]
+    assert agreements == sorted(agreements, reverse=True)
+
+
+def test_rounding_of_exact_numbers_grows_with_the_logits() -> None:
+    assert EXACT.largest_allowed(0.0) == 1e-4
+    assert EXACT.largest_allowed(40.0) == pytest.approx(5e-4)
+    assert custom(0.5).largest_allowed(40.0) == 0.5
+    assert BOUNDS[2].largest_allowed(40.0) is None
+
+
+def test_an_original_of_fewer_bits_is_noticed() -> None:
+    assert is_coarser(Kind("int4"), Kind("bf16"))
+    assert not is_coarser(Kind("bf16"), Kind("int4"))
+    assert not is_coarser(Kind("int4"), Kind(None, "server"))

@@ -1,0 +1,79 @@
+"""A witness that computes wrongly would accuse the wrong one: ours is checked against itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lmwright.core.errors import RequestError
+from lmwright.lm import LocalModel, load_local
+from lmwright.verification.local import LocalWitness, weights_of
+
+PROMPTS = ((5, 6, 7), tuple(range(3, 40)))
+
+
+def test_it_continues_by_its_likeliest_tokens(original: LocalWitness) -> None:
+    for prompt, trace in zip(PROMPTS, original.trace(PROMPTS, 5), strict=True):
+        ids = list(prompt)
+        for token, said in zip(trace.token_ids, trace.nexts, strict=True):
+            logits = original.model(torch.tensor([ids]))[0, -1]
+            assert said is not None
+            assert said.logits is not None
+            assert np.allclose(said.logits, logits.numpy(), atol=1e-5)
+            assert token == int(logits.argmax())
+            ids.append(token)
+        assert trace.choices == trace.token_ids
+        assert trace.drift is not None
+        assert 0 < trace.drift.largest < 1e-4
+
+
+def test_it_can_be_led_along_tokens_of_different_lengths(original: LocalWitness) -> None:
+    along = ((9, 8, 7, 6), (5,))
+    first, second = original.trace(PROMPTS, 4, along=along)
+    assert (first.token_ids, second.token_ids) == along
+    assert len(second.nexts) == len(second.choices) == 1
+    said = original.model(torch.tensor([[*PROMPTS[0], 9, 8]]))[0, -1]
+    assert first.nexts[2] is not None
+    assert np.allclose(first.nexts[2].logits, said.numpy(), atol=1e-5)
+
+
+def test_it_stops_behind_the_end_of_a_reply(original: LocalWitness) -> None:
+    free = original.trace(PROMPTS[:1], 5)[0].token_ids
+    original.tokenizer.eos_ids = (free[2],)
+    assert original.trace(PROMPTS[:1], 5)[0].token_ids == free[: free.index(free[2]) + 1]
+
+
+def test_rounded_computation_is_refused(tiny_folder: Path) -> None:
+    with pytest.raises(RequestError, match='open it with precision="fp32"'):
+        LocalWitness(load_local(tiny_folder, precision="bf16"))
+
+
+def test_a_cache_that_goes_wrong_is_seen(
+    original: LocalWitness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmwright.model.cache import KVCache
+
+    update = KVCache.update
+
+    def halved(self: KVCache, layer: int, k: torch.Tensor, v: torch.Tensor, *rest: object):
+        return update(self, layer, k * 0.5, v, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(KVCache, "update", halved)
+    [trace] = original.trace(PROMPTS[1:], 3)
+    assert trace.drift is not None
+    assert trace.drift.largest > 0.01
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [("fp32", "fp32"), ("bf16", "bf16"), ("fp16", "fp16"), ("int8", "int8"), ("int4", "int4"),
+     ("F16", "fp16"), ("BF16", "bf16"), ("Q8_0", "Q8_0"), ("Q4_0", "Q4_0")],
+)  # fmt: skip
+def test_the_format_of_weights_is_read_from_their_file(form: str, name: str, written) -> None:
+    assert weights_of(written(form)) == name
+
+
+def test_in_memory_weights_are_what_they_are(model, tiny_tokenizer) -> None:
+    witness = LocalWitness(LocalModel(model, tiny_tokenizer, name="x"))
+    assert (witness.weights, witness.engine, witness.n_ids) == ("fp32", "lmwright", 300)
