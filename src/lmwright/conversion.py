@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -173,10 +173,6 @@ def _write_folder(loaded: LocalModel, product: Path, *, dtype: "torch.dtype") ->
             f"cannot write {product.name}: its weights need {n_bytes:,} bytes, only {n_free:,} are "
             "free; free some space or write elsewhere"
         )
-    ends = loaded.tokenizer.eos_ids
-    if ends and loaded.kind == "decoder":
-        # A GGUF, or a generation_config.json, may know more ends of a reply than config.json.
-        loaded.model.config = replace(loaded.model.config, eos_ids=tuple(ends))
     save(loaded.model, product, dtype)
     loaded.tokenizer.save(product)
     if loaded.pooling is not None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -249,10 +250,7 @@ class LocalModel:
         ]
 
     def save(self, folder: str | Path) -> None:
-        """Write a Hugging Face folder that transformers opens.
-
-        A model that came from a folder is copied as it lies there: a quantised one stays so.
-        """
+        """Write a Hugging Face folder; one that the model came from is copied as it is."""
         from lmwright.model.checkpoint import save
         from lmwright.model.pooling import write_pooling
 
@@ -368,6 +366,9 @@ def load_local(
     else:
         modules, tokenizer = checkpoint.load_folder(path, dtype), load_tokenizer(path)
         pooling = read_pooling(path)
+    # A GGUF, or a generation_config.json, may know more ends of a reply than the configuration.
+    ends = tokenizer.eos_ids or modules.config.eos_ids
+    modules.config = replace(modules.config, eos_ids=ends)
     return LocalModel(
         modules.to(device), tokenizer, name=name or str(model), path=path, pooling=pooling
     )
