@@ -1,14 +1,17 @@
 """Multi-head attention with grouped key/value heads."""
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context, Rotations, Scoring, attention
 from lmwright.model.linear import Linear
-from lmwright.model.norm import HeadNorm, norm
+from lmwright.model.norm import HeadNorm, norm, same
 from lmwright.model.position import rotate, rotate_part
+
+Norms = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 # Shapes: B batch, T tokens, S keys, H query heads, G key/value heads, D head width.
 
@@ -76,16 +79,16 @@ def _unrotated(x: Tensor, rotations: Rotations, which: int) -> Tensor:  # noqa: 
     return x
 
 
-def _no_norms(config: ModelConfig) -> tuple[nn.Module, nn.Module]:  # noqa: ARG001
-    return nn.Identity(), nn.Identity()
+def _no_norms(config: ModelConfig) -> Norms:  # noqa: ARG001
+    return same, same
 
 
-def _head_norms(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
-    eps, offset = config.norm_eps, config.norm_offset
-    return tuple(HeadNorm(config.d_head, eps, offset=offset) for _ in range(2))  # type: ignore
+def _head_norms(config: ModelConfig) -> Norms:
+    width, eps, offset = config.d_head, config.norm_eps, config.norm_offset
+    return HeadNorm(width, eps, offset=offset), HeadNorm(width, eps, offset=offset)
 
 
-def _width_norms(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
+def _width_norms(config: ModelConfig) -> Norms:
     d_head = config.d_head
     return norm(config, config.n_heads * d_head), norm(config, config.n_kv_heads * d_head)
 

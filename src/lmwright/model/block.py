@@ -8,7 +8,7 @@ from lmwright.model.attention import Attention, CrossAttention
 from lmwright.model.config import ModelConfig, NormPlace
 from lmwright.model.context import Context
 from lmwright.model.mlp import mlp
-from lmwright.model.norm import norm
+from lmwright.model.norm import norm, same
 
 
 class Residual(nn.Module):
@@ -17,9 +17,8 @@ class Residual(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
 
-        def norm_at(place: NormPlace) -> nn.Module:
-            is_there = place in config.norm_places
-            return norm(config, config.d_model) if is_there else nn.Identity()
+        def norm_at(place: NormPlace) -> Callable[[Tensor], Tensor]:
+            return norm(config, config.d_model) if place in config.norm_places else same
 
         self.norm_in, self.norm_out, self.norm_sum = norm_at("in"), norm_at("out"), norm_at("sum")
 
