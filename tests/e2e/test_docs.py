@@ -28,7 +28,7 @@ from lmwright.data import samples
 from lmwright.evaluation import selection
 from lmwright.evaluation.tasks import TASKS
 from lmwright.model.config import ModelConfig
-from lmwright.model.transformer import DecoderLM
+from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, EncoderLM
 from lmwright.reporting import gate
 from lmwright.reporting.config import Gate
 from lmwright.serving.app import create_app, listen
@@ -272,8 +272,9 @@ def test_python_runs(
 ) -> None:
     monkeypatch.setenv("LMWRIGHT_HOME", str(workspace / "home"))
     real_load = lm.load
+    ours = {"starter": tiny, **other_kinds(tiny)}
     monkeypatch.setattr(
-        lm, "load", lambda model, **o: tiny if model == "starter" else real_load(model, **o)
+        lm, "load", lambda model, **o: ours[model] if model in ours else real_load(model, **o)
     )
     few = {"facts": 2, "multiple_choice": 4, "texts": 2, "occupations_per_template": 1}
     few |= {"harmful": 2, "harmless": 2, "speed_repeats": 2}
@@ -285,6 +286,15 @@ def test_python_runs(
             # As many line breaks as stand before it, so that a traceback names the page's line.
             text = "\n" * snippet.line + snippet.text.replace("127.0.0.1:8000", address)
             exec(compile(text, str(page), "exec"), namespace)
+
+
+def other_kinds(tiny: lm.LocalModel) -> dict[str, lm.LocalModel]:
+    """The encoder and the encoder-decoder of the Python page, around the same tokenizer."""
+    base = tiny.model.config
+    sequence = replace(base, family="bert", head="sequence", labels=("bad", "good"))
+    translation = replace(base, family="t5", n_decoder_layers=1, decoder_start_id=0)
+    models = {"my-sentiment": EncoderLM(sequence), "my-translator": EncoderDecoderLM(translation)}
+    return {name: lm.LocalModel(model, tiny.tokenizer, name=name) for name, model in models.items()}
 
 
 @contextmanager
