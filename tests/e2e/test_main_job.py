@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,9 @@ import pytest
 from lmwright import hub
 from lmwright.core.errors import ModelError
 
-pytestmark = pytest.mark.weights
+# Work beside it slows training down many times; the limit is for what hangs.
+PATIENCE_S = 900
+pytestmark = [pytest.mark.weights, pytest.mark.timeout(PATIENCE_S)]
 
 RECIPE = """
 name = "small"
@@ -51,7 +54,9 @@ evaluation = "card"
 """
 
 
-def lmwright(*arguments: str, cwd: Path, timeout: float = 250) -> subprocess.CompletedProcess[str]:
+def lmwright(
+    *arguments: str, cwd: Path, timeout: float = PATIENCE_S
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lmwright", *arguments]
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
@@ -76,7 +81,7 @@ def finished(
     command = [sys.executable, "-m", "lmwright", "run", "small.toml"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(folder.glob("runs/small/tuned/state/step-*")):
-        pass
+        time.sleep(0.1)
     process.kill()
     process.wait()
     assert not (folder / "runs/small/tuned/result.json").exists()
@@ -131,7 +136,13 @@ def test_chat_works_piped(finished: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lmwright", "chat", "runs/small/int8", "--json"]
     text = "Hello!\n/save talk.jsonl\n/reset\n/exit\n"
     process = subprocess.run(
-        command, cwd=folder, input=text, capture_output=True, text=True, timeout=120, check=True
+        command,
+        cwd=folder,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
     )
     assert json.loads(process.stdout.splitlines()[0])["text"]
     assert (folder / "talk.jsonl").is_file()

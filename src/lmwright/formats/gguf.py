@@ -110,8 +110,7 @@ class GgufFile:
                     "be turned into float32; use a file with another quantization, such as Q8_0"
                 ) from None
             if hasattr(mmap, "MADV_DONTNEED"):
-                page = at // mmap.PAGESIZE * mmap.PAGESIZE
-                self.data.madvise(mmap.MADV_DONTNEED, page, at + count - page)
+                self.data.madvise(mmap.MADV_DONTNEED)
 
     def tensor(self, name: str) -> GgufTensor:
         """Return where a tensor lies."""

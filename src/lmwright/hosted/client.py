@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any, TypeVar, cast
 
 from lmwright.core.errors import ModelError, RequestError
@@ -48,6 +49,7 @@ class Client:
             timeout=config.timeout_s,
             max_retries=config.n_retries,
             default_headers=dropped,
+            http_client=openai.DefaultHttpxClient(event_hooks={"response": [_settle]}),
         )
         # The library's client is part of a cycle: its sockets would stay open until that is found.
         weakref.finalize(self, self._openai.close)
@@ -186,6 +188,12 @@ def _check_text(body: dict[str, Any]) -> None:
         raise RequestError(
             "a text holds half a surrogate pair, which is no character; remove it"
         ) from None
+
+
+def _settle(response: Any) -> None:
+    """Keep the library from asking again for what the endpoint cannot do at all (a 501)."""
+    if response.status_code == HTTPStatus.NOT_IMPLEMENTED:
+        response.headers["x-should-retry"] = "false"
 
 
 def _library() -> Any:

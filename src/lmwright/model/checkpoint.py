@@ -68,10 +68,11 @@ def load_gguf(file: GgufFile, dtype: torch.dtype) -> DecoderLM:
     """Build the model of a GGUF file; all weights dequantised to `dtype`, on the CPU."""
     layout = read_gguf_layout(file)
     kind, config, names = layout.family, layout.config, layout.names
+    # Taken before decoding begins: among its buffers they would leave holes, 5 % of the weights.
+    empty = {row: torch.empty(file.tensors[name].shape, dtype=dtype) for row, name in names.items()}
 
     def read(row: Row) -> Tensor:
-        name = names[row]
-        weight = torch.empty(file.tensors[name].shape, dtype=dtype)
+        name, weight = names[row], empty.pop(row)
         rows, at, shift = weight.view(-1, weight.shape[-1]), 0, _norm_shift(kind, name)
         for block in file.blocks(name):
             block -= np.float32(shift)
@@ -79,7 +80,7 @@ def load_gguf(file: GgufFile, dtype: torch.dtype) -> DecoderLM:
             at += len(block)
         n_heads = _n_permuted(kind, config, name)
         with _blaming(f"{file.path}: tensor {name!r}"):
-            return unpermute(weight, n_heads) if n_heads else weight
+            return weight.copy_(unpermute(weight, n_heads)) if n_heads else weight
 
     model = _build(layout, read=read, source=file.path, dtype=dtype)
     return cast(DecoderLM, model)  # GGUF_FAMILIES are decoders

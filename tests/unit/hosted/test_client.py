@@ -43,6 +43,13 @@ def test_a_500_is_tried_again(endpoint: Any, say: Any, make_answer: Any) -> None
     assert model.usage.n_requests == 1
 
 
+def test_what_is_not_there_is_not_asked_for_again(endpoint: Any, make_answer: Any) -> None:
+    endpoint.say(make_answer({"error": {"message": "not supported"}}, 501))
+    with pytest.raises(UnsupportedError, match="has no /chat/completions"):
+        ask(endpoint.model(n_retries=5))
+    assert len(endpoint.requests) == 1
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind", "message"),
     [
