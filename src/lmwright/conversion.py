@@ -1,7 +1,6 @@
 """A model in another file format; what is written is compared with its source before it counts."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lmwright.core.artifact import LOCK, locked
 from lmwright.core.errors import LmwrightError, ModelError, RequestError, suggestion
 from lmwright.hosted.address import is_hosted
 from lmwright.hub import resolve
@@ -135,16 +135,29 @@ def _chosen(number_format: str | None, *, to: Target, stored: str) -> str:
 
 @contextmanager
 def _working_folder(out: Path) -> Iterator[Path]:
-    """Give a folder beside `out`, on the same disk, that is gone afterwards."""
+    """Give a folder beside `out`, on the same disk, that is gone afterwards.
+
+    It is for one run at a time. What one that was killed left in it goes, but for the older model
+    that it had put aside.
+    """
+    folder = out.with_name(f".{out.name}.part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LmwrightError(f"cannot write {out}: {error.strerror or error}") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with locked(folder):
+        try:
+            older = _older(out, folder)
+            if older.exists() and not out.exists():
+                older.rename(out)
+            for rest in folder.iterdir():
+                if rest.is_dir():
+                    shutil.rmtree(rest)
+                elif rest.name != LOCK:
+                    rest.unlink()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(
@@ -219,12 +232,16 @@ def _replace(product: Path, out: Path, folder: Path) -> None:
         product.replace(out)
         return
     # A folder cannot be replaced in one go.
-    replaced = out.rename(folder / "replaced")
+    older = out.rename(_older(out, folder))
     try:
         product.rename(out)
     except BaseException:
-        replaced.rename(out)
+        older.rename(out)
         raise
+
+
+def _older(out: Path, folder: Path) -> Path:
+    return folder / f"{out.name}.older"
 
 
 def _free_name(out: Path) -> Path:

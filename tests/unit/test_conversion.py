@@ -11,7 +11,8 @@ import torch
 
 from lmwright import conversion
 from lmwright.conversion import convert
-from lmwright.core.errors import LmwrightError, ModelError, RequestError
+from lmwright.core.artifact import locked
+from lmwright.core.errors import BusyError, LmwrightError, ModelError, RequestError
 from lmwright.lm import LocalModel, load_local
 from lmwright.model import checkpoint
 from lmwright.model.config import ModelConfig
@@ -250,3 +251,32 @@ def test_an_interruption_leaves_nothing_behind(
     with pytest.raises(KeyboardInterrupt):
         convert(str(tiny_folder), Path("out"), to="hf")
     assert names(here) == []
+
+
+def test_what_a_killed_run_left_is_cleared(tiny_folder: Path, here: Path) -> None:
+    for name in ("out", "out.older"):
+        shutil.copytree(tiny_folder, here / ".out.part" / name)
+    (here / ".out.part" / "out" / "config.json").unlink()
+    (here / ".out.part" / "half.gguf").write_bytes(b"GGUF")
+    convert(str(tiny_folder), Path("out"), to="hf", number_format="fp16")
+    assert names(here) == ["out"]
+    assert weights_of(Path("out")) == "fp16"
+
+
+def test_an_older_model_that_a_killed_run_put_aside_comes_back(
+    tiny_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_folder, here / ".out.part" / "out.older")
+    monkeypatch.setattr(conversion, "_write", lambda *_, **__: (_ for _ in ()).throw(OSError("x")))
+    with pytest.raises(OSError, match="x"):
+        convert(str(tiny_folder), Path("out"), to="hf")
+    assert names(here) == ["out"]
+    assert names(Path("out")) == names(tiny_folder)
+
+
+def test_two_runs_at_once_do_not_write_the_same_model(tiny_folder: Path, here: Path) -> None:
+    with (
+        locked(here / ".out.part"),
+        pytest.raises(BusyError, match="another lmwright works here"),
+    ):
+        convert(str(tiny_folder), Path("out"), to="hf")

@@ -18,6 +18,7 @@ from lmwright.core.errors import BusyError, LmwrightError
 FORMAT_VERSION = 1
 RESULT = "result.json"
 STEP = "step.json"
+LOCK = ".lock"
 
 
 @contextmanager
@@ -106,13 +107,13 @@ class Artifact:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the only right to work in `folder`; the system frees it when the process dies."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise BusyError(
-            f"{folder}: another lmwright works here (it holds {folder / '.lock'}); "
-            "wait for it, or give this run another --out"
+            f"{folder}: another lmwright works here (it holds {folder / LOCK}); "
+            "wait for it, or let this one write elsewhere"
         ) from None
     try:
         yield
