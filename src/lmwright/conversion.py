@@ -176,8 +176,8 @@ def _write(
 
 
 def _write_folder(loaded: LocalModel, product: Path, *, dtype: "torch.dtype") -> None:
+    from lmwright.formats.sentence_transformers import write_pooling
     from lmwright.model.checkpoint import save
-    from lmwright.model.pooling import write_pooling
 
     n_bytes = sum(p.numel() for p in loaded.model.parameters()) * dtype.itemsize
     n_free = shutil.disk_usage(product.parent).free

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lmwright.engine.encoder_backend import EncoderBackend
     from lmwright.engine.seq2seq_backend import Seq2SeqBackend
     from lmwright.engine.torch_backend import TorchBackend
-    from lmwright.model.pooling import Pooling
+    from lmwright.formats.sentence_transformers import Pooling
     from lmwright.model.transformer import DecoderLM, Model
 
 KINDS = {"DecoderLM": "decoder", "EncoderLM": "encoder", "EncoderDecoderLM": "encoder-decoder"}
@@ -251,8 +251,8 @@ class LocalModel:
 
     def save(self, folder: str | Path) -> None:
         """Write a Hugging Face folder; one that the model came from is copied as it is."""
+        from lmwright.formats.sentence_transformers import write_pooling
         from lmwright.model.checkpoint import save
-        from lmwright.model.pooling import write_pooling
 
         if self._path is not None and self._path.is_dir():
             shutil.copytree(self._path, folder, dirs_exist_ok=True)
@@ -350,9 +350,9 @@ def load_local(
     """Open a model whose weights are here, or can be fetched: see `load`."""
     from lmwright.core.device import best_device, compute_dtype
     from lmwright.formats.gguf import open_gguf
+    from lmwright.formats.sentence_transformers import read_pooling
     from lmwright.hub import resolve
     from lmwright.model import checkpoint
-    from lmwright.model.pooling import read_pooling
     from lmwright.tokenizer.load import gguf_tokenizer, load_tokenizer
 
     path = resolve(str(model))

@@ -11,8 +11,8 @@ from lmwright.core.errors import RequestError, UnsupportedError
 from lmwright.engine.request import Sampling, ScoreRequest
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.finetune import finetune
+from lmwright.formats.sentence_transformers import Pooling
 from lmwright.lm import LocalModel
-from lmwright.model.pooling import Pooling
 
 LABELS = ("bad", "so", "good")
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from lmwright.engine.padding import batches, padded
+from lmwright.formats.sentence_transformers import Pooling
 from lmwright.model.heads import answers
-from lmwright.model.pooling import Pooling, pool
+from lmwright.model.pooling import pool
 from lmwright.model.transformer import EncoderLM
 from lmwright.tokenizer.encode import Framed
 

@@ -11,9 +11,9 @@ from lmwright.engine.encoder_backend import MEAN, pooled
 from lmwright.engine.padding import batches, lengths_mask, padded
 from lmwright.engine.scoring import Pair
 from lmwright.engine.torch_backend import edge_scores, next_logits
+from lmwright.formats.sentence_transformers import Pooling
 from lmwright.model.cache import KVCache
 from lmwright.model.context import Memory
-from lmwright.model.pooling import Pooling
 from lmwright.model.transformer import EncoderDecoderLM
 from lmwright.tokenizer.encode import Tokenizer
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from lmwright.engine.backend import EdgeScores, Rules
 from lmwright.engine.encoder_backend import MEAN, pooled
 from lmwright.engine.forest import Forest
+from lmwright.formats.sentence_transformers import Pooling
 from lmwright.model.cache import KVCache
-from lmwright.model.pooling import Pooling
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM
 
 # Shapes: B batch, T tokens, V vocabulary.

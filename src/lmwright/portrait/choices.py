@@ -7,8 +7,8 @@ for each head, SwiGLU, no biases, a head of its own.
 import math
 from collections.abc import Iterator
 
+from lmwright.formats.sentence_transformers import Pooling
 from lmwright.model.config import ModelConfig, Rope
-from lmwright.model.pooling import Pooling
 
 HEADS = {
     "language": "says which token comes next",

@@ -14,8 +14,8 @@ from lmwright.portrait.origin import Origin, origin
 from lmwright.tokenizer.facts import TokenizerFacts, tokenizer_facts
 
 if TYPE_CHECKING:
+    from lmwright.formats.sentence_transformers import Pooling
     from lmwright.model.config import ModelConfig
-    from lmwright.model.pooling import Pooling
     from lmwright.portrait.inventory import Inventory
     from lmwright.portrait.memory import Need
     from lmwright.tokenizer.encode import Tokenizer
@@ -204,7 +204,7 @@ def _read_file(path: Path) -> "Read":
 
 
 def _read_folder(path: Path) -> "Read":
-    from lmwright.model.pooling import read_pooling
+    from lmwright.formats.sentence_transformers import read_pooling
     from lmwright.portrait.inventory import folder_inventory
     from lmwright.tokenizer.load import load_tokenizer
 

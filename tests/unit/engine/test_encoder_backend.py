@@ -6,7 +6,7 @@ import torch
 
 from lmwright.engine import padding
 from lmwright.engine.encoder_backend import EncoderBackend
-from lmwright.model.pooling import Pooling
+from lmwright.formats.sentence_transformers import Pooling
 from lmwright.tokenizer.encode import Framed
 
 TOLERANCE = {"rtol": 0, "atol": 2e-6}

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from lmwright.formats.sentence_transformers import Pooling
 from lmwright.model.config import ModelConfig, Rope
-from lmwright.model.pooling import Pooling
 from lmwright.portrait.choices import choices, head, pooled
 
 PLAIN = ModelConfig(

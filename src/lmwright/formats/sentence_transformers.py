@@ -1,0 +1,194 @@
+"""What sentence-transformers writes beside a model: how the vectors of its tokens become one."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmwright.core.artifact import write_json
+from lmwright.core.errors import ModelError, suggestion
+
+# The names of sentence-transformers 6, and before it one flag each; several are joined in this
+# order.
+FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+# The file that holds max_seq_length; older folders name it for their model.
+LENGTH_FILES = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """What follows the last hidden states of a sentence-embedding model."""
+
+    # Of FLAGS; the vectors of several stand one behind the other.
+    kinds: tuple[str, ...]
+    is_normalized: bool
+    # Longer texts are not what the model was trained on; None leaves it to the positions.
+    max_tokens: int | None = None
+    # What stands before each text unless another prompt is asked for.
+    prompt: str = ""
+    # The prompts for certain uses, "query" and the like.
+    prompts: Mapping[str, str] | None = None
+    # Whether texts are written small before the tokenizer sees them.
+    lowers_case: bool = False
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            if kind not in FLAGS.values():
+                known = suggestion(kind, FLAGS.values())
+                raise ModelError(f"pooling {kind!r} is not known{known}")
+        if not self.kinds:
+            raise ModelError("pooling: at least one kind is needed")
+
+
+def read_pooling(folder: Path) -> Pooling | None:
+    """Read the settings of a sentence-transformers folder; None where a folder is of another kind.
+
+    The tokens of a prompt count as those of the text, as is usual.
+    """
+    modules = _read(folder / "modules.json", list)
+    if modules is None:
+        return None
+    kinds, is_normalized = None, False
+    for i, module in enumerate(modules):
+        name, path = _module(folder, i, module)
+        if (i == 0) != (name == "Transformer"):
+            raise ModelError(f"{folder / 'modules.json'}: {name} as module {i} is not known")
+        if name == "Pooling" and kinds is None:
+            kinds = _kinds(folder / path / "config.json")
+        elif name == "Normalize" and kinds is not None:
+            is_normalized = True
+        elif name != "Transformer":
+            raise ModelError(
+                f"{folder / 'modules.json'}: {name} as module {i} is not known; known: a "
+                "Transformer, then Pooling, then Normalize"
+            )
+    if kinds is None:
+        raise ModelError(f"{folder / 'modules.json'}: there is no Pooling among the modules")
+    prompts = _read(folder / "config_sentence_transformers.json", dict) or {}
+    named, default = prompts.get("prompts") or {}, prompts.get("default_prompt_name")
+    if not isinstance(named, dict) or (default is not None and default not in named):
+        raise ModelError(
+            f"{folder / 'config_sentence_transformers.json'}: default_prompt_name = {default!r} "
+            "is not one of the prompts"
+        )
+    prompt = "" if default is None else named[default] or ""
+    if prompt and not _counts_prompt(folder, modules):
+        raise ModelError(f"{folder}: include_prompt = false is not known here")
+    lengths = _lengths(folder)
+    return Pooling(
+        kinds=kinds,
+        is_normalized=is_normalized,
+        max_tokens=lengths.get("max_seq_length"),
+        prompt=prompt,
+        prompts=named,
+        lowers_case=bool(lengths.get("do_lower_case")),
+    )
+
+
+def write_pooling(folder: Path, pooling: Pooling, *, d_model: int) -> None:
+    """Write the files beside a Hugging Face folder that make sentence-transformers open it."""
+    names = ["Transformer", "Pooling", *(["Normalize"] if pooling.is_normalized else [])]
+    modules = [
+        {
+            "idx": i,
+            "name": str(i),
+            "path": "" if i == 0 else f"{i}_{name}",
+            "type": f"sentence_transformers.models.{name}",
+        }
+        for i, name in enumerate(names)
+    ]
+    flags = {flag: kind in pooling.kinds for flag, kind in FLAGS.items()}
+    if tuple(kind for flag, kind in FLAGS.items() if flags[flag]) != pooling.kinds:
+        raise ModelError(f"pooling {pooling.kinds}: flags cannot say this order")
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": d_model, **flags})
+    lengths = {"max_seq_length": pooling.max_tokens, "do_lower_case": pooling.lowers_case}
+    write_json(folder / LENGTH_FILES[0], lengths)
+    named = dict(pooling.prompts or {})
+    default = next((name for name, text in named.items() if text == pooling.prompt), None)
+    if pooling.prompt and default is None:
+        default = "default"
+        named[default] = pooling.prompt
+    prompts = {"prompts": named, "default_prompt_name": default if pooling.prompt else None}
+    write_json(folder / "config_sentence_transformers.json", prompts)
+
+
+def _module(folder: Path, i: int, module: Any) -> tuple[str, str]:
+    """Return the name of a module's class, without its package, and its folder."""
+    path = module.get("path") if isinstance(module, dict) else None
+    if not isinstance(path, str) or not isinstance(module.get("type"), str):
+        raise ModelError(f"{folder / 'modules.json'}: module {i} needs a type and a path")
+    package, _, name = module["type"].rpartition(".")
+    if package.partition(".")[0] != "sentence_transformers":
+        raise ModelError(
+            f"{folder / 'modules.json'}: {module['type']} is the model's own code, which lmwright "
+            "never runs"
+        )
+    if Path(path).is_absolute() or ".." in Path(path).parts or (i == 0 and path not in ("", ".")):
+        raise ModelError(
+            f"{folder / 'modules.json'}: module {i} lies in {path!r}: not known here; "
+            "expected the Transformer in the folder itself and the others below it"
+        )
+    return name, path
+
+
+def _kinds(path: Path) -> tuple[str, ...]:
+    settings = _read(path, dict)
+    if settings is None:
+        raise ModelError(f"{path} is missing: it says how the vectors of the tokens become one")
+    named = settings.get("pooling_mode")
+    if named is not None:
+        kinds = [named] if isinstance(named, str) else named
+        if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+            raise ModelError(f"{path}: pooling_mode = {named!r}: expected a name or several")
+        return tuple(kinds)
+    unknown = {key for key in settings if key.startswith("pooling_mode_")} - set(FLAGS)
+    if unknown:
+        raise ModelError(f"{path}: {min(unknown)} is not known")
+    return tuple(kind for flag, kind in FLAGS.items() if settings.get(flag)) or ("mean",)
+
+
+def _counts_prompt(folder: Path, modules: list[Any]) -> bool:
+    path = next(m["path"] for m in modules if m["type"].endswith(".Pooling"))
+    settings = _read(folder / path / "config.json", dict) or {}
+    return bool(settings.get("include_prompt", True))
+
+
+def _lengths(folder: Path) -> dict[str, Any]:
+    for name in LENGTH_FILES:
+        settings = _read(folder / name, dict)
+        if settings is not None:
+            break
+    else:
+        settings = {}
+    length = settings.get("max_seq_length")
+    if length is None:  # sentence-transformers 6 leaves it to the tokenizer; 1e30 says nothing
+        length = (_read(folder / "tokenizer_config.json", dict) or {}).get("model_max_length")
+        length = int(length) if isinstance(length, int | float) and length < 10**9 else None
+    if length is not None and (type(length) is not int or length < 1):
+        raise ModelError(f"{folder}: max_seq_length = {length!r}: expected a number of tokens")
+    return {**settings, "max_seq_length": length}
+
+
+def _read(path: Path, type_: type) -> Any:
+    """Return what a JSON file holds if it is of this type, None where there is no file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, type_):
+        raise ModelError(f"{path}: expected {type_.__name__}, found {type(content).__name__}")
+    return content
