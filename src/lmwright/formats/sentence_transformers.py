@@ -1,6 +1,5 @@
 """What sentence-transformers writes beside a model: how the vectors of its tokens become one."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from lmwright.core.artifact import write_json
 from lmwright.core.errors import ModelError, suggestion
+from lmwright.formats.json_file import read_json
 
 # The names of sentence-transformers 6, and before it one flag each; several are joined in this
 # order.
@@ -56,7 +56,7 @@ def read_pooling(folder: Path) -> Pooling | None:
 
     The tokens of a prompt count as those of the text, as is usual.
     """
-    modules = _read(folder / "modules.json", list)
+    modules = read_json(folder / "modules.json", list)
     if modules is None:
         return None
     kinds, is_normalized = None, False
@@ -75,7 +75,7 @@ def read_pooling(folder: Path) -> Pooling | None:
             )
     if kinds is None:
         raise ModelError(f"{folder / 'modules.json'}: there is no Pooling among the modules")
-    prompts = _read(folder / "config_sentence_transformers.json", dict) or {}
+    prompts = read_json(folder / "config_sentence_transformers.json", dict) or {}
     named, default = prompts.get("prompts") or {}, prompts.get("default_prompt_name")
     if not isinstance(named, dict) or (default is not None and default not in named):
         raise ModelError(
@@ -144,7 +144,7 @@ def _module(folder: Path, i: int, module: Any) -> tuple[str, str]:
 
 
 def _kinds(path: Path) -> tuple[str, ...]:
-    settings = _read(path, dict)
+    settings = read_json(path, dict)
     if settings is None:
         raise ModelError(f"{path} is missing: it says how the vectors of the tokens become one")
     named = settings.get("pooling_mode")
@@ -161,34 +161,21 @@ def _kinds(path: Path) -> tuple[str, ...]:
 
 def _counts_prompt(folder: Path, modules: list[Any]) -> bool:
     path = next(m["path"] for m in modules if m["type"].endswith(".Pooling"))
-    settings = _read(folder / path / "config.json", dict) or {}
+    settings = read_json(folder / path / "config.json", dict) or {}
     return bool(settings.get("include_prompt", True))
 
 
 def _lengths(folder: Path) -> dict[str, Any]:
     for name in LENGTH_FILES:
-        settings = _read(folder / name, dict)
+        settings = read_json(folder / name, dict)
         if settings is not None:
             break
     else:
         settings = {}
     length = settings.get("max_seq_length")
     if length is None:  # sentence-transformers 6 leaves it to the tokenizer; 1e30 says nothing
-        length = (_read(folder / "tokenizer_config.json", dict) or {}).get("model_max_length")
+        length = (read_json(folder / "tokenizer_config.json", dict) or {}).get("model_max_length")
         length = int(length) if isinstance(length, int | float) and length < 10**9 else None
     if length is not None and (type(length) is not int or length < 1):
         raise ModelError(f"{folder}: max_seq_length = {length!r}: expected a number of tokens")
     return {**settings, "max_seq_length": length}
-
-
-def _read(path: Path, type_: type) -> Any:
-    """Return what a JSON file holds if it is of this type, None where there is no file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, type_):
-        raise ModelError(f"{path}: expected {type_.__name__}, found {type(content).__name__}")
-    return content

@@ -1,6 +1,5 @@
 """Models in and out of files: Hugging Face folders (plain or quantised) and GGUF."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from lmwright.core.artifact import write_json
 from lmwright.core.errors import ModelError
 from lmwright.formats.gguf import GgufFile, permute, unpermute
 from lmwright.formats.gguf_writer import TensorSource, file_metadata, write_gguf
+from lmwright.formats.json_file import read_json
 from lmwright.formats.packed import unpack
 from lmwright.formats.safetensors_folder import Weights, read_weights, write_weights
 from lmwright.model.config import ModelConfig, Rope
@@ -158,9 +158,9 @@ def save_gguf(
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the config.json of a model folder."""
     path = folder / "config.json"
-    if not path.is_file():
+    config = read_json(path, dict)
+    if config is None:
         raise ModelError(f"{path} is missing: {folder} is no Hugging Face model folder")
-    config = _read_object(path)
     if "auto_map" in config:
         raise ModelError(
             f"{path} asks for the model's own code (auto_map), which lmwright never runs"
@@ -170,20 +170,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _generation_settings(folder: Path) -> dict[str, Any]:
     """Return what is told of answers; transformers 5 writes it to this file alone."""
-    path = folder / "generation_config.json"
-    settings = _read_object(path) if path.is_file() else {}
+    settings = read_json(folder / "generation_config.json", dict) or {}
     return {key: settings[key] for key in ANSWER_KEYS if settings.get(key) is not None}
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{path}: expected an object, found {type(found).__name__}")
-    return found
 
 
 def read_layout(folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Layout:

@@ -1,11 +1,11 @@
 """The JSON files beside a tokenizer, and values out of them that have the right type."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lmwright.core.errors import ModelError
+from lmwright.formats.json_file import read_json
 
 ROLES = (
     "bos_token",
@@ -20,16 +20,7 @@ ROLES = (
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, an empty one where there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise ModelError(f"{path}: expected an object, found {type(settings).__name__}")
-    return settings
+    return read_json(path, dict) or {}
 
 
 def setting(settings: Mapping[str, Any], key: str, default: Any) -> Any:

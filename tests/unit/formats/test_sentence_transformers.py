@@ -69,7 +69,7 @@ PROMPTS = "config_sentence_transformers.json"
     ("name", "content", "message"),
     [
         ("modules.json", "[", "modules.json is not JSON"),
-        ("modules.json", "{}", "expected list, found dict"),
+        ("modules.json", "{}", "expected an array, found dict"),
         ("modules.json", [1], "module 0 needs a type and a path"),
         ("modules.json", [{**POOLED, "path": ""}], "Pooling as module 0 is not known"),
         ("modules.json", [TRANSFORMER], "no Pooling among the modules"),

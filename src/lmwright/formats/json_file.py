@@ -1,0 +1,27 @@
+"""The JSON files beside a model's weights."""
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from lmwright.core.errors import ModelError
+
+T = TypeVar("T", dict, list)
+EXPECTED = {dict: "an object", list: "an array"}
+
+
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """Return the object or the array in a file, None where there is no file.
+
+    Raises a ModelError that names the file if it holds anything else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, kind):
+        raise ModelError(f"{path}: expected {EXPECTED[kind]}, found {type(found).__name__}")
+    return found
