@@ -1,8 +1,9 @@
-"""The JSON files beside a model's weights."""
+"""The JSON files beside a model's weights, and values out of them that have the right type."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lmwright.core.errors import ModelError
 
@@ -13,15 +14,27 @@ EXPECTED = {dict: "an object", list: "an array"}
 def read_json(path: Path, kind: type[T]) -> T | None:
     """Return the object or the array in a file, None where there is no file.
 
-    Raises a ModelError that names the file if it holds anything else.
+    Raises a ModelError that names the file if it cannot be read or holds anything else.
     """
-    if not path.is_file():
-        return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
     # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, kind):
         raise ModelError(f"{path}: expected {EXPECTED[kind]}, found {type(found).__name__}")
     return found
+
+
+def setting(settings: Mapping[str, Any], key: str, default: Any, *, path: Path | str) -> Any:
+    """Return a setting of the default's type; null means the default. `path` is for the message."""
+    value = settings.get(key)
+    if value is None:
+        return default
+    if type(value) is not type(default):
+        raise ModelError(f"{path}: {key} = {value!r}: expected {type(default).__name__}")
+    return value

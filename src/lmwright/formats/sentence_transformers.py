@@ -7,7 +7,7 @@ from typing import Any
 
 from lmwright.core.artifact import write_json
 from lmwright.core.errors import ModelError, suggestion
-from lmwright.formats.json_file import read_json
+from lmwright.formats.json_file import read_json, setting
 
 # The names of sentence-transformers 6, and before it one flag each; several are joined in this
 # order.
@@ -75,24 +75,17 @@ def read_pooling(folder: Path) -> Pooling | None:
             )
     if kinds is None:
         raise ModelError(f"{folder / 'modules.json'}: there is no Pooling among the modules")
-    prompts = read_json(folder / "config_sentence_transformers.json", dict) or {}
-    named, default = prompts.get("prompts") or {}, prompts.get("default_prompt_name")
-    if not isinstance(named, dict) or (default is not None and default not in named):
-        raise ModelError(
-            f"{folder / 'config_sentence_transformers.json'}: default_prompt_name = {default!r} "
-            "is not one of the prompts"
-        )
-    prompt = "" if default is None else named[default] or ""
+    named, prompt = _prompts(folder / "config_sentence_transformers.json")
     if prompt and not _counts_prompt(folder, modules):
         raise ModelError(f"{folder}: include_prompt = false is not known here")
-    lengths = _lengths(folder)
+    max_tokens, lowers_case = _limits(folder)
     return Pooling(
         kinds=kinds,
         is_normalized=is_normalized,
-        max_tokens=lengths.get("max_seq_length"),
+        max_tokens=max_tokens,
         prompt=prompt,
         prompts=named,
-        lowers_case=bool(lengths.get("do_lower_case")),
+        lowers_case=lowers_case,
     )
 
 
@@ -143,6 +136,17 @@ def _module(folder: Path, i: int, module: Any) -> tuple[str, str]:
     return name, path
 
 
+def _prompts(path: Path) -> tuple[dict[str, str], str]:
+    """Return the prompts by their names, and the one that is used unless another is asked for."""
+    settings = read_json(path, dict) or {}
+    named, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    # A list, because `default` may be anything.
+    if not isinstance(named, dict) or (default is not None and default not in list(named)):
+        raise ModelError(f"{path}: default_prompt_name = {default!r} is not one of the prompts")
+    prompts = {name: setting(named, name, "", path=path) for name in named}
+    return prompts, "" if default is None else prompts[default]
+
+
 def _kinds(path: Path) -> tuple[str, ...]:
     settings = read_json(path, dict)
     if settings is None:
@@ -156,26 +160,34 @@ def _kinds(path: Path) -> tuple[str, ...]:
     unknown = {key for key in settings if key.startswith("pooling_mode_")} - set(FLAGS)
     if unknown:
         raise ModelError(f"{path}: {min(unknown)} is not known")
-    return tuple(kind for flag, kind in FLAGS.items() if settings.get(flag)) or ("mean",)
+    flagged = (kind for flag, kind in FLAGS.items() if setting(settings, flag, False, path=path))
+    return tuple(flagged) or ("mean",)
 
 
 def _counts_prompt(folder: Path, modules: list[Any]) -> bool:
     path = next(m["path"] for m in modules if m["type"].endswith(".Pooling"))
-    settings = read_json(folder / path / "config.json", dict) or {}
-    return bool(settings.get("include_prompt", True))
+    file = folder / path / "config.json"
+    return setting(read_json(file, dict) or {}, "include_prompt", True, path=file)
 
 
-def _lengths(folder: Path) -> dict[str, Any]:
+def _limits(folder: Path) -> tuple[int | None, bool]:
+    """Return the most tokens of a text, and whether texts are written small first."""
+    path, settings = folder / LENGTH_FILES[0], {}
     for name in LENGTH_FILES:
-        settings = read_json(folder / name, dict)
-        if settings is not None:
+        found = read_json(folder / name, dict)
+        if found is not None:
+            path, settings = folder / name, found
             break
-    else:
-        settings = {}
-    length = settings.get("max_seq_length")
+    lowers_case = setting(settings, "do_lower_case", False, path=path)
+    key = "max_seq_length"
+    length = settings.get(key)
     if length is None:  # sentence-transformers 6 leaves it to the tokenizer; 1e30 says nothing
-        length = (read_json(folder / "tokenizer_config.json", dict) or {}).get("model_max_length")
-        length = int(length) if isinstance(length, int | float) and length < 10**9 else None
+        path, key = folder / "tokenizer_config.json", "model_max_length"
+        length = (read_json(path, dict) or {}).get(key)
+        if isinstance(length, float) and length.is_integer():
+            length = int(length)
+        if type(length) is int and length >= 10**9:
+            length = None
     if length is not None and (type(length) is not int or length < 1):
-        raise ModelError(f"{folder}: max_seq_length = {length!r}: expected a number of tokens")
-    return {**settings, "max_seq_length": length}
+        raise ModelError(f"{path}: {key} = {length!r}: expected a number of tokens")
+    return length, lowers_case

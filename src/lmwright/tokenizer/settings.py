@@ -1,11 +1,10 @@
-"""The JSON files beside a tokenizer, and values out of them that have the right type."""
+"""The JSON files beside a tokenizer, and what they say of tokens."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmwright.core.errors import ModelError
-from lmwright.formats.json_file import read_json
+from lmwright.formats import json_file
 
 ROLES = (
     "bos_token",
@@ -20,19 +19,12 @@ ROLES = (
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, an empty one where there is no file."""
-    return read_json(path, dict) or {}
+    return json_file.read_json(path, dict) or {}
 
 
 def setting(settings: Mapping[str, Any], key: str, default: Any) -> Any:
     """Return a setting of the default's type; null means the default."""
-    value = settings.get(key)
-    if value is None:
-        return default
-    if type(value) is not type(default):
-        raise ModelError(
-            f"tokenizer_config.json: {key} = {value!r}: expected {type(default).__name__}"
-        )
-    return value
+    return json_file.setting(settings, key, default, path="tokenizer_config.json")
 
 
 def token_text(token: Any) -> str | None:

@@ -81,9 +81,13 @@ PROMPTS = "config_sentence_transformers.json"
         ("modules.json", [{**TRANSFORMER, "path": "0_T"}], "module 0 lies in '0_T': not known"),
         ("1_Pooling/config.json", {"pooling_mode": "average"}, "pooling 'average' is not known"),
         ("1_Pooling/config.json", {"pooling_mode": 3}, "pooling_mode = 3: expected a name"),
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": "no"}, "cls_token = 'no': expected"),
         ("1_Pooling/config.json", {"pooling_mode_new": True}, "pooling_mode_new is not known"),
         ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length = 0: expected"),
         ("sentence_bert_config.json", {"max_seq_length": "9"}, "max_seq_length = '9'"),
+        ("sentence_bert_config.json", {"do_lower_case": "false"}, "do_lower_case = 'false': exp"),
+        (PROMPTS, {"prompts": {"q": 3}}, "q = 3: expected str"),
+        (PROMPTS, {"prompts": {"q": "a"}, "default_prompt_name": ["q"]}, "is not one of the"),
         (PROMPTS, {"default_prompt_name": "q"}, "default_prompt_name = 'q' is not one of"),
         (PROMPTS, {"prompts": ["q"]}, "is not one of the prompts"),
     ],
@@ -92,6 +96,20 @@ def test_what_is_not_known_is_refused(tmp_path, name, content, message):
     write_pooling(tmp_path, POOLING, d_model=4)
     write(tmp_path, name, content)
     with pytest.raises(ModelError, match=message):
+        read_pooling(tmp_path)
+
+
+@pytest.mark.parametrize("length", ["9", True, 0, 7.5, float("inf")])
+def test_a_length_that_is_left_to_the_tokenizer_must_be_one(tmp_path, length):
+    write_pooling(tmp_path, replace(POOLING, max_tokens=None), d_model=4)
+    write(tmp_path, "tokenizer_config.json", {"model_max_length": length})
+    with pytest.raises(ModelError, match=f"model_max_length = {length!r}: expected a number"):
+        read_pooling(tmp_path)
+
+
+def test_a_folder_in_place_of_a_file_is_not_passed_over(tmp_path):
+    (tmp_path / "modules.json").mkdir()
+    with pytest.raises(ModelError, match=r"modules.json cannot be read: Is a directory"):
         read_pooling(tmp_path)
 
 
