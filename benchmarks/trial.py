@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("lmwright", "torch", "transformers", "peft", "trl", "datasets")
+PACKAGES = ("lmwright", "torch", "transformers", "peft", "trl", "datasets", "xllamacpp")
 
 # No GPU: resident memory would not show what it holds. No network: all models lie in folders.
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
