@@ -267,8 +267,12 @@ def test_an_older_model_that_a_killed_run_put_aside_comes_back(
     tiny_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tiny_folder, here / ".out.part" / "out.older")
-    monkeypatch.setattr(conversion, "_write", lambda *_, **__: (_ for _ in ()).throw(OSError("x")))
-    with pytest.raises(OSError, match="x"):
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(conversion, "_write", fail)
+    with pytest.raises(OSError, match="no space left"):
         convert(str(tiny_folder), Path("out"), to="hf")
     assert names(here) == ["out"]
     assert names(Path("out")) == names(tiny_folder)

@@ -110,6 +110,7 @@ class GgufFile:
                     "be turned into float32; use a file with another quantization, such as Q8_0"
                 ) from None
             if hasattr(mmap, "MADV_DONTNEED"):
+                # All of it, for the system reads ahead; what is needed is read again.
                 self.data.madvise(mmap.MADV_DONTNEED)
 
     def tensor(self, name: str) -> GgufTensor:

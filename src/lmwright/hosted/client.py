@@ -49,7 +49,7 @@ class Client:
             timeout=config.timeout_s,
             max_retries=config.n_retries,
             default_headers=dropped,
-            http_client=openai.DefaultHttpxClient(event_hooks={"response": [_settle]}),
+            http_client=openai.DefaultHttpxClient(event_hooks={"response": [_ask_no_more]}),
         )
         # The library's client is part of a cycle: its sockets would stay open until that is found.
         weakref.finalize(self, self._openai.close)
@@ -190,7 +190,7 @@ def _check_text(body: dict[str, Any]) -> None:
         ) from None
 
 
-def _settle(response: Any) -> None:
+def _ask_no_more(response: Any) -> None:
     """Keep the library from asking again for what the endpoint cannot do at all (a 501)."""
     if response.status_code == HTTPStatus.NOT_IMPLEMENTED:
         response.headers["x-should-retry"] = "false"

@@ -80,6 +80,7 @@ def load_gguf(file: GgufFile, dtype: torch.dtype) -> DecoderLM:
             at += len(block)
         n_heads = _n_permuted(kind, config, name)
         with _blaming(f"{file.path}: tensor {name!r}"):
+            # Into the same memory, for the reason above.
             return weight.copy_(unpermute(weight, n_heads)) if n_heads else weight
 
     model = _build(layout, read=read, source=file.path, dtype=dtype)
