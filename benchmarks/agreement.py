@@ -63,7 +63,7 @@ def main() -> int:
 
 def exported(path: str, number_format: str) -> dict[str, Any]:
     """Write the starter and return what was found between the file here and in llama.cpp."""
-    from lmwright.conversion import convert
+    from lmwright.conversion.convert import convert
 
     conversion = convert("starter", Path(path), to="gguf", number_format=number_format)
     if conversion.notes:  # there is no llama.cpp
@@ -74,7 +74,7 @@ def exported(path: str, number_format: str) -> dict[str, Any]:
 
 def repeated(path: str, is_quick: bool) -> dict[str, Any]:
     """Return how far llama.cpp is from itself when its tokens are told to it with the prompt."""
-    from lmwright.llama_cpp import LlamaCpp
+    from lmwright.verification.llama_cpp import LlamaCpp
     from lmwright.verification.opening import open_path
     from lmwright.verification.prompts import built_in
 
@@ -98,9 +98,9 @@ def repeated(path: str, is_quick: bool) -> dict[str, Any]:
 
 def refused(folder: str, right: str) -> dict[str, Any]:
     """Write a file with one wrong permutation; return what `convert` and `verify` say of it."""
-    from lmwright.conversion import convert
+    from lmwright.conversion.check import VerificationError
+    from lmwright.conversion.convert import convert
     from lmwright.model import checkpoint
-    from lmwright.verification.copy import VerificationError
     from lmwright.verification.opening import open_pair
     from lmwright.verification.verify import verify
 

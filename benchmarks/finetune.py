@@ -154,10 +154,10 @@ def prepare_rows(folder: str) -> dict[str, Any]:
 
 def step_lmwright(folder: str, targets: str, n_warmup: int, n_steps: int) -> dict[str, Any]:
     """Time lmwright's training loop, as `lmwright run` uses it."""
-    from lmwright.data.pack import Encoded, micro_batches
     from lmwright.finetuning.config import Finetune
     from lmwright.finetuning.tune import DEFAULT_LR, prepare
     from lmwright.lm import load
+    from lmwright.training.batches import Encoded, micro_batches
     from lmwright.training.loop import Rates, train
     from lmwright.training.losses import next_token
     from lmwright.training.optim import adamw
@@ -308,7 +308,7 @@ def prepare_recipe(folder: str, overrides: list[str]) -> dict[str, Any]:
     from lmwright.data import run as data
     from lmwright.finetuning.tune import DEFAULT_LR
     from lmwright.lm import load
-    from lmwright.recipe import read
+    from lmwright.recipe.read import read
 
     load("starter", precision="bf16").save(Path(folder) / "base")
     path = Path(str(files("lmwright"))) / "recipes" / "support.toml"
@@ -377,11 +377,11 @@ def validation(folder: str, model: str) -> dict[str, Any]:
     """Return the loss of a model folder on the validation samples, in fp32, whoever made it."""
     import torch
 
-    from lmwright.data.pack import micro_batches
     from lmwright.data.run import read_samples
     from lmwright.finetuning.masks import encode
     from lmwright.model.checkpoint import load_folder
     from lmwright.tokenizer.load import load_tokenizer
+    from lmwright.training.batches import micro_batches
     from lmwright.training.loop import validate
     from lmwright.training.losses import next_token
 

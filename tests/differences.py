@@ -16,11 +16,10 @@ import transformers
 from torch import Tensor
 
 from families import VARIANTS, VOCAB_SIZE, Variant
-from lmwright.core.batch import Batch
-from lmwright.data.pack import Encoded, pack
 from lmwright.model import checkpoint
 from lmwright.model.position import GROWING
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, EncoderLM, Model
+from lmwright.training.batches import Batch, Encoded, pack
 
 # Its name in transformers until 5.23, and since.
 _PARAMETERS = signature(transformers.GPT2LMHeadModel.forward).parameters
@@ -203,7 +202,7 @@ def packed_samples(pair: Pair) -> float:
     is_growing = pair.ours.config.rope.scaling in GROWING
     lengths = (N_TOKENS,) * 3 if is_growing else (1, 13, N_TOKENS, 7)
     rows = [tokens(n, seed=i) for i, n in enumerate(lengths)]
-    logits = pair.ours.head(pair.ours.packed_hidden(packed(rows))).split(list(lengths))
+    logits = pair.ours.head(pair.ours.packed_hidden(*layout(packed(rows)))).split(list(lengths))
     reset(pair.theirs)
     return max(
         largest(found, pair.theirs(row[None]).logits[0])
@@ -214,6 +213,11 @@ def packed_samples(pair: Pair) -> float:
 def packed(rows: list[Tensor]) -> Batch:
     """Return samples in which each token but the first is a target."""
     return pack([Encoded(str(i), tuple(r.tolist()), (True,) * len(r)) for i, r in enumerate(rows)])
+
+
+def layout(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `packed_hidden` takes."""
+    return batch.tokens, batch.positions, batch.segments
 
 
 # Encoders

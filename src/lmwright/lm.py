@@ -10,8 +10,8 @@ import numpy as np
 
 from lmwright.core.errors import ModelError, RequestError, UnsupportedError
 from lmwright.engine.beam import beam_search
-from lmwright.engine.facts import ModelFacts
 from lmwright.engine.generation import generate
+from lmwright.engine.info import ModelInfo
 from lmwright.engine.prompts import pair, prompt_ids, scored
 from lmwright.engine.request import (
     Chunk,
@@ -30,9 +30,9 @@ from lmwright.tokenizer.encode import Tokenizer
 
 if TYPE_CHECKING:
     from lmwright.core.device import Precision
-    from lmwright.engine.encoder_backend import EncoderBackend
-    from lmwright.engine.seq2seq_backend import Seq2SeqBackend
-    from lmwright.engine.torch_backend import TorchBackend
+    from lmwright.engine.torch.decoder import TorchBackend
+    from lmwright.engine.torch.encoder import EncoderBackend
+    from lmwright.engine.torch.seq2seq import Seq2SeqBackend
     from lmwright.formats.sentence_transformers import Pooling
     from lmwright.model.transformer import DecoderLM, Model
 
@@ -58,7 +58,7 @@ class LanguageModel(Protocol):
         ...
 
     @property
-    def facts(self) -> ModelFacts:
+    def info(self) -> ModelInfo:
         """Size, number format and context length."""
         ...
 
@@ -133,7 +133,7 @@ class LocalModel:
         return self._backend.context_length
 
     @property
-    def facts(self) -> ModelFacts:
+    def info(self) -> ModelInfo:
         """Size, number format and context length."""
         parameters = list(self.model.parameters())
         n_params = sum(parameter.numel() for parameter in parameters)
@@ -142,7 +142,7 @@ class LocalModel:
             if self._path
             else sum(parameter.numel() * parameter.element_size() for parameter in parameters)
         )
-        return ModelFacts(
+        return ModelInfo(
             architecture=self.model.config.family,
             n_params=n_params,
             size_bytes=size_bytes,
@@ -164,7 +164,7 @@ class LocalModel:
         that reaches over the border counts as continuation. An encoder-decoder reads the context,
         and the continuation is its answer, without the EOS behind it.
         """
-        from lmwright.engine.seq2seq_backend import Seq2SeqBackend
+        from lmwright.engine.torch.seq2seq import Seq2SeqBackend
 
         backend, tokenizer = self._writing("scores no text"), self._tokenizer
         n_tops = [request.n_top for request in requests]
@@ -277,14 +277,14 @@ class LocalModel:
 
     def _writing(self, what: str) -> "TorchBackend | Seq2SeqBackend":
         """Return the backend if it can write; `what` says what it lacks else."""
-        from lmwright.engine.encoder_backend import EncoderBackend
+        from lmwright.engine.torch.encoder import EncoderBackend
 
         if isinstance(self._backend, EncoderBackend):
             raise self._unable(what)
         return self._backend
 
     def _classifying(self, head: str) -> "EncoderBackend":
-        from lmwright.engine.encoder_backend import EncoderBackend
+        from lmwright.engine.torch.encoder import EncoderBackend
 
         if not isinstance(self._backend, EncoderBackend) or self.model.config.head != head:
             what = "whole texts" if head == "sequence" else "tokens"
@@ -311,9 +311,9 @@ class LocalModel:
 def _backend(
     model: "Model", tokenizer: Tokenizer, pooling: "Pooling | None"
 ) -> "TorchBackend | EncoderBackend | Seq2SeqBackend":
-    from lmwright.engine.encoder_backend import EncoderBackend
-    from lmwright.engine.seq2seq_backend import Seq2SeqBackend
-    from lmwright.engine.torch_backend import TorchBackend
+    from lmwright.engine.torch.decoder import TorchBackend
+    from lmwright.engine.torch.encoder import EncoderBackend
+    from lmwright.engine.torch.seq2seq import Seq2SeqBackend
     from lmwright.model.transformer import EncoderDecoderLM, EncoderLM
 
     if isinstance(model, EncoderLM):

@@ -23,14 +23,16 @@ import typer.main
 import uvicorn
 
 import lmwright
-from lmwright import cli, lm, pipeline, recipe
+from lmwright import cli, lm
 from lmwright.data import samples
 from lmwright.evaluation import selection
 from lmwright.evaluation.tasks import TASKS
+from lmwright.gate import gate
+from lmwright.gate.config import Gate
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, EncoderLM
-from lmwright.reporting import gate
-from lmwright.reporting.config import Gate
+from lmwright.recipe import read as recipe
+from lmwright.recipe import run as pipeline
 from lmwright.serving.app import create_app, listen
 from lmwright.tokenizer.encode import Tokenizer
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import lmwright
-from lmwright import recipe
 from lmwright.evaluation import selection
 from lmwright.evaluation.tasks import TASKS
+from lmwright.gate.config import Gate
 from lmwright.hosted.config import Hosted
 from lmwright.model.families import FAMILIES
-from lmwright.reporting.config import Gate
+from lmwright.recipe import read as recipe
 from lmwright.serving import limits
 from lmwright.verification.bounds import BOUNDS
 

@@ -17,7 +17,7 @@ from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM
 from lmwright.serving.app import create_app, listen
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.gguf_metadata import gguf_metadata
+from lmwright.tokenizer.gguf.writer import gguf_metadata
 from lmwright.verification.local import LocalWitness
 from lmwright.verification.opening import open_pair, open_path
 from lmwright.verification.remote import LlamaWitness

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from families import DECODERS, LIMIT
-from lmwright.core.batch import IGNORE, Batch
 from lmwright.core.errors import ModelError
 from lmwright.engine.request import Sampling
 from lmwright.formats.gguf import open_gguf
 from lmwright.hub import cache_folder
-from lmwright.llama_cpp import LlamaCpp
 from lmwright.lm import LocalModel, load
 from lmwright.model import checkpoint
 from lmwright.model.families import FAMILIES, family
 from lmwright.model.families.family import rows_of
-from lmwright.tokenizer.gguf_metadata import gguf_metadata
+from lmwright.tokenizer.gguf.writer import gguf_metadata
+from lmwright.training.batches import IGNORE, Batch
 from lmwright.training.losses import next_token
+from lmwright.verification.llama_cpp import LlamaCpp
 
 differences = pytest.importorskip("differences", reason="needs the `dev` extra")
 pair, tokens, largest = differences.pair, differences.tokens, differences.largest

@@ -49,6 +49,6 @@ def test_minilm_gives_the_vectors_of_transformers_for_100_sentences():
 @pytest.mark.weights
 def test_minilm_refuses_what_it_would_have_to_cut():
     model = lm.load(weights.minilm(), precision="fp32")
-    assert model.facts.context_length == 256
+    assert model.info.context_length == 256
     with pytest.raises(RequestError, match=r"texts\[1\]: 302 tokens; .* takes 1 to 256"):
         model.embed(["short", "word " * 300])

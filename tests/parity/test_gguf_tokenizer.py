@@ -11,8 +11,8 @@ import tokenizers
 
 import weights
 from lmwright.formats.gguf import open_gguf
-from lmwright.tokenizer.gguf_metadata import gguf_metadata
-from lmwright.tokenizer.gguf_vocab import merges_from_scores, tokenizer_from_gguf
+from lmwright.tokenizer.gguf.reader import merges_from_scores, tokenizer_from_gguf
+from lmwright.tokenizer.gguf.writer import gguf_metadata
 from lmwright.tokenizer.load import gguf_tokenizer, load_tokenizer
 
 transformers = pytest.importorskip("transformers")

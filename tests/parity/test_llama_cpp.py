@@ -15,11 +15,11 @@ import weights
 from lmwright.core.errors import LmwrightError, ModelError, RequestError
 from lmwright.formats.gguf import GgufFile, open_gguf
 from lmwright.formats.gguf_writer import TensorSource, file_metadata, write_gguf
-from lmwright.llama_cpp import Continuation, LlamaCpp
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.gguf_metadata import gguf_metadata
-from lmwright.tokenizer.gguf_vocab import PRE_TOKENIZERS, Rules
+from lmwright.tokenizer.gguf.reader import PRE_TOKENIZERS, Rules
+from lmwright.tokenizer.gguf.writer import gguf_metadata
 from lmwright.tokenizer.load import gguf_tokenizer
+from lmwright.verification.llama_cpp import Continuation, LlamaCpp
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is not installed: pip install xllamacpp")
 

@@ -149,7 +149,7 @@ LONG = [5] * 250
     ],
 )
 def test_what_cannot_be_answered_is_refused_before_any_work(tiny_lm, monkeypatch, call, expected):
-    monkeypatch.setattr(tiny_lm, "_backend", _Idle(tiny_lm.facts.context_length))
+    monkeypatch.setattr(tiny_lm, "_backend", _Idle(tiny_lm.info.context_length))
     with pytest.raises(RequestError, match=expected):
         call(tiny_lm)
 
@@ -183,7 +183,7 @@ def test_saved_and_loaded_it_says_the_same(tiny_lm, tiny_folder, tmp_path):
 
 def test_facts_are_counted_on_the_files(tiny_folder, tmp_path):
     folder = shutil.copytree(tiny_folder, tmp_path / "m")
-    facts = lm.load(folder, precision="fp32").facts
+    facts = lm.load(folder, precision="fp32").info
     # Embedding, head, two blocks of attention (64 + 32 + 32 + 64 rows), MLP and norms.
     n_params = 2 * 300 * 64 + 2 * (64 * (64 + 32 + 32 + 64) + 3 * 64 * 128 + 2 * 64) + 64
     size_bytes = (folder / "model.safetensors").stat().st_size

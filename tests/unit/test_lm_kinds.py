@@ -42,7 +42,7 @@ def test_an_encoder_embeds_framed_texts(encoder):
     texts = ["The bank opens at nine", "", "a"]
     expected = np.stack([hidden(model, text).mean(dim=0).numpy() for text in texts])
     np.testing.assert_allclose(model.embed(texts), expected, rtol=0, atol=2e-6)
-    assert (model.kind, model.facts.architecture) == ("encoder", "bert")
+    assert (model.kind, model.info.architecture) == ("encoder", "bert")
 
 
 @pytest.mark.parametrize("lowers_case", [False, True])

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from lmwright import __version__
-from lmwright.cli import copies, models, recipes
+from lmwright.cli import export, models, recipes
 from lmwright.core.errors import LmwrightError
 
 # In the order in which `--help` lists them.
@@ -27,8 +27,8 @@ VERBS = (
     recipes.evaluate,
     models.show,
     recipes.doctor,
-    copies.convert,
-    copies.verify,
+    export.convert,
+    export.verify,
     models.serve,
 )
 

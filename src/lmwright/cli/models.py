@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmwright import options
+from lmwright.cli import options
 from lmwright.cli.output import print_json
 from lmwright.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from lmwright.conversation import Conversation
+    from lmwright.cli.conversation import Conversation
     from lmwright.engine.request import Prompt, Sampling
     from lmwright.lm import LanguageModel
 
@@ -43,7 +43,7 @@ def generate(
     as_json: options.AsJson = False,
 ) -> None:
     """Continue a prompt, or answer it."""
-    from lmwright.conversation import as_messages
+    from lmwright.cli.conversation import as_messages
 
     limits = {"max_tokens": max_tokens, "stop": tuple(stop or ()), "seed": seed}
     cuts = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
@@ -73,7 +73,7 @@ def generate(
 
 
 def _given(prompt: str | None, file: Path | None) -> "list[Prompt]":
-    from lmwright.conversation import read_prompts
+    from lmwright.cli.conversation import read_prompts
 
     if prompt is not None and file is None:
         return [prompt]
@@ -92,7 +92,7 @@ def chat(
     as_json: options.AsJson = False,
 ) -> None:
     """Talk to a model (/help lists its commands)."""
-    from lmwright.conversation import Conversation
+    from lmwright.cli.conversation import Conversation
 
     sampling = _sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     conversation = Conversation(_load(model), sampling, system=system)
@@ -146,15 +146,16 @@ def show(
     as_json: options.AsJson = False,
 ) -> None:
     """Show what a run has done, or what a model is."""
-    from lmwright import listing, pipeline
+    from lmwright.cli import listing
+    from lmwright.recipe import run as pipeline
 
     folder = Path(what)
     is_run = (folder / pipeline.LOCK).is_file()
     if not is_run and not ((folder / "result.json").is_file() and not (folder / "model").is_dir()):
-        from lmwright.portrait.page import page
-        from lmwright.portrait.portrait import portrait
+        from lmwright.summary.page import page
+        from lmwright.summary.summary import summarise
 
-        found = portrait(what, context=context, batch=batch)
+        found = summarise(what, context=context, batch=batch)
         if as_json:
             print_json(found.to_json())
         else:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import lmwright
-from lmwright import options
+from lmwright.cli import options
 from lmwright.cli.output import print_json
 from lmwright.core.errors import RequestError, suggestion
 
@@ -20,7 +20,7 @@ def new(
     as_json: options.AsJson = False,
 ) -> None:
     """Write a recipe to start from, ready to run."""
-    from lmwright.recipe import parse
+    from lmwright.recipe.read import parse
 
     folder = Path(lmwright.__file__).parent / "recipes"
     known = [path.stem for path in folder.glob("*.toml")]
@@ -59,8 +59,9 @@ def run(
     as_json: options.AsJson = False,
 ) -> None:
     """Do the steps of a recipe that are not done yet."""
-    from lmwright import listing, pipeline
-    from lmwright.recipe import read
+    from lmwright.cli import listing
+    from lmwright.recipe import run as pipeline
+    from lmwright.recipe.read import read
 
     plan = pipeline.plan(read(recipe, overrides=changes or ()), out=out, only=only, start=start)
     if dry_run:
@@ -114,7 +115,8 @@ def evaluate(
     """Measure models side by side, with intervals and verdicts."""
     import tempfile
 
-    from lmwright import listing, pipeline
+    from lmwright.cli import listing
+    from lmwright.recipe import run as pipeline
 
     hosted = {"prices": _prices(price), "cache": cache} if price or not cache else None
     recipe = pipeline.evaluation_recipe(models, suite=suite, tasks=tasks, data=data, hosted=hosted)
@@ -145,7 +147,7 @@ def doctor(
     as_json: options.AsJson = False,
 ) -> None:
     """Say whether this machine is ready, and what to do if not."""
-    from lmwright.doctor import examine
+    from lmwright.cli.doctor import examine
 
     checks = []
     for check in examine(recipe):

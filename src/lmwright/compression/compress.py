@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 
 from lmwright.compression.config import Compress
 from lmwright.compression.quantize import compress_folder
+from lmwright.conversion.check import check_folder
 from lmwright.core.device import Precision
 from lmwright.lm import LanguageModel, LocalModel, decoder, load_local, local
-from lmwright.verification.copy import check_folder
 
 
 def compress(model: LanguageModel, config: Compress) -> LocalModel:
@@ -24,7 +24,7 @@ def compress(model: LanguageModel, config: Compress) -> LocalModel:
     model.save(plain)
     compress_folder(plain, config, packed)
     check_folder(plain, packed)
-    precision: Precision = "fp32" if model.facts.dtype == "float32" else "auto"
+    precision: Precision = "fp32" if model.info.dtype == "float32" else "auto"
     small = load_local(packed, precision=precision, name=f"{model.name}-{config.method}")
     weakref.finalize(small, folder.cleanup)
     return small

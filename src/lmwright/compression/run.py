@@ -16,8 +16,8 @@ def run(config: Compress, out: Path, *, inputs: Inputs) -> dict[str, Any]:
     It is opened again and compared with its source; if it is another model, an error says why.
     """
     from lmwright.compression.quantize import compress_folder
+    from lmwright.conversion.check import VerificationError, check_folder
     from lmwright.hub import resolve
-    from lmwright.verification.copy import VerificationError, check_folder
 
     source = resolve(str(inputs.get(config.model, config.model)))
     with _as_folder(source, out / ".source") as folder:

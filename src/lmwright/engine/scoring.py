@@ -8,12 +8,12 @@ import numpy as np
 
 from lmwright.engine.backend import EdgeScores
 from lmwright.engine.forest import Scored, plant
-from lmwright.engine.padding import batches
 from lmwright.engine.request import Score
+from lmwright.engine.torch.padding import batches
 
 if TYPE_CHECKING:
-    from lmwright.engine.seq2seq_backend import Seq2SeqBackend
-    from lmwright.engine.torch_backend import TorchBackend
+    from lmwright.engine.torch.decoder import TorchBackend
+    from lmwright.engine.torch.seq2seq import Seq2SeqBackend
 
 # Tokens scored together in one row: enough to keep the matrix products busy on a CPU.
 SCORE_NODES = 768

@@ -142,8 +142,8 @@ def _quality(job: _Job, metrics: list[str], selection: Selection, progress: Bar)
         return _read(path) if metrics else {}
     model = lm.load(job.source, precision="fp32", name=job.model, **job.options)
     found = figures(model) | self_test(model)
-    if model.facts.dtype is not None:
-        found["quality_dtype"] = model.facts.dtype
+    if model.info.dtype is not None:
+        found["quality_dtype"] = model.info.dtype
     missing = _missing(job, metrics)
     progress.advance(len(metrics) - len(missing))
     asked_before = job.usage

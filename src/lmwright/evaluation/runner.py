@@ -151,7 +151,7 @@ def _split(
 
 def figures(model: LanguageModel) -> dict[str, Any]:
     """Return the facts of a model that are known."""
-    return {name: fact for name, fact in asdict(model.facts).items() if fact is not None}
+    return {name: fact for name, fact in asdict(model.info).items() if fact is not None}
 
 
 def elsewhere(speed: Sequence[str]) -> dict[str, str]:
@@ -188,7 +188,7 @@ def batch_difference(model: LanguageModel) -> float:
     alone = [model.score([request])[0].logprob for request in requests]
     together = [score.logprob for score in model.score(requests)]
     largest = float(np.abs(np.array(alone) - np.array(together)).max())
-    is_exact = (model.facts.dtype or "").endswith("32")
+    is_exact = (model.info.dtype or "").endswith("32")
     if is_exact and not largest <= INVARIANCE_LIMIT:
         raise LmwrightError(
             f"{model.name}: a log-probability differs by {largest:.2g} nats between a request "

@@ -69,7 +69,7 @@ def decode_rows(model: LanguageModel, selection: Selection) -> list[Row]:
 
 
 def _n_tokens(model: LanguageModel, wanted: int) -> int:
-    limit = model.facts.context_length
+    limit = model.info.context_length
     assert limit is not None, "only what runs here is timed"
     return min(wanted, limit - 1)
 
@@ -139,7 +139,7 @@ def time_model(source: str, name: str, suite: Suite, turn: int) -> Timing:
             ]
             for measure, rows_of in ((PREFILL, prefill_rows), (DECODE, decode_rows))
         }
-    figures = {**asdict(model.facts), "speed_dtype": model.facts.dtype}
+    figures = {**asdict(model.info), "speed_dtype": model.info.dtype}
     return Timing(rows, {**figures, "peak_memory_bytes": peak.size_bytes})
 
 

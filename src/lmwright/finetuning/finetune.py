@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lmwright.core.progress import bar
-from lmwright.data.pack import Encoded
 from lmwright.data.run import drop_duplicates, split
 from lmwright.data.samples import Sample
 from lmwright.data.sources import read
@@ -15,6 +14,7 @@ from lmwright.finetuning.lora import merge
 from lmwright.finetuning.masks import audit, encode, shared_system
 from lmwright.finetuning.tune import n_steps, prepare, tune
 from lmwright.lm import LanguageModel, LocalModel, decoder, local
+from lmwright.training.batches import Encoded
 
 # The share of the samples that chooses the best weights.
 VALIDATION = 0.05

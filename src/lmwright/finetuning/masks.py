@@ -7,9 +7,9 @@ from typing import Any
 from rich.text import Text
 
 from lmwright.core.errors import DataError, RequestError
-from lmwright.data.pack import Encoded
 from lmwright.data.samples import Sample
 from lmwright.tokenizer.encode import Tokenizer
+from lmwright.training.batches import Encoded
 
 
 def encode(sample: Sample, tokenizer: Tokenizer) -> Encoded:

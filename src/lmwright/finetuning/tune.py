@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from lmwright.core.device import compute_dtype
-from lmwright.data.pack import Encoded, epoch_batches, micro_batches
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import add_lora
 from lmwright.model.transformer import DecoderLM
 from lmwright.training import state
+from lmwright.training.batches import Encoded, epoch_batches, micro_batches
 from lmwright.training.loop import Rates, Step, train, validate
 from lmwright.training.losses import next_token
 from lmwright.training.optim import adamw

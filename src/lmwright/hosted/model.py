@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from lmwright.core.errors import RequestError, UnsupportedError
-from lmwright.engine.facts import ModelFacts
+from lmwright.engine.info import ModelInfo
 from lmwright.engine.request import (
     Chunk,
     Classification,
@@ -65,9 +65,9 @@ class HostedModel:
         return True
 
     @property
-    def facts(self) -> ModelFacts:
+    def info(self) -> ModelInfo:
         """Nothing: an endpoint can change what is behind a name, so nothing is guessed from it."""
-        return ModelFacts(None, None, None, None, None, None, None)
+        return ModelInfo(None, None, None, None, None, None, None)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Score each continuation given its context, both of them text; order is kept.

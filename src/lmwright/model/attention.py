@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context, Rotations, Scoring, attention
 from lmwright.model.linear import Linear
-from lmwright.model.norm import HeadNorm, norm, same
+from lmwright.model.norm import HeadNorm, identity, norm
 from lmwright.model.position import rotate, rotate_part
 
 Norms = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
@@ -80,7 +80,7 @@ def _unrotated(x: Tensor, rotations: Rotations, which: int) -> Tensor:  # noqa: 
 
 
 def _no_norms(config: ModelConfig) -> Norms:  # noqa: ARG001
-    return same, same
+    return identity, identity
 
 
 def _head_norms(config: ModelConfig) -> Norms:

@@ -8,7 +8,7 @@ from lmwright.model.attention import Attention, CrossAttention
 from lmwright.model.config import ModelConfig, NormPlace
 from lmwright.model.context import Context
 from lmwright.model.mlp import mlp
-from lmwright.model.norm import norm, same
+from lmwright.model.norm import identity, norm
 
 
 class Residual(nn.Module):
@@ -18,7 +18,7 @@ class Residual(nn.Module):
         super().__init__()
 
         def norm_at(place: NormPlace) -> Callable[[Tensor], Tensor]:
-            return norm(config, config.d_model) if place in config.norm_places else same
+            return norm(config, config.d_model) if place in config.norm_places else identity
 
         self.norm_in, self.norm_out, self.norm_sum = norm_at("in"), norm_at("out"), norm_at("sum")
 

@@ -16,7 +16,7 @@ def norm(config: ModelConfig, width: int) -> nn.Module:
     return RMSNorm(width, config.norm_eps, offset=config.norm_offset)
 
 
-def same(x: Tensor) -> Tensor:
+def identity(x: Tensor) -> Tensor:
     """Stand where a model has no norm; a module that does nothing costs 1 us a call."""
     return x
 

@@ -9,7 +9,7 @@ from lmwright.model.cache import KVCache
 from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context, Memory, Rotations, RowContext, View, visible
 from lmwright.model.linear import table
-from lmwright.model.norm import norm, same
+from lmwright.model.norm import identity, norm
 from lmwright.model.position import LearnedPositions, RelativeBias, Rotation, SinusoidalPositions
 
 # Shapes: B batch, T tokens, S keys, C model width.
@@ -26,7 +26,7 @@ class Embedding(nn.Module):
         kind = kinds.get(config.positions)
         self.positions = None if kind is None else kind(config)
         self.types = TokenTypes(config) if config.n_token_types else None
-        self.norm = norm(config, config.d_model) if config.has_embedding_norm else same
+        self.norm = norm(config, config.d_model) if config.has_embedding_norm else identity
 
     def forward(self, tokens: Tensor, context: Context) -> Tensor:
         """Return the vectors (B, T, C) of tokens (B, T)."""
@@ -62,7 +62,7 @@ class Stack(nn.Module):
         n_layers = config.n_decoder_layers if is_cross else config.n_layers
         self.embedding = Embedding(config)
         self.blocks = nn.ModuleList(kind(config, i) for i in range(n_layers))
-        self.norm = norm(config, config.d_model) if config.has_final_norm else same
+        self.norm = norm(config, config.d_model) if config.has_final_norm else identity
         is_relative = config.positions == "relative"
         self.relative = RelativeBias(config, is_causal=is_cross) if is_relative else None
         ropes = [config.rope, *([config.local_rope] if config.local_rope else [])]
@@ -80,7 +80,7 @@ class Stack(nn.Module):
         """Return cosines and sines of positions (B, T)."""
         return tuple(rotation(positions, dtype) for rotation in self._rotations)
 
-    def all_seeing(
+    def bidirectional(
         self, tokens: Tensor, dtype: torch.dtype, *, mask: Tensor | None, types: Tensor | None
     ) -> Context:
         """Describe an encoder's rows like `tokens`, in which each sees all where `mask` is True."""

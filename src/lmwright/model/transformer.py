@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from lmwright.core.batch import Batch
 from lmwright.model.block import Block, CrossBlock
 from lmwright.model.cache import KVCache
 from lmwright.model.config import ModelConfig
@@ -46,17 +45,19 @@ class DecoderLM(nn.Module):
         context = self.decoder.causal(positions, self.compute_dtype)
         return self.head(self.hidden(tokens, context))
 
-    def packed_hidden(self, batch: Batch) -> Tensor:
-        """Return the last hidden states (N, C) of packed samples, none of which sees another."""
-        length = int(batch.positions.max()) + 1
-        grid = torch.arange(length, device=batch.tokens.device)[None]
+    def packed_hidden(self, tokens: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
+        """Return the last hidden states (N, C) of packed samples, none of which sees another.
+
+        All are (N,) int64: positions restart at 0 with each sample, which `segments` numbers.
+        """
+        grid = torch.arange(int(positions.max()) + 1, device=tokens.device)[None]
         context = PackedContext(
-            batch.positions[None],
+            positions[None],
             self.compute_dtype,
-            segments=batch.segments,
+            segments=segments,
             rotations=self.decoder.rotations(grid, self.compute_dtype),
         )
-        return self.hidden(batch.tokens[None], context)[0]
+        return self.hidden(tokens[None], context)[0]
 
     def masked_context(self, positions: Tensor, mask: Tensor) -> Context:
         """Describe rows at `positions` (B, T) with a mask (B, 1, T, T) made elsewhere."""
@@ -104,7 +105,7 @@ class EncoderLM(nn.Module):
         0 in the first text of a pair and 1 in the second.
         """
         dtype = self.compute_dtype
-        context = self.encoder.all_seeing(tokens, dtype, mask=mask, types=types)
+        context = self.encoder.bidirectional(tokens, dtype, mask=mask, types=types)
         return self.encoder(tokens, context)
 
     def forward(
@@ -141,7 +142,7 @@ class EncoderDecoderLM(nn.Module):
 
     def encode(self, source: Tensor, *, mask: Tensor | None = None) -> Memory:
         """Read source tokens (B, S); `mask` (B, S) is False at padding, which follows them."""
-        context = self.encoder.all_seeing(source, self.compute_dtype, mask=mask, types=None)
+        context = self.encoder.bidirectional(source, self.compute_dtype, mask=mask, types=None)
         return Memory(self.encoder(source, context), mask)
 
     def hidden(self, tokens: Tensor, context: Context) -> Tensor:

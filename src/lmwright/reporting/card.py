@@ -8,7 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lmwright.reporting import figures, tables
+from lmwright.core import figures
+from lmwright.reporting import tables
 from lmwright.reporting.collect import Step, Story
 from lmwright.reporting.summary import summarise
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lmwright.reporting import figures
+from lmwright.core import figures
 from lmwright.reporting.collect import Loss
 
 # The plot's left and right edge in percent; the left strip holds the labels of the y axis.

@@ -5,8 +5,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lmwright.core import figures
 from lmwright.hosted.usage import Usage
-from lmwright.reporting import charts, figures, tables
+from lmwright.reporting import charts, tables
 from lmwright.reporting.collect import Sample, Step, Story
 from lmwright.reporting.summary import summarise
 

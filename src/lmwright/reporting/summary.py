@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from lmwright.reporting import figures
+from lmwright.core import figures
 from lmwright.reporting.collect import Story
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from lmwright.reporting import figures
+from lmwright.core import figures
 from lmwright.reporting.collect import Sample, Story
 
 # Which words in a metric's name put it under which heading; the first that fits.

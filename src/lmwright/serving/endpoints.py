@@ -47,7 +47,7 @@ class Endpoints:
     def __init__(self, model: LanguageModel, *, max_waiting: int) -> None:
         self._model = model
         self._tokenizer = model.tokenizer
-        context_length = model.facts.context_length
+        context_length = model.info.context_length
         if context_length is None:
             raise RequestError(f"{model.name}: does not tell its context length; it is needed here")
         self._context_length = context_length
@@ -159,7 +159,7 @@ class Endpoints:
         return Plan(request, jobs, n_prompt_tokens)
 
     def _check_scored(self, n_tokens: int) -> None:
-        if self._model.facts.kind == "encoder-decoder":
+        if self._model.info.kind == "encoder-decoder":
             raise ApiError(
                 "echo with logprobs: this model reads its prompt with an encoder, which gives its "
                 "tokens no probabilities",

@@ -25,7 +25,7 @@ MARKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
 
 @dataclass(frozen=True)
-class Framed:
+class Encoding:
     """One or two texts between the special tokens that an encoder was trained to see there."""
 
     ids: list[int]
@@ -118,7 +118,7 @@ class Tokenizer:
         source_lang: str | None = None,
         target_lang: str | None = None,
         reads_masks: bool = False,
-    ) -> Framed:
+    ) -> Encoding:
         """Return what an encoder reads for a text or two; nothing is ever cut off.
 
         The languages of a translation model are those of its folder unless named here; Marian's
@@ -133,14 +133,14 @@ class Tokenizer:
             with self._lock:
                 ids = [*marker, *self._ids(text)]
             ids = translation.frame_source(ids, self._id(self.special_tokens["eos_token"]))
-            return Framed(ids, [0] * len(ids))
+            return Encoding(ids, [0] * len(ids))
         if source_lang is not None or target_lang is not None:
             raise RequestError("source_lang, target_lang: this model has no languages to choose")
         if reads_masks:
             self._check_masks(text + (pair or ""))
         with self._lock:
             encoding = self._encoding(text, pair, is_framed=True, reads_specials=reads_masks)
-        return Framed(encoding.ids, encoding.type_ids, encoding.offsets)
+        return Encoding(encoding.ids, encoding.type_ids, encoding.offsets)
 
     def frame_target(self, text: str, *, target_lang: str | None = None) -> list[int]:
         """Return the ids that the decoder of an encoder-decoder is to write for a text."""

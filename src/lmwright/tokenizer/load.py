@@ -9,10 +9,10 @@ from tokenizers import AddedToken
 
 from lmwright.core.errors import ModelError
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.gguf_vocab import end_ids
-from lmwright.tokenizer.gguf_vocab import tokenizer_from_gguf as gguf_vocabulary
-from lmwright.tokenizer.kinds import KINDS, Kind, kind_name
-from lmwright.tokenizer.marian import marian
+from lmwright.tokenizer.gguf.reader import end_ids
+from lmwright.tokenizer.gguf.reader import tokenizer_from_gguf as gguf_vocabulary
+from lmwright.tokenizer.huggingface.kinds import KINDS, Kind, kind_name
+from lmwright.tokenizer.huggingface.marian import marian
 from lmwright.tokenizer.settings import read_settings, setting, token_roles, token_text
 from lmwright.tokenizer.translation import (
     MBART50_LANGUAGES,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmwright.core.batch import IGNORE, Batch
 from lmwright.core.errors import LmwrightError
 from lmwright.model.transformer import DecoderLM
+from lmwright.training.batches import IGNORE, Batch
 from lmwright.training.schedule import warmup_cosine
 
 LossFunction = Callable[[DecoderLM, Batch], tuple[Tensor, int]]

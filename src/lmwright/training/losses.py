@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmwright.core.batch import IGNORE, Batch
 from lmwright.model.transformer import DecoderLM
+from lmwright.training.batches import IGNORE, Batch
 
 # Targets whose logits exist at the same time: 128 rows of 49,152 in fp32 are 25 MB.
 CHUNK = 128
@@ -19,7 +19,7 @@ CHUNK = 128
 
 def next_token(model: DecoderLM, batch: Batch) -> tuple[Tensor, int]:
     """Return the summed cross-entropy (nats) of the targets, and their number."""
-    hidden = model.packed_hidden(batch)  # (N, C)
+    hidden = model.packed_hidden(batch.tokens, batch.positions, batch.segments)  # (N, C)
     is_target = batch.targets != IGNORE
     targets = batch.targets[is_target]
     loss = _HeadLoss.apply(hidden[is_target], model.head.weight, targets, model.head.softcap)

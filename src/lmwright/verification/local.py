@@ -15,8 +15,8 @@ from lmwright.lm import LocalModel
 from lmwright.verification.witness import Drift, Encoded, Next, Trace
 
 if TYPE_CHECKING:
-    from lmwright.engine.seq2seq_backend import Seq2SeqBackend
-    from lmwright.engine.torch_backend import TorchBackend
+    from lmwright.engine.torch.decoder import TorchBackend
+    from lmwright.engine.torch.seq2seq import Seq2SeqBackend
 
 # Shapes: B prompts, T tokens of a continuation, V vocabulary.
 
@@ -32,9 +32,9 @@ class LocalWitness:
 
     def __init__(self, model: LocalModel, weights: str | None = None) -> None:
         """`weights` says how they are stored, if not as they are held in memory."""
-        if model.facts.dtype != "float32":
+        if model.info.dtype != "float32":
             raise RequestError(
-                f"{model.name}: computes in {model.facts.dtype}, whose rounding hides what "
+                f"{model.name}: computes in {model.info.dtype}, whose rounding hides what "
                 'differs; open it with precision="fp32"'
             )
         self.name = model.name
@@ -48,8 +48,8 @@ class LocalWitness:
 
     @cached_property
     def _backend(self) -> "TorchBackend | Seq2SeqBackend":
-        from lmwright.engine.seq2seq_backend import Seq2SeqBackend
-        from lmwright.engine.torch_backend import TorchBackend
+        from lmwright.engine.torch.decoder import TorchBackend
+        from lmwright.engine.torch.seq2seq import Seq2SeqBackend
         from lmwright.model.transformer import DecoderLM, EncoderDecoderLM
 
         if isinstance(self.model, EncoderDecoderLM):

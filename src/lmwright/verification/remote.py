@@ -19,7 +19,7 @@ from lmwright.verification.witness import END, N_TOP, Encoded, Next, Trace
 
 if TYPE_CHECKING:
     from lmwright.hosted.model import HostedModel
-    from lmwright.llama_cpp import LlamaCpp
+    from lmwright.verification.llama_cpp import LlamaCpp
 
 # How a GGUF that llama.cpp shall open is written.
 LLAMA_CPP = "llama.cpp:"
@@ -147,7 +147,7 @@ class LlamaWitness:
 
     def _opened(self, n_positions: int) -> "LlamaCpp":
         """Return llama.cpp with room for so many tokens; the room is taken when it is opened."""
-        from lmwright.llama_cpp import LlamaCpp
+        from lmwright.verification.llama_cpp import LlamaCpp
 
         if self._llama is None or self._llama.n_context < n_positions:
             self.close()

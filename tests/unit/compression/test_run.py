@@ -8,9 +8,9 @@ import torch
 from lmwright.compression import quantize
 from lmwright.compression.config import Compress
 from lmwright.compression.run import run
+from lmwright.conversion.check import VerificationError
 from lmwright.core.errors import RequestError
 from lmwright.formats.safetensors_folder import read_weights
-from lmwright.verification.copy import VerificationError
 
 
 def test_a_step_of_the_recipe_is_read_where_its_folder_lies(tiny_folder: Path, tmp_path: Path):

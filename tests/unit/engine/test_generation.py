@@ -10,7 +10,7 @@ from lmwright.core.errors import LmwrightError
 from lmwright.engine import generation
 from lmwright.engine.generation import StopText, generate
 from lmwright.engine.request import Sampling
-from lmwright.engine.torch_backend import TorchBackend
+from lmwright.engine.torch.decoder import TorchBackend
 
 PROMPTS = [[5, 9, 20, 31, 7], [5], [5, 9, 20, 40], [80, 81, 82, 83, 84, 85, 86, 87]]
 SAMPLED = Sampling(max_tokens=12, temperature=1.0, top_p=0.95, ignore_eos=True, logprobs=2, seed=3)

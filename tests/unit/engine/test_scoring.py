@@ -4,8 +4,8 @@ import numpy as np
 
 from lmwright.engine.forest import Scored
 from lmwright.engine.scoring import Pair, score_pairs, score_sequences
-from lmwright.engine.seq2seq_backend import Seq2SeqBackend
-from lmwright.engine.torch_backend import TorchBackend
+from lmwright.engine.torch.decoder import TorchBackend
+from lmwright.engine.torch.seq2seq import Seq2SeqBackend
 
 IDS = [(5, 6, 7, 8), (9, 4), (10, 11, 12), (5, 6, 7, 200), (3, 8, 8, 8, 8, 8)]
 N_TOPS = [0, 3, 1, 0, 2]
@@ -38,7 +38,7 @@ def test_pairs_of_an_encoder_decoder_keep_their_order(tiny_seq2seq, framing_toke
     alone = [score_pairs(backend, [p], n_tops=[n]) for p, n in zip(pairs, N_TOPS)]  # noqa: B905
     whole = score_pairs(backend, pairs, n_tops=N_TOPS)
     check(whole, alone)
-    from lmwright.engine import padding
+    from lmwright.engine.torch import padding
 
     split = padding.batches
     monkeypatch.setattr("lmwright.engine.scoring.batches", lambda lengths: split(lengths, 20))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmwright.engine.request import Chunk, Completion, Prompt, Sampling, Score, ScoreRequest
-from lmwright.lm import ModelFacts
+from lmwright.lm import ModelInfo
 
 
 class ByteTokenizer:
@@ -38,7 +38,7 @@ class FakeModel:
     ) -> None:
         self.name = name
         self.tokenizer = ByteTokenizer()
-        self.facts = ModelFacts("fake", 1000, 4000, 32.0, context_length, dtype, "cpu")
+        self.info = ModelInfo("fake", 1000, 4000, 32.0, context_length, dtype, "cpu")
         self.likes = likes or {}
         self.replies = replies or {}
         self.batch_error = batch_error

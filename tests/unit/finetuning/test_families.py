@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from lmwright.data.pack import Encoded, pack
 from lmwright.finetuning.lora import add_lora, merge, save_adapter
 from lmwright.model import checkpoint
 from lmwright.model.config import ModelConfig, Rope
 from lmwright.model.families.family import CLASSIC
 from lmwright.model.transformer import DecoderLM
+from lmwright.training.batches import Encoded, pack
 from lmwright.training.losses import next_token
 
 SIZES = {

@@ -6,10 +6,10 @@ import pytest
 import tokenizers
 
 from lmwright.core.errors import DataError
-from lmwright.data.pack import pack
 from lmwright.data.samples import Sample, Turn
 from lmwright.finetuning.masks import audit, encode, shared_system
 from lmwright.tokenizer.encode import Tokenizer
+from lmwright.training.batches import pack
 
 END = "<|im_end|>"
 

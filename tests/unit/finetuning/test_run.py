@@ -65,7 +65,7 @@ def test_a_run_leaves_a_model_its_adapter_and_a_line_a_step(config, inputs, tmp_
     assert tuned.tokenizer.chat([{"role": "user", "content": "x"}]) == base.tokenizer.chat(
         [{"role": "user", "content": "x"}]
     )
-    assert tuned.facts.size_bytes == result["size_bytes"]
+    assert tuned.info.size_bytes == result["size_bytes"]
     assert not torch.equal(
         tuned.model.decoder.blocks[0].mlp.up.weight, base.model.decoder.blocks[0].mlp.up.weight
     )

@@ -5,10 +5,10 @@ import shutil
 import pytest
 import torch
 
-from lmwright.data.pack import Encoded
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.tune import n_steps, prepare, tune
 from lmwright.lm import load
+from lmwright.training.batches import Encoded
 from lmwright.training.state import load_trained, trained_weights
 
 

@@ -230,7 +230,7 @@ def test_an_endpoint_without_embeddings_says_so(endpoint: Any, make_answer: Any)
 
 def test_what_is_not_known_is_not_guessed(endpoint: Any) -> None:
     model = endpoint.model()
-    assert set(vars(model.facts).values()) == {None}
+    assert set(vars(model.info).values()) == {None}
     assert model.can_chat
     with pytest.raises(UnsupportedError, match="does not show its tokenizer"):
         _ = model.tokenizer

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from lmwright.core.batch import IGNORE, Batch
-from lmwright.data.pack import Encoded, pack
 from lmwright.model import context as module
 from lmwright.model.context import Memory, Scoring, View, attention, plain_attention, visible
 from lmwright.model.transformer import DecoderLM
+from lmwright.training.batches import IGNORE, Batch, Encoded, pack
 from lmwright.training.losses import next_token
 
 # The three ways in which packed attention is computed, and the two that a window adds.
@@ -40,6 +40,11 @@ def rows(*lengths, seed=0):
 
 def packed(samples) -> Batch:
     return pack([Encoded("x", tuple(s.tolist()), (True,) * len(s)) for s in samples])
+
+
+def layout(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `packed_hidden` takes."""
+    return batch.tokens, batch.positions, batch.segments
 
 
 def only_sample(batch, number) -> Batch:
@@ -86,7 +91,7 @@ def test_gradients_are_the_sum_of_the_samples_alone(model, monkeypatch):
     model.double().compute_dtype = torch.float64
     samples = rows(9, 14, 1, 6)
     parameters = list(model.parameters())
-    packed_logits = model.head(model.packed_hidden(packed(samples))).split([9, 14, 1, 6])
+    packed_logits = model.head(model.packed_hidden(*layout(packed(samples)))).split([9, 14, 1, 6])
     # Another code path: plain rows.
     alone_logits = [model(sample[None])[0] for sample in samples]
     found, expected = (
@@ -104,8 +109,8 @@ def loss(logits, sample):
 
 def test_the_order_of_samples_changes_no_hidden_state(model):
     samples = rows(9, 14, 6)
-    forward = model.packed_hidden(packed(samples)).split([9, 14, 6])
-    backward = model.packed_hidden(packed(samples[::-1])).split([6, 14, 9])[::-1]
+    forward = model.packed_hidden(*layout(packed(samples))).split([9, 14, 6])
+    backward = model.packed_hidden(*layout(packed(samples[::-1]))).split([6, 14, 9])[::-1]
     for a, b in zip(forward, backward, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 

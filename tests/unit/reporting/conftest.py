@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lmwright.core.results import Comparison, Metric, Row, write_rows
-from lmwright.reporting import gate
-from lmwright.reporting.config import Gate
+from lmwright.gate import gate
+from lmwright.gate.config import Gate
 
 MODELS = ["starter", "tuned", "int8", "int4"]
 PARENTS = {"tuned": "starter", "int8": "tuned", "int4": "tuned"}

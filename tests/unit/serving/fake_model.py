@@ -18,7 +18,7 @@ from lmwright.engine.request import (
     ScoreRequest,
     TokenLogprob,
 )
-from lmwright.lm import ModelFacts
+from lmwright.lm import ModelInfo
 from lmwright.serving.app import serve
 from lmwright.tokenizer.stream import StreamDecoder
 
@@ -57,7 +57,7 @@ class FakeModel:
     name = "fake"
     tokenizer = ByteTokenizer()
     encode = tokenizer.encode
-    facts = ModelFacts("Fake", 0, 0, 0.0, context_length=2000, dtype="fp32", device="cpu")
+    info = ModelInfo("Fake", 0, 0, 0.0, context_length=2000, dtype="fp32", device="cpu")
 
     def __init__(self) -> None:
         self.n_streamed = self.n_scored = 0
@@ -116,7 +116,7 @@ class FakeModel:
 class SmallModel(FakeModel):
     """The same with a context of 40 tokens."""
 
-    facts = replace(FakeModel.facts, context_length=40)
+    info = replace(FakeModel.info, context_length=40)
 
 
 if __name__ == "__main__":

@@ -322,6 +322,6 @@ def test_a_wrong_request_for_embeddings(
 
 
 def test_what_is_hosted_elsewhere_is_not_served(model: Any) -> None:
-    model.facts = replace(model.facts, context_length=None)
+    model.info = replace(model.info, context_length=None)
     with pytest.raises(RequestError, match="does not tell its context length"):
         create_app(model)

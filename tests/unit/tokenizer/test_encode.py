@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, processors
 
 from lmwright.core.errors import ModelError, RequestError
-from lmwright.tokenizer.encode import Framed, Tokenizer
+from lmwright.tokenizer.encode import Encoding, Tokenizer
 from lmwright.tokenizer.load import load_tokenizer
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -155,7 +155,7 @@ def test_a_default_system_message_is_used_where_a_dialogue_has_none(tiny_tokeniz
 
 
 def test_a_framed_text_stands_between_the_tokens_of_the_post_processor(tiny_tokenizer):
-    assert tiny_tokenizer.frame("hi") == Framed(tiny_tokenizer.encode("hi"), [0, 0])
+    assert tiny_tokenizer.frame("hi") == Encoding(tiny_tokenizer.encode("hi"), [0, 0])
     tiny_tokenizer._backend.post_processor = processors.TemplateProcessing(
         single="<|im_start|> $A <|im_end|>",
         pair="<|im_start|> $A <|im_end|> $B:1 <|im_end|>:1",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lmwright.core.errors import LmwrightError
-from lmwright.data.pack import Encoded, micro_batches, pack
+from lmwright.training.batches import Encoded, micro_batches, pack
 from lmwright.training.loop import Rates, train, validate
 from lmwright.training.losses import next_token
 from lmwright.training.optim import adamw

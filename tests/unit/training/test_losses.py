@@ -4,9 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lmwright.core.batch import IGNORE
-from lmwright.data.pack import Encoded, pack
 from lmwright.training import losses
+from lmwright.training.batches import IGNORE, Encoded, pack
 from lmwright.training.losses import next_token
 
 
@@ -78,7 +77,9 @@ def sample(n, trained, id_="s"):
 def test_sum_and_count_are_over_the_targets_alone(tiny_model):
     batch = pack([sample(9, {4, 5, 6}), sample(7, {6})])
     total, count = next_token(tiny_model, batch)
-    logits = tiny_model.head(tiny_model.packed_hidden(batch))
+    logits = tiny_model.head(
+        tiny_model.packed_hidden(batch.tokens, batch.positions, batch.segments)
+    )
     expected = F.cross_entropy(logits, batch.targets, ignore_index=IGNORE, reduction="sum")
     assert count == 4
     torch.testing.assert_close(total, expected, rtol=1e-6, atol=0)

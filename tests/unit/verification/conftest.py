@@ -15,7 +15,7 @@ from lmwright.model.checkpoint import save, save_gguf
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.gguf_metadata import gguf_metadata
+from lmwright.tokenizer.gguf.writer import gguf_metadata
 from lmwright.verification.local import LocalWitness
 
 # Large weights, so that what the model says depends on what it reads.

@@ -1,0 +1,103 @@
+"""The verbs about two copies of one model: verify, convert."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmwright.cli import options
+from lmwright.cli.output import print_json
+from lmwright.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from lmwright.verification.verdict import Verdict
+
+WITNESS_HELP = f"{options.MODEL_HELP} Also llama.cpp:FILE.gguf and openai:MODEL@URL."
+
+
+def verify(
+    a: Annotated[str, typer.Argument(metavar="A", help=f"The original: {WITNESS_HELP}")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What claims to be a copy of it.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help='Continue these: a prompt a line, or .jsonl with "prompt"/"messages".'),
+    ] = None,
+    n_tokens: Annotated[
+        int, typer.Option(min=1, max=512, help="Continue each prompt by so many tokens.")
+    ] = 16,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0, help="Judge by the largest difference alone; it may be so large."),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say whether two models are the same: same tokens, same choices, same log-probabilities."""
+    from lmwright.cli.conversation import read_prompts
+    from lmwright.verification import opening
+    from lmwright.verification.bounds import custom
+    from lmwright.verification.verify import verify as compare
+
+    given = None if prompts is None else read_prompts(prompts)
+    pair = opening.open_pair(a, b)
+    try:
+        bound = None if tolerance is None else custom(tolerance)
+        verdict = compare(*pair, prompts=given, n_tokens=n_tokens, bound=bound)
+    finally:
+        opening.close(*pair)
+    if as_json:
+        print_json(verdict.to_json())
+    else:
+        _print_verdict(verdict)
+    raise typer.Exit(0 if verdict.is_passed else 1)
+
+
+def convert(
+    model: options.Model,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or FILE.gguf.")],
+    to: Annotated[str, typer.Option(help="hf (a Hugging Face folder) or gguf.")],
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of a folder: fp32, bf16 or fp16 (default: the source's, or bf16)."),
+    ] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option("--type", help="Of a GGUF: f16, bf16, q8_0 or q4_0 (default: f16)."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older model at OUT.")] = False,
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help="Keep what did not pass as OUT.failed.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write a model in another format, and verify that it is the same."""
+    from lmwright.conversion import convert as conversion
+
+    wrong = {"hf": ("--type", type_), "gguf": ("--dtype", dtype)}.get(to)
+    if wrong is not None and wrong[1] is not None:
+        raise RequestError(f"{wrong[0]} {wrong[1]}: has no meaning with --to {to}")
+    done = conversion.convert(
+        model,
+        out,
+        to=to,  # pyright: ignore[reportArgumentType]  checked there
+        number_format=type_ if to == "gguf" else dtype,
+        is_forced=force,
+        keeps_failed=keep_failed,
+    )
+    if as_json:
+        print_json(done.to_json())
+        return
+    for verdict in done.verdicts:
+        _print_verdict(verdict)
+    for note in done.notes:
+        print(f"note: {note}")
+    print(f"wrote {done.out} ({done.format}, {done.size_bytes / 1e6:,.0f} MB)")
+
+
+def _print_verdict(verdict: "Verdict") -> None:
+    if not sys.stdout.isatty():
+        print(verdict)
+        return
+    from rich.console import Console
+
+    Console().print(verdict.table())

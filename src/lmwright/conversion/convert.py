@@ -1,0 +1,260 @@
+"""A model in another file format; what is written is compared with its source before it counts."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lmwright.conversion.check import VerificationError, demand
+from lmwright.core.artifact import LOCK, locked
+from lmwright.core.errors import LmwrightError, ModelError, RequestError, suggestion
+from lmwright.hosted.address import is_hosted
+from lmwright.hub import resolve
+from lmwright.lm import LocalModel, load_local, weight_bytes
+from lmwright.verification.local import LocalWitness, weights_of
+from lmwright.verification.opening import open_path
+from lmwright.verification.remote import LLAMA_CPP, LlamaWitness
+from lmwright.verification.verdict import Verdict
+from lmwright.verification.verify import verify
+
+if TYPE_CHECKING:
+    import torch
+
+Target = Literal["hf", "gguf"]
+# The number formats of each target, by the names of the command line, and what each stands for.
+FORMATS: dict[Target, dict[str, str]] = {
+    "hf": {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"},
+    "gguf": {"f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"},
+}
+FLAGS: dict[Target, str] = {"hf": "--dtype", "gguf": "--type"}
+# A quantised source is written to a folder in this, and any source to a GGUF in that.
+DEFAULTS: dict[Target, str] = {"hf": "bf16", "gguf": "f16"}
+# What lies beside the weights and belongs to them.
+COMPANIONS = ("LICENSE*", "NOTICE*")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A finished export, with the comparisons that it passed."""
+
+    source: str
+    out: str
+    format: str
+    size_bytes: int
+    verdicts: tuple[Verdict, ...]
+    # What was not compared for lack of a program.
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            **{name: getattr(self, name) for name in ("source", "out", "format", "size_bytes")},
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+            "notes": list(self.notes),
+        }
+
+
+def convert(
+    model: str,
+    out: Path,
+    *,
+    to: Target,
+    number_format: str | None = None,
+    is_forced: bool = False,
+    keeps_failed: bool = False,
+) -> Conversion:
+    """Write `model` to `out`, a Hugging Face folder or a .gguf file, and verify it.
+
+    It lies under a temporary name until it has passed; a VerificationError says what is wrong.
+    `number_format` None is the source's own where the target has it. `is_forced` replaces an older
+    model at `out`, `keeps_failed` keeps what did not pass as OUT.failed.
+    """
+    source = _check_request(model, out, to=to, is_forced=is_forced)
+    loaded = load_local(source, precision="fp32", name=model)
+    stored = weights_of(source)
+    number_format = _chosen(number_format, to=to, stored=stored)
+    if to == "gguf" and loaded.kind != "decoder":
+        raise ModelError(
+            f"{model} is an {loaded.kind} ({loaded.info.architecture}); GGUF is written for "
+            "decoders only. --to hf writes a folder"
+        )
+    with _working_folder(out) as folder:
+        product = folder / out.name
+        _write(loaded, product, source=source, to=to, number_format=number_format)
+        try:
+            verdicts, notes = _verify(LocalWitness(loaded, stored), product, out=out, to=to)
+        except VerificationError as error:
+            if not keeps_failed:
+                raise VerificationError(f"{error}\nnothing was written", error.verdicts) from None
+            kept = _free_name(out)
+            product.rename(kept)
+            raise VerificationError(f"{error}\nkept as {kept}", error.verdicts) from None
+        _replace(product, out, folder)
+    size = weight_bytes(out)
+    return Conversion(model, str(out), number_format, size, tuple(verdicts), tuple(notes))
+
+
+def _check_request(model: str, out: Path, *, to: Target, is_forced: bool) -> Path:
+    """Refuse what cannot work before anything is loaded; return where the source lies."""
+    if to not in FORMATS:
+        raise RequestError(f"--to {to}: no such format{suggestion(to, FORMATS)}")
+    if is_hosted(model) or model.startswith(LLAMA_CPP):
+        raise ModelError(f"{model}: its weights are not here; give the model's folder or file")
+    if to == "gguf" and out.suffix != ".gguf":
+        raise RequestError(f"{out}: --to gguf writes a file; let its name end with .gguf")
+    if to == "hf" and out.suffix == ".gguf":
+        raise RequestError(f"{out}: --to hf writes a folder; --to gguf writes a .gguf file")
+    source = resolve(model)
+    places = source.resolve(), out.resolve()
+    if places[0] == places[1] or places[1] in places[0].parents or places[0] in places[1].parents:
+        raise RequestError(f"{out}: is, holds or lies in the model to be converted ({source})")
+    if out.exists() or out.is_symlink():
+        if not is_forced:
+            raise RequestError(
+                f"{out} exists already; choose another name, or replace it (--force)"
+            )
+        is_model = out.is_file() if to == "gguf" else (out / "config.json").is_file()
+        if not is_model or out.is_symlink():
+            raise RequestError(
+                f"{out}: is no model of this kind, so that --force does not replace it"
+            )
+    return source
+
+
+def _chosen(number_format: str | None, *, to: Target, stored: str) -> str:
+    known = FORMATS[to]
+    if number_format is not None:
+        if number_format not in known:
+            raise RequestError(f"{FLAGS[to]} {number_format}: --to {to} writes {', '.join(known)}")
+        return number_format
+    return stored if stored in known and to == "hf" else DEFAULTS[to]
+
+
+@contextmanager
+def _working_folder(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out`, on the same disk, that is gone afterwards.
+
+    It is for one run at a time. What one that was killed left in it goes, but for the older model
+    that it had put aside.
+    """
+    folder = out.with_name(f".{out.name}.part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LmwrightError(f"cannot write {out}: {error.strerror or error}") from error
+    with locked(folder):
+        try:
+            older = _older(out, folder)
+            if older.exists() and not out.exists():
+                older.rename(out)
+            for rest in folder.iterdir():
+                if rest.is_dir():
+                    shutil.rmtree(rest)
+                elif rest.name != LOCK:
+                    rest.unlink()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(
+    loaded: LocalModel, product: Path, *, source: Path, to: Target, number_format: str
+) -> None:
+    stored = FORMATS[to][number_format]
+    if to == "gguf":
+        _write_gguf(loaded, product, type_name=stored)
+    else:
+        import torch
+
+        _write_folder(loaded, product, dtype=getattr(torch, stored))
+        for path in sorted(p for name in COMPANIONS for p in _beside(source).glob(name)):
+            if path.is_file():
+                shutil.copyfile(path, product / path.name)
+
+
+def _write_folder(loaded: LocalModel, product: Path, *, dtype: "torch.dtype") -> None:
+    from lmwright.formats.sentence_transformers import write_pooling
+    from lmwright.model.checkpoint import save
+
+    n_bytes = sum(p.numel() for p in loaded.model.parameters()) * dtype.itemsize
+    n_free = shutil.disk_usage(product.parent).free
+    if n_free < n_bytes:
+        raise LmwrightError(
+            f"cannot write {product.name}: its weights need {n_bytes:,} bytes, only {n_free:,} are "
+            "free; free some space or write elsewhere"
+        )
+    save(loaded.model, product, dtype)
+    loaded.tokenizer.save(product)
+    if loaded.pooling is not None:
+        write_pooling(product, loaded.pooling, d_model=loaded.model.config.d_model)
+
+
+def _write_gguf(loaded: LocalModel, product: Path, *, type_name: str) -> None:
+    from lmwright.model.checkpoint import save_gguf
+    from lmwright.tokenizer.gguf.writer import gguf_metadata
+
+    metadata = gguf_metadata(loaded.tokenizer, vocab_size=loaded.model.config.vocab_size)
+    name = product.stem
+    save_gguf(loaded.model, product, type_name=type_name, tokenizer_metadata=metadata, name=name)
+
+
+def _verify(
+    original: LocalWitness, product: Path, *, out: Path, to: Target
+) -> tuple[list[Verdict], list[str]]:
+    """Compare the export with its source here, and a GGUF with itself in llama.cpp.
+
+    Both have the same weights then, so that even of four bits little is allowed.
+    """
+    copy = open_path(product, name=str(out))
+    verdicts = [verify(original, copy)]
+    demand(verdicts, what=str(out))
+    if to == "hf":
+        return verdicts, []
+    if find_spec("xllamacpp") is None:
+        return verdicts, [
+            "not opened in llama.cpp, which is not installed: pip install 'lmwright[llama-cpp]'"
+        ]
+    there = LlamaWitness(product, name=f"{LLAMA_CPP}{out}")
+    try:
+        verdicts.append(verify(copy, there))
+    finally:
+        there.close()
+    demand(verdicts, what=str(out))
+    return verdicts, []
+
+
+def _replace(product: Path, out: Path, folder: Path) -> None:
+    """Give the export its name; an older model goes with the working folder."""
+    if not out.is_dir():
+        product.replace(out)
+        return
+    # A folder cannot be replaced in one go.
+    older = out.rename(_older(out, folder))
+    try:
+        product.rename(out)
+    except BaseException:
+        older.rename(out)
+        raise
+
+
+def _older(out: Path, folder: Path) -> Path:
+    return folder / f"{out.name}.older"
+
+
+def _free_name(out: Path) -> Path:
+    """Return OUT.failed (OUT.failed.gguf), or one with a number that is not taken."""
+    suffix = out.suffix if out.suffix == ".gguf" else ""
+    stem = out.name.removesuffix(suffix)
+    for number in range(1, 1000):
+        tail = "" if number == 1 else f"-{number}"
+        path = out.with_name(f"{stem}.failed{tail}{suffix}")
+        if not path.exists():
+            return path
+    raise LmwrightError(f"{out}: there are too many failed exports beside it; remove some")
+
+
+def _beside(source: Path) -> Path:
+    return source if source.is_dir() else source.parent

@@ -1,0 +1,103 @@
+"""A stage of a recipe as one record: reading, planning, running and reporting follow from it.
+
+A stage is a package with a `stage.py` that holds its record and imports nothing heavy. What does
+the work is named as "module:function" and imported when a step runs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmwright.core.config import Config
+
+# Python with torch, before any model is loaded.
+PROCESS_BYTES = 500_000_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of thing that steps make and that keys of a table name."""
+
+    name: str
+    # Where it lies in the folder of the step that made it; "" is the folder itself.
+    subfolder: str = ""
+
+
+DATA = Kind("data")
+MODEL = Kind("model", subfolder="model")
+EVALUATION = Kind("evaluation")
+DECISION = Kind("gate")
+PAGE = Kind("report")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a key of a table must name: one thing, or a list of them."""
+
+    kind: Kind
+    # Whether a model behind somebody's API will do (its weights are elsewhere).
+    allows_hosted: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """About how long a step takes and how much memory it needs, and how large what it makes is."""
+
+    seconds: float
+    memory_bytes: int
+    # False where something (a download, an endpoint) could not be looked at beforehand.
+    is_complete: bool = True
+    # Of a model that is made; of data: the tokens of one pass. None: not known.
+    n_params: int | None = None
+    n_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a stage's `run` is given besides its table and its folder."""
+
+    # Where each name in the table lies: a step's product, or what was named as it was written.
+    inputs: Mapping[str, Path | str]
+    # Each model that a step of this run makes -> the models that it is made from.
+    parents: Mapping[str, tuple[str, ...]]
+    run_folder: Path
+    seed: int
+
+
+# What a record leaves out: nothing else is named, nothing is left open, nothing can be wrong.
+Tables = Mapping[str, Mapping[str, Config]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One table of the recipe. `run(config, out, context)` does the work and returns a result.
+
+    The result is plain data for result.json. One with "passed": false ends a run with exit code 3.
+    """
+
+    # The table, the verb of the command line and the function of a program.
+    name: str
+    # How a report says what was done: "Fine-tuning".
+    title: str
+    config: type[Config]
+    makes: Kind
+    # Raised when the stage makes something else of the same table: old results are redone.
+    version: int
+    # "lmwright.finetuning.run:run".
+    run: str
+    # About what a step takes; the second argument tells of each thing that its table names.
+    estimate: Callable[[Any, Mapping[str, Estimate]], Estimate]
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    # Which of these keys name the models that a new one is made from: none, one or several.
+    parents: tuple[str, ...] = ()
+    # Hugging Face's word for how a model relates to its parent: finetune, quantized, merge.
+    relation: str | None = None
+    # Hashes of what a table names that is neither a step nor a model (files, package data).
+    external: Callable[[Any], Mapping[str, str]] = lambda _: {}
+    # Values for keys that a table leaves open, from the other tables of the recipe.
+    complete: Callable[[Any, Tables], Mapping[str, Any]] = lambda _config, _tables: {}
+    # Raises a RecipeError for what can be seen before anything runs; gets the tables that it names.
+    check: Callable[[Any, Mapping[str, Config]], None] = lambda _config, _named: None
+    # Whether [gate] alone is a step of that name; else only [gate.NAME] is one.
+    may_be_unnamed: bool = False

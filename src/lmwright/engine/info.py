@@ -1,0 +1,20 @@
+"""What a model is, before anything is measured; plain data, no torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is; None is what nobody tells (an endpoint knows little of its model)."""
+
+    architecture: str | None
+    n_params: int | None
+    # Bytes of the weight files on disk, and 8 * bytes / parameters.
+    size_bytes: int | None
+    bits_per_weight: float | None
+    context_length: int | None
+    # The number format that it computes with here.
+    dtype: str | None
+    device: str | None
+    # "decoder", "encoder" or "encoder-decoder".
+    kind: str | None = None

@@ -1,0 +1,1 @@
+"""The backend on torch: decoders, encoders, encoder-decoders."""

@@ -1,0 +1,1 @@
+"""Rules that a model must pass before it ships."""

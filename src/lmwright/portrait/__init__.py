@@ -1,1 +1,0 @@
-"""What a model is, read from its headers: no weight is loaded."""

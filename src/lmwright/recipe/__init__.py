@@ -1,0 +1,1 @@
+"""The recipe: read and checked, put in order, planned, run."""

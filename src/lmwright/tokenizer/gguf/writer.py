@@ -1,0 +1,325 @@
+"""A tokenizer as the metadata of a GGUF file: the way back from `gguf_vocab`.
+
+llama.cpp knows pre-tokenizers by name and has one algorithm for each kind of vocabulary. A
+tokenizer that does not follow one of them is refused: llama.cpp would split text differently, and
+say nothing.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import tokenizers
+
+from lmwright.core.errors import ModelError
+from lmwright.tokenizer.encode import Tokenizer
+from lmwright.tokenizer.gguf.reader import (
+    BYTE,
+    CONTROL,
+    ENDS,
+    NORMAL,
+    PHI3_KEEP_SPACE,
+    PRE_TOKENIZERS,
+    SPACE,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    merges_from_scores,
+)
+
+log = logging.getLogger(__name__)
+
+BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+# The role in the tokenizer's settings, and the key that llama.cpp reads.
+ROLES = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+}
+DIFFERENTLY = "llama.cpp would split text differently"
+# Names whose rules llama.cpp follows with simpler patterns.
+SIMPLER = ("tekken", "gpt-4o")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """All tokens of a model in order of their ids, with llama.cpp's types."""
+
+    tokens: list[str]
+    types: list[int]
+
+
+def gguf_metadata(tokenizer: Tokenizer, *, vocab_size: int | None = None) -> dict[str, Any]:
+    """Return the `tokenizer.*` entries of a GGUF file for this tokenizer.
+
+    `vocab_size` is how many rows the model's embedding has: ids without a token are filled up.
+    Phi-3's tokenizer needs a `general.name`, too, which then must not be changed.
+    """
+    spec = json.loads(tokenizer._backend.to_str())
+    model = spec["model"]
+    check_model(model)
+    kind = "llama" if model["byte_fallback"] else "gpt2"
+    vocabulary = read_vocabulary(spec, kind, vocab_size)
+    entries: dict[str, Any] = {"model": kind}
+    entries |= sentencepiece(spec, vocabulary) if kind == "llama" else byte_level(spec)
+    entries |= {"tokens": vocabulary.tokens, "token_type": vocabulary.types}
+    entries |= special_ids(tokenizer, vocabulary)
+    metadata = {f"tokenizer.ggml.{name}": value for name, value in entries.items()}
+    if tokenizer.chat_template is not None:
+        metadata["tokenizer.chat_template"] = tokenizer.chat_template.source
+    return metadata | names_for_space(spec["added_tokens"], kind)
+
+
+def check_model(model: Mapping[str, Any]) -> None:
+    """Refuse what is no plain byte-pair encoding."""
+    if model["type"] != "BPE":
+        raise ModelError(
+            f"tokenizer: its model is {model['type']}; only BPE can be written to GGUF, which "
+            "decoders use"
+        )
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(name):
+            raise ModelError(f"tokenizer: {name} = {model[name]!r}; {DIFFERENTLY}")
+
+
+def read_vocabulary(spec: Mapping[str, Any], kind: str, vocab_size: int | None) -> Vocabulary:
+    """Return the tokens in order; ids without one are filled as llama.cpp's converter does."""
+    model, added = spec["model"], spec["added_tokens"]
+    by_id = {i: (token, NORMAL) for token, i in model["vocab"].items()}
+    n_needed = max(by_id) + 1
+    if kind == "llama":
+        lacking = [i for i in range(256) if f"<0x{i:02X}>" not in model["vocab"]]
+        if lacking:
+            raise ModelError(f"tokenizer: has no token <0x{lacking[0]:02X}>; llama.cpp needs all")
+        by_id |= {i: (t, BYTE) for i, (t, _) in by_id.items() if BYTE_TOKEN.fullmatch(t)}
+    for token in added:
+        # llama.cpp looks for these before it turns spaces into SentencePiece's sign.
+        is_text = kind == "llama" and not token["special"]
+        text = token["content"].replace(SPACE, " ") if is_text else token["content"]
+        by_id[token["id"]] = text, CONTROL if token["special"] else USER_DEFINED
+    if kind == "llama" and model["unk_token"] is not None:
+        by_id[model["vocab"][model["unk_token"]]] = model["unk_token"], UNKNOWN
+    n = max(by_id) + 1 if vocab_size is None else vocab_size
+    if n < n_needed:
+        raise ModelError(f"tokenizer: {n_needed:,} tokens, but the model has only {n:,} rows")
+    for i in sorted(i for i in by_id if i >= n):
+        # Gemma 3's text models have one for images.
+        log.warning("tokenizer: %r is left out: the model has no row %d", by_id[i][0], i)
+    rows = [by_id.get(i, (f"[PAD{i}]", UNUSED)) for i in range(n)]
+    tokens = [token for token, _ in rows]
+    if len(set(tokens)) != n or "" in tokens:
+        twice = next(token for token in tokens if not token or tokens.count(token) > 1)
+        raise ModelError(
+            f"tokenizer: token {twice!r} is empty or occurs twice; llama.cpp wants all different"
+        )
+    return Vocabulary(tokens, [type_ for _, type_ in rows])
+
+
+def byte_level(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of GPT-2's kind: the name of the pre-tokenizer, and the merges."""
+    model = spec["model"]
+    steps, ignores_merges = canonical(spec["pre_tokenizer"]), bool(model.get("ignore_merges"))
+    name = next(
+        (
+            name
+            for name, rules in PRE_TOKENIZERS.items()
+            if known_steps(name) == steps and rules.ignores_merges == ignores_merges
+        ),
+        None,
+    )
+    if name is None:
+        raise ModelError(
+            f"tokenizer: splits text by {json.dumps(spec['pre_tokenizer'])[:300]} with "
+            f"ignore_merges = {ignores_merges}, for which llama.cpp has no name that is known here "
+            f"({', '.join(PRE_TOKENIZERS)}); {DIFFERENTLY}"
+        )
+    normalizer = flat(spec["normalizer"], "normalizers")
+    if name in SIMPLER:
+        log.warning(
+            "tokenizer: llama.cpp's patterns for %s know capitals only from A to Z, and no "
+            "combining characters; such text gets other tokens there",
+            name,
+        )
+    elif normalizer:
+        log.warning(
+            "tokenizer: llama.cpp does not compose characters (NFC); text in which accents are "
+            "characters of their own gets other tokens there"
+        )
+    if [step["type"] for step in normalizer] not in ([], ["NFC"]):
+        raise ModelError(f"tokenizer: normalizer {spec['normalizer']}; {DIFFERENTLY}")
+    if not model["merges"]:
+        raise ModelError("tokenizer: has no merges; llama.cpp opens no such file")
+    spaced = next((merge for merge in model["merges"] if " " in "".join(merge)), None)
+    if spaced is not None:
+        raise ModelError(f"tokenizer: the merge {spaced} has a space, which GGUF cannot write")
+    return {"pre": name, "merges": [" ".join(merge) for merge in model["merges"]]}
+
+
+def sentencepiece(spec: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the entries of Llama 2's kind: scores instead of merges, and what spaces become."""
+    if spec["model"].get("ignore_merges"):
+        raise ModelError(f"tokenizer: ignore_merges with byte_fallback; {DIFFERENTLY}")
+    return {
+        "pre": "default",
+        "add_space_prefix": has_space_prefix(spec),
+        "scores": scores_from_merges(spec["model"]["merges"], vocabulary),
+    }
+
+
+def has_space_prefix(spec: Mapping[str, Any]) -> bool:
+    """Tell whether a text gets a space in front; refuse normalizers other than SentencePiece's."""
+    normalizer = flat(spec["normalizer"], "normalizers")
+    splitter = flat(spec["pre_tokenizer"], "pretokenizers")
+    replaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    # Without effect: the spaces are replaced by then. google/gemma-2-2b tokenizer.json
+    idle = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}
+    if splitter in ([], [{**idle, "invert": False}]):
+        if normalizer == [replaces]:
+            return False
+        if normalizer == [{"type": "Prepend", "prepend": SPACE}, replaces]:
+            return True
+    spaces = splitter[0] if len(splitter) == 1 and not normalizer else {}
+    if spaces.get("type") == "Metaspace" and spaces["replacement"] == SPACE and not spaces["split"]:
+        if spaces["prepend_scheme"] != "never":
+            log.warning(
+                "tokenizer: llama.cpp puts a space before every text, also where this tokenizer "
+                "does not: before a text that begins with one%s",
+                ", and behind special tokens" if spaces["prepend_scheme"] == "first" else "",
+            )
+        return spaces["prepend_scheme"] != "never"
+    raise ModelError(
+        f"tokenizer: normalizer {json.dumps(spec['normalizer'])[:200]} with pre_tokenizer "
+        f"{json.dumps(spec['pre_tokenizer'])[:200]}; {DIFFERENTLY}"
+    )
+
+
+def scores_from_merges(merges: Sequence[Sequence[str]], vocabulary: Vocabulary) -> list[float]:
+    """Return scores that put merges into their order; refuse merges that no scores can tell.
+
+    llama.cpp joins any two neighbours that are a token together, that of the best score first. So
+    the merges must be all of these, and those that lead to one token must stand together.
+    """
+    normal = {
+        t for t, type_ in zip(vocabulary.tokens, vocabulary.types, strict=True) if type_ == NORMAL
+    }
+    # The others are looked for before, or are not made of text.
+    pairs = [(left, right) for left, right in merges if left + right in normal]
+    order = list(dict.fromkeys(left + right for left, right in pairs))
+    ranks = {token: rank for rank, token in enumerate(order)}
+    in_order = [ranks[left + right] for left, right in pairs]
+    lowest = -float(len(order))
+    scores = [-float(ranks[token]) if token in ranks else lowest for token in vocabulary.tokens]
+    known = {token: i for i, token in enumerate(vocabulary.tokens)}
+    implied = merges_from_scores(known, scores, apart=known.keys() - normal)
+    if in_order != sorted(in_order) or set(implied) != set(pairs):
+        odd = next(iter(set(implied) ^ set(pairs)), pairs[0] if pairs else ("", ""))
+        raise ModelError(
+            f"tokenizer: its merges do not follow from scores as SentencePiece's do (for example "
+            f"{odd[0]!r} + {odd[1]!r}); {DIFFERENTLY}"
+        )
+    return scores
+
+
+def special_ids(tokenizer: Tokenizer, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the ids of the roles, what ends a reply, and whether BOS and EOS are added."""
+    ids = {token: i for i, token in enumerate(vocabulary.tokens)}
+    entries: dict[str, Any] = {}
+    for role, key in ROLES.items():
+        token = tokenizer.special_tokens.get(role)
+        if token is not None:
+            if token not in ids:
+                raise ModelError(f"tokenizer: {role} {token!r} has no row in the model")
+            entries[key] = ids[token]
+    ends = [i for i in tokenizer.eos_ids if i < len(vocabulary.tokens)]
+    if not ends:
+        raise ModelError(
+            "tokenizer: names no eos_token; llama.cpp would end a reply at some token of its own"
+        )
+    entries.setdefault("eos_token_id", ends[0])
+    # llama.cpp finds the usual ones by their text, and has two keys for others.
+    others = [
+        i
+        for i in ends
+        if i != entries["eos_token_id"]
+        and not (vocabulary.types[i] == CONTROL and vocabulary.tokens[i] in ENDS)
+    ]
+    if len(others) > 2:
+        raise ModelError(
+            f"tokenizer: {len(others) + 1} tokens end a reply, but GGUF can name three: the "
+            f"eos_token and {[vocabulary.tokens[i] for i in others]}"
+        )
+    entries |= dict(zip(("eot_token_id", "eom_token_id"), others, strict=False))
+    return entries | added_around(tokenizer, entries)
+
+
+def added_around(tokenizer: Tokenizer, entries: Mapping[str, Any]) -> dict[str, bool]:
+    """Return whether BOS and EOS are put around a text, found by encoding one."""
+    backend = tokenizer._backend
+    plain = backend.encode("a", add_special_tokens=False).ids
+    whole = backend.encode("a", add_special_tokens=True).ids
+    for has_bos in (False, True):
+        for has_eos in (False, True):
+            bos = [entries.get("bos_token_id")] if has_bos else []
+            eos = [entries["eos_token_id"]] if has_eos else []
+            if whole == [*bos, *plain, *eos]:
+                return {"add_bos_token": has_bos, "add_eos_token": has_eos}
+    raise ModelError(
+        f"tokenizer: encodes 'a' as {whole}; GGUF knows only its bos_token before, and its "
+        "eos_token behind a text"
+    )
+
+
+def names_for_space(added: Sequence[Mapping[str, Any]], kind: str) -> dict[str, str]:
+    """Return what makes llama.cpp let special tokens swallow space as these do."""
+    for token in added:
+        for flag in ("single_word", "lstrip"):
+            if token[flag]:
+                raise ModelError(f"tokenizer: {token['content']!r} has {flag}; {DIFFERENTLY}")
+    swallowing = {token["content"] for token in added if token["rstrip"]}
+    if not swallowing:
+        return {}
+    if kind == "llama" and swallowing == {t["content"] for t in added} - set(PHI3_KEEP_SPACE):
+        return {"general.name": "Phi-3"}
+    raise ModelError(
+        f"tokenizer: {min(swallowing)!r} swallows the space behind it (rstrip), which llama.cpp "
+        f"does for Phi-3's tokens only; {DIFFERENTLY}"
+    )
+
+
+def flat(step: Mapping[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    """Return the steps of a normalizer or pre-tokenizer, sequences unfolded."""
+    if step is None:
+        return []
+    if step["type"] != "Sequence":
+        return [dict(step)]
+    return [inner for outer in step[name] for inner in flat(outer, name)]
+
+
+def canonical(pre_tokenizer: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
+    """Return a pre-tokenizer as steps that are equal if they split alike."""
+    steps: list[tuple[Any, ...]] = []
+    for step in flat(pre_tokenizer, "pretokenizers"):
+        if step["type"] == "Split":
+            how = (step["behavior"], step["invert"])
+            # The known patterns match every character, so that nothing lies between the matches.
+            how = ("Isolated", False) if how == ("Removed", True) else how
+            steps.append(("Split", *step["pattern"].items(), *how))
+        elif step["type"] == "ByteLevel":
+            # trim_offsets says where a token lies, not what it is.
+            steps.append(("ByteLevel", step["add_prefix_space"], step["use_regex"]))
+        else:
+            steps.append((step["type"], *sorted(step.items())))
+    return steps
+
+
+@cache
+def known_steps(name: str) -> list[tuple[Any, ...]]:
+    """Return the steps of a pre-tokenizer that llama.cpp has a name for."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = PRE_TOKENIZERS[name].split()
+    return canonical(json.loads(backend.to_str())["pre_tokenizer"])

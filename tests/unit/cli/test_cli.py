@@ -1,0 +1,386 @@
+"""The command line is what people and scripts hold on to: exit codes, streams, instant help."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import lmwright
+from lmwright import cli, lm
+from lmwright.core.errors import LmwrightError, RequestError
+from lmwright.engine.request import Chunk, Completion, Prompt, Sampling
+from lmwright.lm import ModelInfo
+
+ROOT = str(Path(lmwright.__file__).parent.parent)
+
+
+class Parrot:
+    """A language model that repeats what it is told, word by word."""
+
+    def __init__(self, name: str, *, has_template: bool = True) -> None:
+        self.name = name
+        self.chat_template = "template" if has_template else None
+        self.can_chat = has_template
+        self.vocab_size = 7
+
+    @property
+    def tokenizer(self) -> "Parrot":
+        return self
+
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo("parrot", 10, 20, 16.0, 64, "float32", "cpu")
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        return [self._say(prompt, sampling) for prompt in prompts]
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
+        completion = self._say(prompt, sampling)
+        for word in completion.text.split():
+            if word == "INTERRUPT":
+                raise KeyboardInterrupt
+            if word == "TOOLONG":
+                raise RequestError("the prompt is too long")
+            yield Chunk(f"{word} ")
+        yield Chunk("", completion=completion)
+
+    def _say(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        said = f"text:{prompt}" if isinstance(prompt, str) else f"chat:{prompt[-1]['content']}"  # type: ignore[index]
+        words = said.split()[: sampling.max_tokens]
+        return Completion(" ".join(words), tuple(range(len(words))), "stop", 1)
+
+
+@pytest.fixture(autouse=True)
+def _parrots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lm, "load", lambda model: Parrot(model, has_template=model != "plain"))
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    waiting = iter(lines)
+
+    def answer(_: str = "") -> str:
+        try:
+            return next(waiting)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", answer)
+
+
+def process(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    program = "import sys; from lmwright.cli import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        text=True,
+        capture_output=True,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = """
+import sys
+from lmwright.cli import main
+code = main(["--help"])
+heavy = {"numpy", "torch", "pydantic", "rich", "tokenizers", "filelock", "huggingface_hub"}
+print("heavy:", sorted(heavy & set(sys.modules)), code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.endswith("heavy: [] 0\n")
+    for verb in (
+        "new",
+        "run",
+        "generate",
+        "chat",
+        "evaluate",
+        "show",
+        "doctor",
+        "convert",
+        "verify",
+        "serve",
+    ):
+        assert f"\n  {verb} " in done.stdout
+
+
+def test_help_takes_under_a_fifth_of_a_second() -> None:
+    def once() -> float:
+        before = os.times()
+        assert process("--help").returncode == 0
+        after = os.times()
+        return (
+            after.children_user
+            + after.children_system
+            - (before.children_user + before.children_system)
+        )
+
+    # The processor's time, not the clock's, for the machine may be busy with other things.
+    assert min(once() for _ in range(3)) < 0.2
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lmwright {lmwright.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--bad"],
+        ["rn"],
+        ["run"],
+        ["run", "none.toml"],
+        ["generate", "starter"],
+        ["generate", "starter", "--prompt", "a", "--prompts", "b"],
+        ["generate", "starter", "--prompts", "none.txt"],
+        ["generate", "starter", "--prompt", "a", "--max-tokens", "0"],
+        ["generate", "starter", "--prompt", "a", "--top-p", "nan"],
+        ["generate", "starter", "--prompt", "a", "--seed", "-1"],
+        ["new", "x", "--template", "suport"],
+        ["new", "../x"],
+        ["evaluate", "no/such"],
+        ["evaluate", "starter", "--suite", "quik"],
+        ["evaluate", "starter", "--tasks", "fcts"],
+        ["serve", "starter", "--port", "99999"],
+        ["verify", "starter"],
+        ["verify", "no/such", "no/such"],
+        ["verify", "openai:a@http://127.0.0.1:9/v1", "openai:b@http://127.0.0.1:9/v1"],
+        ["verify", "a", "b", "--prompts", "none.txt"],
+        ["verify", "a", "b", "--n-tokens", "0"],
+        ["verify", "a", "b", "--tolerance", "-1"],
+        ["convert", "no/such", "out"],
+        ["convert", "no/such", "out", "--to", "hf"],
+        ["convert", "no/such", "out", "--to", "onnx"],
+        ["convert", "no/such", "out", "--to", "hf", "--type", "f16"],
+        ["convert", "no/such", "out.gguf", "--to", "gguf", "--dtype", "bf16"],
+        ["convert", "no/such", "out.gguf", "--to", "gguf", "--type", "q3_k"],
+    ],
+)
+def test_a_wrong_request_ends_with_2_and_a_message_on_stderr(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert "rror: " in written.err
+    assert "Traceback" not in written.err
+
+
+def test_a_failure_ends_with_1_and_debug_shows_where(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(model: str) -> None:
+        raise LmwrightError(f"{model} is damaged")
+
+    monkeypatch.setattr(lm, "load", load)
+    assert cli.main(["generate", "starter", "--prompt", "a"]) == 1
+    assert capsys.readouterr().err == "error: starter is damaged\n"
+    assert cli.main(["--debug", "generate", "starter", "--prompt", "a"]) == 1
+    written = capsys.readouterr().err
+    assert "Traceback" in written
+    assert "in load" in written
+
+
+def test_a_file_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "starter", "--key-file", "none.key"]) == 1
+    assert capsys.readouterr().err == "error: none.key: No such file or directory\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error_message() -> None:
+    program = f"{sys.executable} -c 'import sys; from lmwright.cli import main; sys.exit(main())'"
+    done = subprocess.run(
+        ["bash", "-c", f"{program} new x --json | true; {program} run x.toml --dry-run | true"],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+def test_new_writes_a_recipe_that_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["new", "mine"]) == 0
+    assert cli.main(["run", "mine.toml", "--dry-run"]) == 0
+    written = capsys.readouterr().out
+    assert "next: lmwright run mine.toml" in written
+    assert "runs/mine: about" in written
+    assert not Path("runs").exists()
+
+
+def test_new_never_overwrites(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.toml").write_text("precious", encoding="utf-8")
+    assert cli.main(["new", "mine"]) == 2
+    assert Path("mine.toml").read_text(encoding="utf-8") == "precious"
+    assert "mine.toml exists already" in capsys.readouterr().err
+
+
+def test_a_dry_run_as_json_is_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["new", "mine", "--json"])
+    assert json.loads(capsys.readouterr().out) == {"recipe": "mine.toml"}
+    change = ["--set", "finetune.tuned.rank=8", "--out", "elsewhere"]
+    assert cli.main(["run", "mine.toml", "--dry-run", "--json", *change]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["folder"] == "elsewhere"
+    steps = {step["name"]: step for step in plan["steps"]}
+    assert list(steps) == ["dialogues", "tuned", "int8", "int4", "card", "report"]
+    assert steps["tuned"]["config"]["rank"] == 8
+    assert steps["tuned"]["will_run"] is True
+
+
+RECIPE = """name = "small"
+[data.words]
+source = "starter:bank-support"
+"""
+
+
+def test_run_and_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("small.toml").write_text(RECIPE, encoding="utf-8")
+    assert cli.main(["run", "small.toml", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["ran"], done["skipped"], done["gate"]) == (["words"], [], None)
+    assert cli.main(["run", "small.toml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["skipped"] == ["words"]
+    assert cli.main(["show", "runs/small", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"]["words"]["is_done"] is True
+    assert cli.main(["show", "runs/small/words", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_train"] > 100
+
+
+def test_show_tells_what_a_model_is(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", str(tiny_folder), "--json", "--context", "100", "--batch", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["architecture"], found["vocabulary"]) == ("llama", 300)
+    assert [(need["context"], need["batch"]) for need in found["memory"]] == [(100, 2)]
+    assert cli.main(["show", str(tiny_folder)]) == 0
+    assert "says which token comes next" in capsys.readouterr().out
+    assert cli.main(["show", "openai:small", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "hosted"
+
+
+def test_show_takes_a_context_for_models_only(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("small.toml").write_text(RECIPE, encoding="utf-8")
+    assert cli.main(["run", "small.toml", "--json"]) == 0
+    for what in ("runs/small", "runs/small/words"):
+        assert cli.main(["show", what, "--context", "5"]) == 2
+        assert "--context and --batch are for models" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["starter"], "chat:a b c"),
+        (["plain"], "text:a b c"),
+        (["starter", "--raw"], "text:a b c"),
+        (["plain", "--chat"], "chat:a b c"),
+        (["starter", "--max-tokens", "2"], "chat:a b"),
+    ],
+)
+def test_generate_chats_with_a_model_that_can(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["generate", *arguments, "--prompt", "a b c"]) == 0
+    assert capsys.readouterr().out.split() == expected.split()
+
+
+def test_generate_as_json_has_the_same_shape_for_one_and_many(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("prompts.txt").write_text("one\n\ntwo\n", encoding="utf-8")
+    assert cli.main(["generate", "plain", "--prompts", "prompts.txt", "--json"]) == 0
+    many = json.loads(capsys.readouterr().out)["completions"]
+    assert [(c["prompt"], c["text"]) for c in many] == [("one", "text:one"), ("two", "text:two")]
+    assert cli.main(["generate", "plain", "--prompt", "one", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["completions"] == many[:1]
+
+
+def test_chat_keeps_a_history_and_obeys_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, "hello", "", "/system be brief", "more", "/save talk.jsonl", "/exit", "no")
+    assert cli.main(["chat"]) == 0
+    assert capsys.readouterr().out == "chat:hello \nchat:more \n"
+    saved = json.loads(Path("talk.jsonl").read_text(encoding="utf-8"))["messages"]
+    assert [m["role"] for m in saved] == ["system", "user", "assistant", "user", "assistant"]
+
+
+def test_ctrl_c_ends_a_reply_but_not_the_chat(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, "one INTERRUPT two", "again")
+    assert cli.main(["chat", "--json"]) == 0
+    replies = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(r["text"], r["is_cut"]) for r in replies] == [
+        ("chat:one ", True),
+        ("chat:again ", False),
+    ]
+
+
+def test_an_error_in_a_chat_does_not_end_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, "x TOOLONG", "/rest", "again")
+    assert cli.main(["chat"]) == 0
+    written = capsys.readouterr()
+    assert "chat:again" in written.out
+    assert "error: the prompt is too long" in written.err
+    assert "/rest: no such command; did you mean '/reset'?" in written.err
+
+
+def test_doctor_names_a_remedy_for_a_broken_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("broken.toml").write_text("name = ", encoding="utf-8")
+    assert cli.main(["doctor", "broken.toml", "--json"]) == 1
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert checks["recipe"]["status"] == "fail"
+    assert checks["recipe"]["remedy"]
+    assert checks["python"]["status"] == "ok"
+
+
+def test_verify_says_pass_or_fail_by_its_exit_code(
+    tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("prompts.txt").write_text("The bank\nA card\n", encoding="utf-8")
+    few = ["--prompts", "prompts.txt", "--n-tokens", "3"]
+    assert cli.main(["verify", str(tiny_folder), str(tiny_folder), *few]) == 0
+    assert "\nPASS: largest difference 0, " in capsys.readouterr().out
+    other = Path("other")
+    shutil.copytree(tiny_folder, other)
+    (other / "chat_template.jinja").write_text("{{ messages[0]['content'] }}", encoding="utf-8")
+    assert cli.main(["verify", str(tiny_folder), str(other), *few, "--json"]) == 1
+    verdict = json.loads(capsys.readouterr().out)
+    assert (verdict["is_passed"], verdict["n_prompts"], verdict["n_positions"]) == (False, 2, 6)
+    assert [c["name"] for c in verdict["checks"] if c["is_passed"] is False] == ["tokens of texts"]
+
+
+def test_verify_takes_a_tolerance(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert = ["convert", str(tiny_folder), "small", "--to", "hf", "--dtype", "bf16", "--json"]
+    assert cli.main(convert) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["out"], done["format"]) == ("small", "bf16")
+    assert done["verdicts"][0]["is_passed"] is True
+    pair = ["verify", str(tiny_folder), "small", "--n-tokens", "2"]
+    assert cli.main([*pair, "--tolerance", "1"]) == 0
+    assert cli.main([*pair, "--tolerance", "0.000001"]) == 1
+    assert "FAIL  largest difference of logits" in capsys.readouterr().out
+
+
+def test_convert_never_overwrites_and_says_what_it_wrote(
+    tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["convert", str(tiny_folder), "out", "--to", "hf"]) == 0
+    assert capsys.readouterr().out.endswith("wrote out (fp32, 0 MB)\n")
+    assert cli.main(["convert", str(tiny_folder), "out", "--to", "hf"]) == 2
+    assert "out exists already" in capsys.readouterr().err
+    assert cli.main(["convert", str(tiny_folder), "out", "--to", "hf", "--force"]) == 0

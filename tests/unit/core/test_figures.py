@@ -1,0 +1,39 @@
+"""A number that is written wrongly is a wrong number, however well it was measured."""
+
+import pytest
+
+from lmwright.core import figures
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.853, "share", "85.3 %"),
+        (1.0734, "bits/byte", "1.073 bits/byte"),
+        (41.26, "tokens/s", "41.3 tokens/s"),
+        (1234.5, "tokens/s", "1,234 tokens/s"),
+        (142_400_000, "bytes", "142 MB"),
+        (1_500_000_000, "bytes", "1.50 GB"),
+        (7, "", "7.00"),
+    ],
+)
+def test_a_value_is_written_in_its_unit(value: float, unit: str, text: str) -> None:
+    assert figures.figure(value, unit) == text
+
+
+def test_differences_of_shares_are_points_and_signed() -> None:
+    assert figures.change(-0.021, "share") == "-2.1 points"
+    assert figures.change_span(-0.021, 0.004, "share") == "-2.1 to +0.4 points"
+
+
+def test_a_difference_takes_the_digits_of_the_value_beside_it() -> None:
+    assert figures.change(-1.195, "tokens/s", like=41.0) == "-1.2 tokens/s"
+
+
+def test_there_is_no_minus_zero() -> None:
+    assert figures.number(-0.0001, 1, signed=True) == "0.0"
+
+
+@pytest.mark.parametrize(("n", "text"), [(7, "7"), (99, "99"), (401, "410"), (12_345, "13,000")])
+def test_a_guessed_count_is_rounded_up_to_two_figures(n: int, text: str) -> None:
+    assert figures.about(n) == text

@@ -1,0 +1,80 @@
+"""People decide by the estimate whether to start; it must follow what makes work longer."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lmwright.core.config import Config
+from lmwright.recipe.estimate import Estimate, duration, estimate
+from lmwright.recipe.read import Step, order, parse
+
+RECIPE = """
+name = "x"
+[data.d]
+source = "starter:bank-support"
+[finetune.t]
+data = "d"
+[compress.c]
+model = "t"
+method = "int8"
+[evaluate.e]
+models = ["starter", "t", "c"]
+"""
+
+
+def steps(*overrides: str) -> dict[str, Step]:
+    return {step.name: step for step in order(parse(RECIPE, overrides=overrides))}
+
+
+def of(name: str, *overrides: str) -> Estimate:
+    known = steps(*overrides)
+    return estimate(known[name], known)
+
+
+def test_more_work_takes_longer() -> None:
+    assert of("t", "finetune.t.epochs=6").seconds > 1.5 * of("t").seconds
+    assert of("t", "finetune.t.method=full").seconds > of("t").seconds
+    assert of("t", "data.d.limit=50").seconds < of("t").seconds
+    assert of("e", "evaluate.e.suite=full").seconds > of("e").seconds
+    assert of("e", "evaluate.e.models=['starter']").seconds < of("e").seconds
+
+
+def test_more_state_and_larger_parts_take_more_memory() -> None:
+    assert of("t", "finetune.t.method=full").memory_bytes > of("t").memory_bytes
+    assert of("t", "finetune.t.micro_batch_tokens=512").memory_bytes < of("t").memory_bytes
+
+
+def test_the_starter_on_starter_data_is_fully_known() -> None:
+    assert all(of(name).is_complete for name in steps())
+
+
+def test_what_lies_on_a_hub_is_said_to_be_unknown() -> None:
+    assert not of("t", "data.d.source=hub:org/data").is_complete
+    assert not of("c", "finetune.t.model=hub:org/model").is_complete
+    assert "sizes partly unknown" in str(of("c", "finetune.t.model=hub:org/model"))
+
+
+def test_a_hosted_model_takes_nothing_here_and_nobody_knows_how_long() -> None:
+    alone = of("e", "evaluate.e.models=['openai:m']")
+    assert (alone.seconds, alone.is_complete) == (0, False)
+    assert alone.memory_bytes < of("e", "evaluate.e.models=['starter']").memory_bytes
+    both = of("e", "evaluate.e.models=['starter', 'openai:m@https://host/v1']")
+    assert both.seconds == of("e", "evaluate.e.models=['starter']").seconds
+    assert not both.is_complete
+
+
+def test_a_larger_model_takes_longer(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(1_000_000))
+    small = steps()["c"].config.model_copy(update={"model": str(tmp_path)})
+    assert isinstance(small, Config)
+    step = replace(steps()["c"], config=small)
+    assert estimate(step, {}).seconds < of("c").seconds
+    assert estimate(step, {}).memory_bytes < of("c").memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (40, "40 s"), (180, "3 min"), (9000, "2.5 h")]
+)
+def test_durations_are_written_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
