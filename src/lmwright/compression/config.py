@@ -14,4 +14,3 @@ class Compress(Config):
     method: Literal["int8", "int4"]
     # Weights that share a scale; must divide the input width of every matrix.
     group_size: int = Field(default=64, ge=8)
-    seed: int = Field(default=0, ge=0)

@@ -1,6 +1,5 @@
-"""The base of every recipe table: frozen, and deaf to no key."""
+"""The base of every recipe table: frozen, and rejects unknown keys."""
 
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -49,7 +48,3 @@ def explain(error: ValidationError, cls: type[BaseModel]) -> str:
         else:
             lines.append(f"{key} = {fault['input']!r}: {fault['msg']}")
     return "\n".join(lines)
-
-
-# Where a reference (a name in the recipe) really lies: a step's folder, or what was named.
-Inputs = dict[str, Path | str]

@@ -13,6 +13,8 @@ from lmwright.core.config import Config
 
 # Python with torch, before any model is loaded.
 PROCESS_BYTES = 500_000_000
+# SmolLM2-135M; assumed for a model that cannot be looked at without a download.
+ASSUMED_PARAMS = 134_515_008
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,12 @@ class StepContext:
     # Each model that a step of this run makes -> the models that it is made from.
     parents: Mapping[str, tuple[str, ...]]
     run_folder: Path
+    # The table's own seed, or the recipe's. A stage that draws has the key: it is hashed with it.
     seed: int
 
 
-# What a record leaves out: nothing else is named, nothing is left open, nothing can be wrong.
-Tables = Mapping[str, Mapping[str, Config]]
+# The tables of a recipe by what their steps make.
+Made = Mapping[Kind, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,11 @@ class Stage:
     # Hashes of what a table names that is neither a step nor a model (files, package data).
     external: Callable[[Any], Mapping[str, str]] = lambda _: {}
     # Values for keys that a table leaves open, from the other tables of the recipe.
-    complete: Callable[[Any, Tables], Mapping[str, Any]] = lambda _config, _tables: {}
+    complete: Callable[[Any, Made], Mapping[str, Any]] = lambda _config, _made: {}
     # Raises a RecipeError for what can be seen before anything runs; gets the tables that it names.
-    check: Callable[[Any, Mapping[str, Config]], None] = lambda _config, _named: None
+    # Its message starts with the key; the table's name is put before it.
+    check: Callable[[Any, Mapping[str, Any]], None] = lambda _config, _named: None
+    # The optional libraries (keys of `extras.EXTRAS`) that a step imports.
+    needs: Callable[[Any], tuple[str, ...]] = lambda _: ()
     # Whether [gate] alone is a step of that name; else only [gate.NAME] is one.
     may_be_unnamed: bool = False

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.core.artifact import replacing
-from lmwright.core.config import Inputs
 from lmwright.core.errors import DataError
+from lmwright.core.stage import StepContext
 from lmwright.data.config import Data
 from lmwright.data.samples import Question, Sample
 from lmwright.data.sources import read
@@ -17,7 +17,7 @@ from lmwright.data.sources import read
 TRAIN, VALIDATION, QUESTIONS = "train.jsonl", "validation.jsonl", "questions.jsonl"
 
 
-def run(config: Data, out: Path, inputs: Inputs) -> dict[str, Any]:  # noqa: ARG001
+def run(config: Data, out: Path, context: StepContext) -> dict[str, Any]:  # noqa: ARG001
     """Write train.jsonl, validation.jsonl and questions.jsonl; return their counts."""
     sources = [config.source] if isinstance(config.source, str) else config.source
     samples, questions = read(sources, config.system)

@@ -13,9 +13,9 @@ from typing import Any
 
 from lmwright import lm
 from lmwright.core.artifact import write_json
-from lmwright.core.config import Inputs
 from lmwright.core.progress import Bar, bar
 from lmwright.core.results import read_rows, write_rows
+from lmwright.core.stage import StepContext
 from lmwright.data.run import QUESTIONS
 from lmwright.data.samples import Question
 from lmwright.evaluation.config import Evaluate
@@ -73,16 +73,16 @@ class _Job:
         return self.folder / f"{metric}.parquet"
 
 
-def run(config: Evaluate, out: Path, inputs: Inputs, parents: dict[str, str]) -> dict[str, Any]:
+def run(config: Evaluate, out: Path, context: StepContext) -> dict[str, Any]:
     """Measure the models one after another; return the result as plain data.
 
     Quality in fp32, where a batch changes nothing; speed in the format the device likes best.
     """
     check_names(config.models)
-    selection = Selection(config.suite, _questions(config, inputs))
+    selection = Selection(config.suite, _questions(config, context))
     metrics, not_measured = plan(config.tasks, has_questions=bool(selection.questions))
     quality, speed = split_speed(metrics)
-    jobs = [_job(model, config, out, inputs) for model in config.models]
+    jobs = [_job(model, config, out, context) for model in config.models]
     local = [job for job in jobs if not job.is_hosted]
     facts: dict[str, dict[str, Any]] = {}
     with bar("evaluate", total=len(jobs) * len(quality) + len(local) * len(speed)) as progress:
@@ -102,7 +102,7 @@ def run(config: Evaluate, out: Path, inputs: Inputs, parents: dict[str, str]) ->
         suite=config.suite,
         facts_of_models=facts,
         not_measured=not_measured,
-        parents=parents,
+        parents={model: names[0] for model, names in context.parents.items() if names},
         seed=config.seed,
     )
     return {
@@ -116,8 +116,8 @@ def run(config: Evaluate, out: Path, inputs: Inputs, parents: dict[str, str]) ->
     }
 
 
-def _job(model: str, config: Evaluate, out: Path, inputs: Inputs) -> _Job:
-    job = _Job(model, inputs.get(model, model), out / "rows" / folder_name(model))
+def _job(model: str, config: Evaluate, out: Path, context: StepContext) -> _Job:
+    job = _Job(model, context.inputs[model], out / "rows" / folder_name(model))
     return replace(job, options={"hosted": config.hosted}) if job.is_hosted else job
 
 
@@ -129,10 +129,10 @@ def folder_name(model: str) -> str:
     return f"{safe[-40:]}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
 
 
-def _questions(config: Evaluate, inputs: Inputs) -> tuple[Question, ...]:
+def _questions(config: Evaluate, context: StepContext) -> tuple[Question, ...]:
     if config.data is None:
         return ()
-    return read_questions(Path(inputs.get(config.data, config.data)) / QUESTIONS)
+    return read_questions(Path(context.inputs[config.data]) / QUESTIONS)
 
 
 def _quality(job: _Job, metrics: list[str], selection: Selection, progress: Bar) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import torch
 from rich.console import Console
 
 from lmwright.core.artifact import write_json
-from lmwright.core.config import Inputs
 from lmwright.core.errors import LmwrightError
 from lmwright.core.progress import bar
+from lmwright.core.stage import StepContext
 from lmwright.data.run import TRAIN, VALIDATION, read_samples
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import merge, save_adapter
@@ -21,12 +21,12 @@ from lmwright.model.checkpoint import save
 from lmwright.training.state import trained_weights
 
 
-def run(config: Finetune, out: Path, inputs: Inputs) -> dict[str, Any]:
+def run(config: Finetune, out: Path, context: StepContext) -> dict[str, Any]:
     """Write model/ (merged, a Hugging Face folder), adapter/ for LoRA, metrics.jsonl, audit.json.
 
     What a killed run of the same configuration left in state/ is continued.
     """
-    source, data = str(inputs.get(config.model, config.model)), Path(inputs[config.data])
+    source, data = str(context.inputs[config.model]), Path(context.inputs[config.data])
     base = load_local(source, precision=config.precision)
     model = decoder(base, to_be="fine-tuned")
     samples = read_samples(data / TRAIN)

@@ -192,7 +192,7 @@ def _gate(run_folder: Path, recipe: dict[str, Any], evaluation: str) -> dict[str
     """Return the gate's decision, unless it was about another evaluation."""
     if recipe.get("gate", {}).get("evaluation", evaluation) != evaluation:
         return None
-    return _json(run_folder / "gate.json") or None
+    return _json(run_folder / "gate" / RESULT) or None
 
 
 def _loss(step: Step) -> Loss | None:

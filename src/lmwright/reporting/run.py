@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.core.artifact import replacing
-from lmwright.core.config import Inputs
+from lmwright.core.stage import StepContext
 from lmwright.reporting.card import card
 from lmwright.reporting.collect import collect
 from lmwright.reporting.config import Report
@@ -14,12 +14,13 @@ PAGE = "report.html"
 CARD = "README.md"
 
 
-def run(config: Report, out: Path, inputs: Inputs, run_folder: Path) -> dict[str, Any]:
+def run(config: Report, out: Path, context: StepContext) -> dict[str, Any]:
     """Write the page and a card, and a card beside the weights of each model of this run.
 
     The card beside the page is that of the gate's model, or of the last one without a gate.
     """
-    story = collect(Path(inputs[config.evaluation]), run_folder)
+    run_folder = context.run_folder
+    story = collect(Path(context.inputs[config.evaluation]), run_folder)
     _write(out / PAGE, render(story))
     cards = []
     for model in story.models:
