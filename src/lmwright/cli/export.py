@@ -1,23 +1,19 @@
 """The verbs about two copies of one model: verify, convert."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lmwright.cli import options
-from lmwright.cli.output import print_json
+from lmwright.cli.listing import print_json, print_table
 from lmwright.core.errors import RequestError
 
-if TYPE_CHECKING:
-    from lmwright.verification.verdict import Verdict
-
-WITNESS_HELP = f"{options.MODEL_HELP} Also llama.cpp:FILE.gguf and openai:MODEL@URL."
+SUBJECT_HELP = f"{options.MODEL_HELP} Also llama.cpp:FILE.gguf and openai:MODEL@URL."
 
 
 def verify(
-    a: Annotated[str, typer.Argument(metavar="A", help=f"The original: {WITNESS_HELP}")],
+    a: Annotated[str, typer.Argument(metavar="A", help=f"The original: {SUBJECT_HELP}")],
     b: Annotated[str, typer.Argument(metavar="B", help="What claims to be a copy of it.")],
     prompts: Annotated[
         Path | None,
@@ -48,7 +44,7 @@ def verify(
     if as_json:
         print_json(verdict.to_json())
     else:
-        _print_verdict(verdict)
+        print_table(verdict)
     raise typer.Exit(0 if verdict.is_passed else 1)
 
 
@@ -88,16 +84,7 @@ def convert(
         print_json(done.to_json())
         return
     for verdict in done.verdicts:
-        _print_verdict(verdict)
+        print_table(verdict)
     for note in done.notes:
         print(f"note: {note}")
     print(f"wrote {done.out} ({done.format}, {done.size_bytes / 1e6:,.0f} MB)")
-
-
-def _print_verdict(verdict: "Verdict") -> None:
-    if not sys.stdout.isatty():
-        print(verdict)
-        return
-    from rich.console import Console
-
-    Console().print(verdict.table())

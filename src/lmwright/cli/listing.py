@@ -1,17 +1,40 @@
-"""Plans, verdicts and facts as plain text for a terminal."""
+"""What the verbs print on stdout: JSON, tables, plans, decisions, names and values."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.table import Table
 
-from lmwright.evaluation.scores import Scores
-from lmwright.gate.gate import GateResult
-from lmwright.recipe.estimate import duration
-from lmwright.recipe.run import Plan
+    from lmwright.recipe.plan import Plan
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
+class Tabular(Protocol):
+    """A result that is a table: plain as a string, and in colour."""
+
+    def table(self) -> "Table":
+        """Return the table for a terminal, in its width."""
+        ...
+
+
+def print_json(data: Any) -> None:
+    """Print plain data for another program to read."""
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def print_table(found: Tabular) -> None:
+    """Print a result: in colour on a terminal, as plain text elsewhere."""
+    if not sys.stdout.isatty():
+        print(found)
+        return
+    from rich.console import Console
+
+    Console().print(found.table())
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
     """Align rows into columns; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -21,8 +44,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
 
 
-def plan(planned: Plan) -> str:
+def plan(planned: "Plan") -> str:
     """Return the steps of a run with what each of them takes, and the sum."""
+    from lmwright.recipe.plan import describe, duration
+
     rows = [["step", "stage", "state", "time", "memory"]]
     for each in planned.steps:
         state = "to do" if each.will_run else "done" if each.is_done else "not chosen"
@@ -30,29 +55,19 @@ def plan(planned: Plan) -> str:
         needs = ["", ""]
         if each.will_run:
             needs = [f"about {duration(cost.seconds)}", f"{cost.memory_bytes / 1e9:.1f} GB"]
-        rows.append([each.step.name, each.step.stage, state, *needs])
-    total = f"{planned.estimate}" if any(each.will_run for each in planned.steps) else "all done"
-    return f"{table(rows)}\n\n{planned.folder}: {total}"
+        rows.append([each.step.name, each.step.stage.name, state, *needs])
+    is_due = any(each.will_run for each in planned.steps)
+    total = describe(planned.estimate) if is_due else "all done"
+    return f"{columns(rows)}\n\n{planned.folder}: {total}"
 
 
-def scores(evaluation: dict[str, Any], *, is_terminal: bool) -> str:
-    """Return the side-by-side table: for a terminal in colour and in its width."""
-    found = Scores.from_json(evaluation)
-    if not is_terminal:
-        return str(found)
-    console = Console()
-    with console.capture() as capture:
-        console.print(found.table())
-    return capture.get()
-
-
-def gate(result: GateResult) -> str:
-    """Return the gate's decision with the evidence for every rule."""
-    word = "yes" if result.passed else "NO"
-    lines = [f"gate for {result.model} against {result.baseline}: {word}"]
-    for rule in result.rules:
-        mark = "pass" if rule.passed else "FAIL"
-        lines += [f"  {mark}  {rule.rule}", f"        {rule.evidence}"]
+def decision(result: Mapping[str, Any], name: str = "gate") -> str:
+    """Return the decision in a gate's result.json with the evidence for every rule."""
+    word = "yes" if result["passed"] else "NO"
+    lines = [f"{name} for {result['model']} against {result['baseline']}: {word}"]
+    for rule in result["rules"]:
+        mark = "pass" if rule["passed"] else "FAIL"
+        lines += [f"  {mark}  {rule['rule']}", f"        {rule['evidence']}"]
     return "\n".join(lines)
 
 
@@ -63,12 +78,10 @@ def fields(values: dict[str, Any]) -> str:
 
 def _fields(values: dict[str, Any], indent: str) -> Iterator[str]:
     for name, value in values.items():
-        if isinstance(value, dict):
+        nested = value if isinstance(value, list) else [value]
+        if any(isinstance(each, dict) for each in nested):
             yield f"{indent}{name}"
-            yield from _fields(value, indent + "  ")
-        elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
-            yield f"{indent}{name}"
-            for each in value:
+            for each in nested:
                 yield from _fields(each, indent + "  ")
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value

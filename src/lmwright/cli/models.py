@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmwright.cli import options
-from lmwright.cli.output import print_json
+from lmwright.cli import listing, options
+from lmwright.cli.listing import print_json
 from lmwright.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -146,12 +146,12 @@ def show(
     as_json: options.AsJson = False,
 ) -> None:
     """Show what a run has done, or what a model is."""
-    from lmwright.cli import listing
-    from lmwright.recipe import run as pipeline
+    from lmwright.recipe.status import LOCK, status
 
     folder = Path(what)
-    is_run = (folder / pipeline.LOCK).is_file()
-    if not is_run and not ((folder / "result.json").is_file() and not (folder / "model").is_dir()):
+    result = folder / "result.json"
+    is_run = (folder / LOCK).is_file()
+    if not is_run and not (result.is_file() and not (folder / "model").is_dir()):
         from lmwright.summary.page import page
         from lmwright.summary.summary import summarise
 
@@ -163,14 +163,11 @@ def show(
         return
     if context is not None or batch is not None:
         raise RequestError(f"{what}: --context and --batch are for models")
-    if is_run:
-        status = pipeline.status(folder)
-    else:
-        status = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    told = status(folder) if is_run else json.loads(result.read_text(encoding="utf-8"))
     if as_json:
-        print_json(status)
+        print_json(told)
     else:
-        print(listing.fields(status))
+        print(listing.fields(told))
 
 
 def serve(

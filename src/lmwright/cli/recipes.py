@@ -4,14 +4,19 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import lmwright
-from lmwright.cli import options
-from lmwright.cli.output import print_json
+from lmwright.cli import listing, options
+from lmwright.cli.listing import print_json
 from lmwright.core.errors import RequestError, suggestion
+
+if TYPE_CHECKING:
+    from lmwright.recipe.plan import Plan
+    from lmwright.recipe.recipe import Recipe
+    from lmwright.recipe.run import RunResult
 
 
 def new(
@@ -59,35 +64,52 @@ def run(
     as_json: options.AsJson = False,
 ) -> None:
     """Do the steps of a recipe that are not done yet."""
-    from lmwright.cli import listing
-    from lmwright.recipe import run as pipeline
-    from lmwright.recipe.read import read
+    from lmwright.recipe.plan import plan
+    from lmwright.recipe.read import read as read_recipe
+    from lmwright.recipe.run import run as run_plan
 
-    plan = pipeline.plan(read(recipe, overrides=changes or ()), out=out, only=only, start=start)
+    planned = plan(read_recipe(recipe, overrides=changes or ()), out=out, only=only, start=start)
     if dry_run:
         if as_json:
-            print_json(plan.to_json())
+            print_json(planned.to_json())
         else:
-            print(listing.plan(plan))
+            print(listing.plan(planned))
         return
-    print(listing.plan(plan), file=sys.stderr)
-    result = pipeline.run(plan.recipe, out=out, only=only, start=start)
-    reports = [result.folder / name / "report.html" for name in plan.recipe.report]
-    reports = [path for path in reports if path.exists()]
+    print(listing.plan(planned), file=sys.stderr)
+    result = run_plan(planned)
+    _print_outcome(planned, result, as_json=as_json)
+    raise typer.Exit(result.exit_code)
+
+
+def _print_outcome(planned: "Plan", result: "RunResult", *, as_json: bool) -> None:
+    """Print what a run found: scores, decisions, and where its pages are."""
+    from lmwright.core.stage import EVALUATION, PAGE
+
+    of_kind = {
+        kind: [each for each in planned.steps if each.step.stage.makes == kind]
+        for kind in (EVALUATION, PAGE)
+    }
+    pages = [each.artifact.folder / "report.html" for each in of_kind[PAGE]]
+    pages = [path for path in pages if path.exists()]
     if as_json:
         data = {"folder": str(result.folder), "ran": result.ran, "skipped": result.skipped}
-        gate = result.gate.to_json() if result.gate else None
-        paths = [str(path) for path in reports]
-        print_json({**data, "seconds": result.seconds, "gate": gate, "reports": paths})
-    else:
-        for each in plan.steps:
-            if each.step.stage == "evaluate" and (evaluation := each.artifact.result):
-                print(listing.scores(evaluation, is_terminal=sys.stdout.isatty()))
-        if result.gate is not None:
-            print(f"\n{listing.gate(result.gate)}")
-        for path in reports:
-            print(f"\nreport: {path}")
-    raise typer.Exit(result.exit_code)
+        first = next(iter(result.decisions.values()), None)
+        decided = {"gate": first, "gates": result.decisions}
+        print_json({**data, "seconds": result.seconds, **decided, "reports": list(map(str, pages))})
+        return
+    for each in of_kind[EVALUATION]:
+        if (found := each.artifact.result) is not None:
+            _print_scores(found)
+    for name, decision in result.decisions.items():
+        print(f"\n{listing.decision(decision, name)}")
+    for path in pages:
+        print(f"\nreport: {path}")
+
+
+def _print_scores(evaluation: dict[str, Any]) -> None:
+    from lmwright.evaluation.scores import Scores
+
+    listing.print_table(Scores.from_json(evaluation))
 
 
 def evaluate(
@@ -115,19 +137,40 @@ def evaluate(
     """Measure models side by side, with intervals and verdicts."""
     import tempfile
 
-    from lmwright.cli import listing
-    from lmwright.recipe import run as pipeline
+    from lmwright.recipe.plan import plan
+    from lmwright.recipe.run import run as run_plan
 
     hosted = {"prices": _prices(price), "cache": cache} if price or not cache else None
-    recipe = pipeline.evaluation_recipe(models, suite=suite, tasks=tasks, data=data, hosted=hosted)
+    table = {"models": models, "suite": suite, "tasks": tasks, "hosted": hosted}
+    recipe = evaluation_recipe(table, data)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
-        pipeline.run(recipe, out=folder)
+        run_plan(plan(recipe, out=folder))
         result = json.loads((folder / "scores" / "result.json").read_text(encoding="utf-8"))
     if as_json:
         print_json(result)
     else:
-        print(listing.scores(result, is_terminal=sys.stdout.isatty()))
+        _print_scores(result)
+
+
+def evaluation_recipe(table: dict[str, Any], data: str | None) -> "Recipe":
+    """Return a recipe that only measures; `data` is a source or the folder of a data step."""
+    from lmwright.data.config import Data
+    from lmwright.evaluation.config import Evaluate
+    from lmwright.recipe.recipe import Recipe
+
+    evaluations = {"scores": Evaluate.read(table, "evaluate")}
+    if data is None:
+        return Recipe("evaluation", tables={"evaluate": evaluations})
+    finished = Path(data) / "result.json"
+    questions = {"source": data}
+    if finished.is_file():
+        made = json.loads(finished.read_text(encoding="utf-8")).get("step", {})
+        if made.get("stage") != "data":
+            raise RequestError(f"--data {data}: not the folder of a data step")
+        questions = made["config"]
+    sources = {"data": Data.read(questions, "data")}
+    return Recipe("evaluation", tables={"data": sources, "evaluate": evaluations})
 
 
 def _prices(given: list[str] | None) -> dict[str, list[str]]:

@@ -1,53 +1,130 @@
-"""About how long a step takes and how much memory it needs: rough, but said beforehand.
+"""What a run would do: which steps are done, which are to do, and what they take."""
 
-Time is work / speed, with work in multiply-adds counted as two operations (a forward pass is
-2 x parameters x tokens) and speeds measured on 2 cores of an AMD EPYC with AVX-512 bf16. A GPU
-is faster; how much is not guessed here.
-"""
-
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from lmwright.compression.config import Compress
-from lmwright.core.lineage import n_cores
-from lmwright.core.stage import PROCESS_BYTES
-from lmwright.data.config import Data
-from lmwright.data.sources import locate, read
-from lmwright.evaluation.config import Evaluate
-from lmwright.finetuning.config import Finetune
-from lmwright.hosted.address import is_hosted
-from lmwright.recipe.read import Step
+from lmwright.core.artifact import Artifact, hash_json
+from lmwright.core.errors import RequestError, suggestion
+from lmwright.core.stage import Estimate
+from lmwright.recipe import outside
+from lmwright.recipe.order import Step, order
+from lmwright.recipe.recipe import Recipe
 
-# SmolLM2-135M; also taken for models that cannot be looked at without a download.
-STARTER_PARAMS = 134_515_008
-# Operations a second and core that training reaches (a bare bf16 matrix product: 3.6e11).
-TRAINING_SPEED = 1.5e11
-# Seconds and core to measure a model of the starter's size.
-EVALUATION_S = {"quick": 116.0, "full": 1500.0}
-# Parameters a second that are read, rounded, packed and written.
-COMPRESSION_SPEED = 2e7
-# English text; the chat template adds about so many tokens a turn.
-BYTES_PER_TOKEN = 4.2
-TOKENS_PER_TURN = 5
-# Data up to this size is read and counted (under a second), larger data is judged by its size.
-READABLE_BYTES = 20_000_000
-# For the backward pass, about so many bytes a token and square root of a parameter are kept.
-ACTIVATION_BYTES = 100.0
+# Later, files that a plan was made from may have changed: it is made again before it is run.
+MAX_AGE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Seconds and bytes, to be read with an "about"."""
+class PlannedStep:
+    """A step, whether it is done already, and what doing it takes."""
 
-    seconds: float
-    memory_bytes: int
-    # False where a size had to be assumed (a model or data on a hub), or a model is hosted.
-    is_complete: bool = True
+    step: Step
+    # The step's folder, known by the hash of its table and of all that it is made from.
+    artifact: Artifact
+    # What the hash is made from: a hash for each input, by the name that the table gives it.
+    inputs: Mapping[str, str]
+    is_done: bool
+    will_run: bool
+    estimate: Estimate
 
-    def __str__(self) -> str:
-        doubt = "" if self.is_complete else ", sizes partly unknown"
-        return f"about {duration(self.seconds)}, {self.memory_bytes / 1e9:.1f} GB{doubt}"
+    def to_json(self) -> dict[str, Any]:
+        """Return what a step is: enough to do it again, and to tell of it without its stage."""
+        step, stage = self.step, self.step.stage
+        return {
+            "stage": stage.name,
+            "title": stage.title,
+            "name": step.name,
+            "makes": stage.makes.name,
+            "relation": stage.relation,
+            "parents": list(step.parents),
+            "config": step.config.model_dump(mode="json"),
+            "inputs": dict(self.inputs),
+            "hash": self.artifact.hash,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    recipe: Recipe
+    folder: Path
+    steps: tuple[PlannedStep, ...]
+    only: str | None = None
+    start: str | None = None
+    made_at: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def estimate(self) -> Estimate:
+        """The time of all that will run, and the memory of the hungriest step."""
+        todo = [planned.estimate for planned in self.steps if planned.will_run]
+        return Estimate(
+            sum(each.seconds for each in todo),
+            max((each.memory_bytes for each in todo), default=0),
+            is_complete=all(each.is_complete for each in todo),
+        )
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether something may have changed since: it is old, or other steps are done now."""
+        return time.monotonic() - self.made_at > MAX_AGE_S or any(
+            each.is_done != (each.artifact.result is not None) for each in self.steps
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data: each step with its hash, state and estimate."""
+        steps = [
+            {
+                **each.to_json(),
+                "is_done": each.is_done,
+                "will_run": each.will_run,
+                "estimate": asdict(each.estimate),
+            }
+            for each in self.steps
+        ]
+        return {"folder": str(self.folder), "steps": steps, "estimate": asdict(self.estimate)}
+
+
+def plan(
+    recipe: Recipe, *, out: Path | None = None, only: str | None = None, start: str | None = None
+) -> Plan:
+    """Return what a run would do; nothing is written.
+
+    `only` runs just one step. `start` redoes a step and all that follows from it.
+    """
+    folder = out or Path("runs") / recipe.name
+    steps = order(recipe)
+    _check_selection(steps, only=only, start=start)
+    redone = _followers(steps, start) if start else set()
+    hashes: dict[str, str] = {}
+    known: dict[str, Estimate] = {}
+    planned: list[PlannedStep] = []
+    for step in steps:
+        for name in step.references:
+            # A step comes after all that it names: what is not known yet is from elsewhere.
+            if name not in hashes:
+                hashes[name], known[name] = outside.model_hash(name), outside.estimate(name)
+        inputs = {name: hashes[name] for name in step.references}
+        inputs |= step.stage.external(step.config)
+        hashes[step.name] = _step_hash(step, inputs)
+        known[step.name] = step.stage.estimate(step.config, known)
+        artifact = Artifact(folder / step.name, hashes[step.name])
+        is_done = artifact.result is not None
+        will_run = (not is_done or step.name in redone) and only in (None, step.name)
+        cost = known[step.name]
+        planned.append(PlannedStep(step, artifact, inputs, is_done, will_run, cost))
+    if only:
+        _check_inputs_done(only, planned, folder)
+    return Plan(recipe, folder, tuple(planned), only, start)
+
+
+def describe(estimate: Estimate) -> str:
+    """Say what something takes, in a few words."""
+    doubt = "" if estimate.is_complete else ", sizes partly unknown"
+    return f"about {duration(estimate.seconds)}, {estimate.memory_bytes / 1e9:.1f} GB{doubt}"
 
 
 def duration(seconds: float) -> str:
@@ -57,96 +134,40 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def estimate(step: Step, earlier: Mapping[str, Step]) -> Estimate:
-    """Estimate one step of a recipe; `earlier` holds the steps before it, by name."""
-    config = step.config
-    if isinstance(config, Data):
-        size = _source_bytes(config)
-        return Estimate(1 + (size or 0) / 5e6, 200_000_000 + 5 * (size or 0), size is not None)
-    if isinstance(config, Finetune):
-        return _finetune(config, earlier)
-    if isinstance(config, Compress):
-        params = _params(config.model, earlier)
-        seconds = 3 + (params or STARTER_PARAMS) / COMPRESSION_SPEED
-        # It and its source are compared in fp32.
-        return Estimate(seconds, _memory(params, bytes_per_param=10), params is not None)
-    if isinstance(config, Evaluate):
-        return _evaluate(config, earlier)
-    return Estimate(5, 400_000_000)
+def _check_selection(steps: list[Step], *, only: str | None, start: str | None) -> None:
+    if only and start:
+        raise RequestError("--only and --from exclude each other; give one of them")
+    names = [step.name for step in steps]
+    for flag, name in (("--only", only), ("--from", start)):
+        if name is not None and name not in names:
+            raise RequestError(f"{flag} {name}: no such step{suggestion(name, names)}")
 
 
-def _finetune(config: Finetune, earlier: Mapping[str, Step]) -> Estimate:
-    params = _params(config.model, earlier)
-    data = earlier[config.data].config
-    assert isinstance(data, Data)
-    tokens = _tokens(data)
-    n_params = params or STARTER_PARAMS
-    # Forward and, through frozen weights, backward; gradients of the weights only when they move.
-    per_token = (4 if config.method == "lora" else 6) * n_params
-    seconds = 5 + per_token * (tokens or 0) * config.epochs / (TRAINING_SPEED * n_cores())
-    activations = config.micro_batch_tokens * ACTIVATION_BYTES * n_params**0.5
-    # bf16 weights; or with fp32 master weights, gradients and two moments of AdamW.
-    memory = _memory(params, bytes_per_param=2 if config.method == "lora" else 18)
-    return Estimate(seconds, memory + int(activations), params is not None and tokens is not None)
+def _followers(steps: list[Step], start: str) -> set[str]:
+    """Return a step and all that is made from it, directly or not."""
+    found = {start}
+    for step in steps:
+        if found.intersection(step.references):
+            found.add(step.name)
+    return found
 
 
-def _evaluate(config: Evaluate, earlier: Mapping[str, Step]) -> Estimate:
-    # What a hosted model takes is its endpoint's affair: nothing here, and how long is not known.
-    local = [name for name in config.models if not is_hosted(name)]
-    sizes = [_params(name, earlier) for name in local]
-    relative = sum((size or STARTER_PARAMS) / STARTER_PARAMS for size in sizes)
-    largest = max((size or STARTER_PARAMS for size in sizes), default=0)
-    # Held in fp32 where the CPU has no bf16; one model at a time.
-    return Estimate(
-        relative * EVALUATION_S[config.suite] / n_cores(),
-        PROCESS_BYTES + 6 * largest,
-        is_complete=None not in sizes and len(local) == len(config.models),
+def _check_inputs_done(only: str, planned: list[PlannedStep], folder: Path) -> None:
+    by_name = {each.step.name: each for each in planned}
+    for name in by_name[only].step.references:
+        if name in by_name and not by_name[name].is_done:
+            raise RequestError(
+                f"--only {only}: its input {name!r} is not finished in {folder}; "
+                f"run --only {name} first, or leave out --only"
+            )
+
+
+def _step_hash(step: Step, inputs: Mapping[str, str]) -> str:
+    return hash_json(
+        {
+            "stage": step.stage.name,
+            "config": step.config.model_dump(mode="json"),
+            "inputs": inputs,
+            "format_version": step.stage.version,
+        }
     )
-
-
-def _memory(params: int | None, *, bytes_per_param: int) -> int:
-    return PROCESS_BYTES + bytes_per_param * (params or STARTER_PARAMS)
-
-
-def _params(name: str, earlier: Mapping[str, Step]) -> int | None:
-    """Return about how many parameters a model has; None where nothing local tells."""
-    while name in earlier:
-        # What fine-tuning and compression make has as many as what it was made from.
-        parent = earlier[name].parent
-        assert parent is not None
-        name = parent
-    if name == "starter":
-        return STARTER_PARAMS
-    path = Path(name)
-    if path.suffix == ".gguf" and path.is_file():
-        # Most GGUF files are quantised to four or five bits.
-        return int(path.stat().st_size / 0.6)
-    if path.is_dir():
-        size = sum(file.stat().st_size for file in path.rglob("*.safetensors"))
-        return size // 2 or None
-    return None
-
-
-def _tokens(config: Data) -> int | None:
-    """Return about how many tokens an epoch has; None for data that must first be downloaded."""
-    size = _source_bytes(config)
-    if size is None or size > READABLE_BYTES:
-        return None if size is None else int(size / BYTES_PER_TOKEN)
-    samples, _ = read(_sources(config), config.system)
-    characters = sum(len(turn["content"]) for sample in samples for turn in sample.messages)
-    turns = sum(len(sample.messages) for sample in samples)
-    used = min(config.limit or len(samples), len(samples)) / len(samples) if samples else 0
-    tokens = characters / BYTES_PER_TOKEN + turns * TOKENS_PER_TURN
-    return int(tokens * used * (1 - config.validation))
-
-
-def _source_bytes(config: Data) -> int | None:
-    """Return the size of local sources, or None if some lie on a hub."""
-    sources = _sources(config)
-    if any(source.startswith("hub:") for source in sources):
-        return None
-    return sum(path.stat().st_size for source in sources for path in locate(source))
-
-
-def _sources(config: Data) -> list[str]:
-    return [config.source] if isinstance(config.source, str) else config.source

@@ -1,101 +1,25 @@
-"""Runs a recipe: each step into its own folder, in order, and only where something changed."""
+"""Runs a plan: each step into its own folder, in order, and only where something changed."""
 
 import importlib
-import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmwright.core.artifact import (
-    RESULT,
-    Artifact,
-    hash_json,
-    locked,
-    replacing,
-    write_json,
-)
-from lmwright.core.config import Inputs
-from lmwright.core.errors import LmwrightError, RequestError, suggestion
+from lmwright.core import extras
+from lmwright.core.artifact import locked, replacing, write_json
+from lmwright.core.errors import LmwrightError, RequestError
 from lmwright.core.lineage import lineage
-from lmwright.data.config import Data
-from lmwright.evaluation.config import Evaluate
-from lmwright.gate.gate import GateResult, check
-from lmwright.recipe.estimate import Estimate, estimate
-from lmwright.recipe.inputs import model_hash, source_hash, starter_hash
-from lmwright.recipe.read import MAKERS, Recipe, Step, order
+from lmwright.core.stage import StepContext
+from lmwright.recipe.plan import Plan, PlannedStep, describe, plan
+from lmwright.recipe.status import LOCK
 
 logger = logging.getLogger(__name__)
 
-# Whose run(config, out, inputs=...) does the work of a stage and returns its result. Imported
-# when needed: most of them bring torch.
-STAGES = {
-    "data": "lmwright.data.run",
-    "finetune": "lmwright.finetuning.run",
-    "compress": "lmwright.compression.run",
-    "evaluate": "lmwright.evaluation.run",
-    "report": "lmwright.reporting.run",
-}
-
-# Raise a number when that stage makes something else of the same table: old results are redone.
-FORMAT_VERSIONS = {"data": 1, "finetune": 1, "compress": 1, "evaluate": 1, "report": 1}
-
 RECIPE = "recipe.toml"
-LOCK = "recipe.lock.json"
-GATE = "gate.json"
-
-
-@dataclass(frozen=True)
-class PlannedStep:
-    """A step, whether it is done already, and what doing it takes."""
-
-    step: Step
-    # The step's folder, known by the hash of its table and of all that it is made from.
-    artifact: Artifact
-    # What the hash is made from: a hash for each input, by the name that the table gives it.
-    inputs: dict[str, str]
-    is_done: bool
-    will_run: bool
-    estimate: Estimate
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run would do."""
-
-    recipe: Recipe
-    folder: Path
-    steps: tuple[PlannedStep, ...]
-
-    @property
-    def estimate(self) -> Estimate:
-        """The time of all that will run, and the memory of the hungriest step."""
-        todo = [planned.estimate for planned in self.steps if planned.will_run]
-        return Estimate(
-            sum(each.seconds for each in todo),
-            max((each.memory_bytes for each in todo), default=0),
-            is_complete=all(each.is_complete for each in todo),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data: each step with its hash, state and estimate."""
-        steps = [
-            {
-                **_identity(each),
-                "is_done": each.is_done,
-                "will_run": each.will_run,
-                "estimate": asdict(each.estimate),
-            }
-            for each in self.steps
-        ]
-        return {
-            "folder": str(self.folder),
-            "steps": steps,
-            "estimate": asdict(self.estimate),
-        }
 
 
 @dataclass(frozen=True)
@@ -106,131 +30,39 @@ class RunResult:
     ran: tuple[str, ...]
     skipped: tuple[str, ...]
     seconds: float
-    # None where the recipe has no gate, or its evaluation was not part of this run.
-    gate: GateResult | None
+    # The results of the steps that say whether something passed, if this run was about them.
+    decisions: Mapping[str, dict[str, Any]]
 
     @property
     def exit_code(self) -> int:
-        """3 if the gate said no."""
-        return 3 if self.gate is not None and not self.gate.passed else 0
+        """3 if a step said no."""
+        return 0 if all(each["passed"] for each in self.decisions.values()) else 3
 
 
-def plan(
-    recipe: Recipe, *, out: Path | None = None, only: str | None = None, start: str | None = None
-) -> Plan:
-    """Return what a run would do; nothing is written.
-
-    `only` runs just one step. `start` redoes a step and all that follows from it.
-    """
-    folder = out or Path("runs") / recipe.name
-    steps = order(recipe)
-    _check_selection(steps, only=only, start=start)
-    redone = _followers(steps, start) if start else set()
-    hashes: dict[str, str] = {}
-    planned: list[PlannedStep] = []
-    for step in steps:
-        inputs = _input_hashes(step, recipe, hashes)
-        hashes[step.name] = _step_hash(step, inputs)
-        artifact = Artifact(folder / step.name, hashes[step.name])
-        is_done = artifact.result is not None
-        will_run = (not is_done or step.name in redone) and only in (None, step.name)
-        cost = estimate(step, {each.step.name: each.step for each in planned})
-        planned.append(PlannedStep(step, artifact, inputs, is_done, will_run, cost))
-    if only:
-        _check_inputs_done(only, planned, folder)
-    return Plan(recipe, folder, tuple(planned))
-
-
-def run(
-    recipe: Recipe, *, out: Path | None = None, only: str | None = None, start: str | None = None
-) -> RunResult:
-    """Do all that is not done yet, then ask the gate; see `plan` for `only` and `start`."""
+def run(planned: Plan) -> RunResult:
+    """Do all that is not done yet; a plan that something overtook is made again first."""
     started = time.perf_counter()
-    folder = out or Path("runs") / recipe.name
-    order(recipe)
-    _check_folder(folder)
-    with locked(folder):
-        planned = plan(recipe, out=folder, only=only, start=start)
+    _check_folder(planned.folder)
+    _check_libraries(planned)
+    with locked(planned.folder):
+        if planned.is_stale:
+            planned = plan(
+                planned.recipe, out=planned.folder, only=planned.only, start=planned.start
+            )
         _write_head(planned)
         _clear(planned)
-        gate = None
         for number, each in enumerate(planned.steps, start=1):
+            where = f"[{number}/{len(planned.steps)}]"
             if each.will_run:
-                logger.info("[%d/%d] %s", number, len(planned.steps), _title(each))
-                _guarded(each, planned, start=start)
-            elif each.is_done and not only:
-                logger.info("[%d/%d] %s: done before", number, len(planned.steps), each.step.name)
-            if _asks_gate(each, recipe, only=only):
-                gate = _gate(each, recipe, folder)
+                stage, name = each.step.stage.name, each.step.name
+                logger.info("%s %s %s (%s)", where, stage, name, describe(each.estimate))
+                _guarded(each, planned)
+            elif each.is_done and not planned.only:
+                logger.info("%s %s: done before", where, each.step.name)
     ran = tuple(each.step.name for each in planned.steps if each.will_run)
     skipped = tuple(e.step.name for e in planned.steps if e.is_done and not e.will_run)
-    return RunResult(folder, ran, skipped, time.perf_counter() - started, gate)
-
-
-def evaluation_recipe(
-    models: list[str],
-    *,
-    suite: str = "quick",
-    tasks: list[str] | None = None,
-    data: str | None,
-    hosted: dict[str, Any] | None = None,
-) -> Recipe:
-    """Return a recipe that only measures; `data` is a source or the folder of a data step."""
-    table: dict[str, Any] = {"models": models, "suite": suite, "tasks": tasks, "hosted": hosted}
-    evaluations = {"scores": Evaluate.read(table, "evaluate")}
-    if data is None:
-        return Recipe(name="evaluation", evaluate=evaluations)
-    finished = Path(data) / RESULT
-    if finished.is_file():
-        made = json.loads(finished.read_text(encoding="utf-8")).get("step", {})
-        if made.get("stage") != "data":
-            raise RequestError(f"--data {data}: not the folder of a data step")
-        questions = Data.read(made["config"], "data")
-    else:
-        questions = Data(source=data)
-    return Recipe(name="evaluation", data={"data": questions}, evaluate=evaluations)
-
-
-def status(folder: Path) -> dict[str, Any]:
-    """Return what a run has done so far: plain data, read from its files."""
-    lock = json.loads((folder / LOCK).read_text(encoding="utf-8"))
-    steps = {}
-    for name, identity in lock["steps"].items():
-        result = Artifact(folder / name, identity["hash"]).result
-        state = {"stage": identity["stage"], "is_done": result is not None}
-        steps[name] = {**state, **({"seconds": result["seconds"]} if result else {})}
-    found = {"run": str(folder), "name": lock["name"], "steps": steps, "lineage": lock["lineage"]}
-    if (folder / GATE).is_file():
-        found["gate"] = json.loads((folder / GATE).read_text(encoding="utf-8"))
-    return found
-
-
-def _check_selection(steps: list[Step], *, only: str | None, start: str | None) -> None:
-    if only and start:
-        raise RequestError("--only and --from exclude each other; give one of them")
-    names = [step.name for step in steps]
-    for flag, name in (("--only", only), ("--from", start)):
-        if name is not None and name not in names:
-            raise RequestError(f"{flag} {name}: no such step{suggestion(name, names)}")
-
-
-def _followers(steps: list[Step], start: str) -> set[str]:
-    """Return a step and all that is made from it, directly or not."""
-    found = {start}
-    for step in steps:
-        if found.intersection(step.references):
-            found.add(step.name)
-    return found
-
-
-def _check_inputs_done(only: str, planned: list[PlannedStep], folder: Path) -> None:
-    by_name = {each.step.name: each for each in planned}
-    for name in by_name[only].step.references:
-        if name in by_name and not by_name[name].is_done:
-            raise RequestError(
-                f"--only {only}: its input {name!r} is not finished in {folder}; "
-                f"run --only {name} first, or leave out --only"
-            )
+    seconds = time.perf_counter() - started
+    return RunResult(planned.folder, ran, skipped, seconds, _decisions(planned))
 
 
 def _check_folder(folder: Path) -> None:
@@ -244,30 +76,11 @@ def _check_folder(folder: Path) -> None:
             )
 
 
-def _step_hash(step: Step, inputs: dict[str, str]) -> str:
-    return hash_json(
-        {
-            "stage": step.stage,
-            "config": step.config.model_dump(mode="json"),
-            "inputs": inputs,
-            "format_version": FORMAT_VERSIONS[step.stage],
-        }
-    )
-
-
-def _input_hashes(step: Step, recipe: Recipe, hashes: dict[str, str]) -> dict[str, str]:
-    """Return a hash for all that a step is made from."""
-    found = {name: hashes.get(name) or model_hash(name) for name in step.references}
-    if isinstance(step.config, Data):
-        sources = step.config.source
-        for source in [sources] if isinstance(sources, str) else sources:
-            found[source] = source_hash(source)
-    if step.stage == "evaluate":
-        # The questions that come with the package are an input, too.
-        found["starter questions"] = starter_hash()
-    if step.stage == "report" and recipe.gate and recipe.gate.evaluation in step.references:
-        found["gate"] = hash_json(recipe.gate.model_dump(mode="json"))
-    return found
+def _check_libraries(planned: Plan) -> None:
+    """Refuse now what would fail after hours, when a step first imports what is not there."""
+    for each in planned.steps:
+        if each.will_run:
+            extras.check(each.step.stage.needs(each.step.config), f"[{each.step.table}]")
 
 
 def _write_head(planned: Plan) -> None:
@@ -276,29 +89,15 @@ def _write_head(planned: Plan) -> None:
     write_json(
         folder / LOCK,
         {
-            "format_version": 1,
+            "format_version": 2,
             "name": recipe.name,
             "seed": recipe.seed,
-            "gate": recipe.gate.model_dump(mode="json") if recipe.gate else None,
-            "steps": {each.step.name: _identity(each) for each in planned.steps},
+            "steps": {each.step.name: each.to_json() for each in planned.steps},
             "lineage": lineage(recipe.seed),
         },
     )
     with replacing(folder / RECIPE) as temporary:
         temporary.write_text(recipe.to_toml(), encoding="utf-8")
-    if recipe.gate is None:
-        (folder / GATE).unlink(missing_ok=True)
-
-
-def _identity(planned: PlannedStep) -> dict[str, Any]:
-    """Return what a step is: enough to do it again."""
-    return {
-        "stage": planned.step.stage,
-        "name": planned.step.name,
-        "config": planned.step.config.model_dump(mode="json"),
-        "inputs": planned.inputs,
-        "hash": planned.artifact.hash,
-    }
 
 
 def _clear(planned: Plan) -> None:
@@ -312,78 +111,61 @@ def _clear(planned: Plan) -> None:
             shutil.rmtree(each.artifact.folder)
 
 
-def _title(planned: PlannedStep) -> str:
-    step, cost = planned.step, planned.estimate
-    return f"{step.stage} {step.name} ({cost})"
-
-
-def _guarded(each: PlannedStep, planned: Plan, *, start: str | None) -> None:
+def _guarded(each: PlannedStep, planned: Plan) -> None:
     """Run one step; say which one it was if that fails."""
-    step = each.step
+    stage, name = each.step.stage.name, each.step.name
     try:
         _run_step(each, planned)
     except KeyboardInterrupt:
-        again = "the same command without --from" if start else "the same command"
-        raise LmwrightError(f"interrupted in {step.stage} {step.name}; {again} goes on") from None
+        again = "the same command without --from" if planned.start else "the same command"
+        raise LmwrightError(f"interrupted in {stage} {name}; {again} goes on") from None
     except LmwrightError:
-        logger.error("%s %s failed", step.stage, step.name)
+        logger.error("%s %s failed", stage, name)
         raise
 
 
 def _run_step(each: PlannedStep, planned: Plan) -> None:
     """Call the stage's function, and write its result last."""
     step, artifact = each.step, each.artifact
-    steps = {other.step.name: other.step for other in planned.steps}
-    further: dict[str, Any] = {}
-    if step.stage == "evaluate":
-        further["parents"] = {name: s.parent for name, s in steps.items() if s.parent is not None}
-    if step.stage == "report":
-        further["run_folder"] = planned.folder
+    seed = getattr(step.config, "seed", planned.recipe.seed)
     artifact.begin()
     started = time.perf_counter()
-    inputs = _locate(step, steps, planned.folder)
-    result = _function(step.stage)(step.config, artifact.folder, inputs=inputs, **further)
-    seed = getattr(step.config, "seed", planned.recipe.seed)
+    module, _, function = step.stage.run.partition(":")
+    work = getattr(importlib.import_module(module), function)
+    result = work(step.config, artifact.folder, _context(each, planned, seed))
     artifact.finish(
         {
             **result,
-            "step": _identity(each),
+            "step": each.to_json(),
             "seconds": time.perf_counter() - started,
             "lineage": lineage(seed),
         }
     )
 
 
-def _locate(step: Step, steps: dict[str, Step], folder: Path) -> Inputs:
-    """Return where each name of a step's table lies."""
-    found: Inputs = {}
-    for name in step.references:
-        if name not in steps:
-            found[name] = name
-        elif steps[name].stage in MAKERS["model"]:
-            found[name] = folder / name / "model"
-        else:
-            found[name] = folder / name
-    return found
+def _context(each: PlannedStep, planned: Plan, seed: int) -> StepContext:
+    steps = {other.step.name: other.step for other in planned.steps}
+    return StepContext(
+        inputs={
+            name: planned.folder / name / steps[name].stage.makes.subfolder
+            if name in steps
+            else name
+            for name in each.step.references
+        },
+        parents={name: step.parents for name, step in steps.items() if step.stage.parents},
+        run_folder=planned.folder,
+        seed=seed,
+    )
 
 
-def _function(stage: str) -> Callable[..., dict[str, Any]]:
-    return importlib.import_module(STAGES[stage]).run
+def _decisions(planned: Plan) -> dict[str, dict[str, Any]]:
+    """Return the results that say whether something passed.
 
-
-def _asks_gate(each: PlannedStep, recipe: Recipe, *, only: str | None) -> bool:
-    """Say whether the gate is due: its evaluation is there, and this run is about it."""
-    if recipe.gate is None or each.step.name != recipe.gate.evaluation:
-        return False
-    is_asked = only is None or only == each.step.name or only in recipe.report
-    return is_asked and each.artifact.result is not None
-
-
-def _gate(each: PlannedStep, recipe: Recipe, folder: Path) -> GateResult:
-    """Decide and write it down, before a report is made that shows it."""
-    assert recipe.gate is not None
-    evaluation = each.artifact.result
-    assert evaluation is not None
-    result = check(recipe.gate, evaluation)
-    write_json(folder / GATE, result.to_json())
-    return result
+    With `only`, those of that step and of what it shows: another run does not judge again.
+    """
+    by_name = {each.step.name: each for each in planned.steps}
+    asked = list(by_name)
+    if planned.only:
+        asked = [planned.only, *by_name[planned.only].step.references]
+    results = {name: by_name[name].artifact.result for name in asked if name in by_name}
+    return {name: result for name, result in results.items() if result and "passed" in result}

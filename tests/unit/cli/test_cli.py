@@ -12,7 +12,9 @@ import pytest
 
 import lmwright
 from lmwright import cli, lm
+from lmwright.cli.recipes import evaluation_recipe
 from lmwright.core.errors import LmwrightError, RequestError
+from lmwright.data.config import Data
 from lmwright.engine.request import Chunk, Completion, Prompt, Sampling
 from lmwright.lm import ModelInfo
 
@@ -235,7 +237,7 @@ def test_a_dry_run_as_json_is_a_plan(capsys: pytest.CaptureFixture[str]) -> None
     plan = json.loads(capsys.readouterr().out)
     assert plan["folder"] == "elsewhere"
     steps = {step["name"]: step for step in plan["steps"]}
-    assert list(steps) == ["dialogues", "tuned", "int8", "int4", "card", "report"]
+    assert list(steps) == ["dialogues", "tuned", "int8", "int4", "card", "gate", "report"]
     assert steps["tuned"]["config"]["rank"] == 8
     assert steps["tuned"]["will_run"] is True
 
@@ -257,6 +259,20 @@ def test_run_and_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["steps"]["words"]["is_done"] is True
     assert cli.main(["show", "runs/small/words", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n_train"] > 100
+
+
+def test_measuring_without_a_recipe_takes_the_data_of_a_run(tmp_path: Path) -> None:
+    Path("small.toml").write_text(RECIPE, encoding="utf-8")
+    assert cli.main(["run", "small.toml", "--json"]) == 0
+    table = {"models": ["starter"]}
+    made = evaluation_recipe(table, str(tmp_path / "runs" / "small" / "words"))
+    assert made.tables["data"]["data"] == Data(source="starter:bank-support")
+    made = evaluation_recipe(table, "x.jsonl")
+    assert made.tables["data"]["data"] == Data(source="x.jsonl")
+    assert "data" not in evaluation_recipe(table, None).tables
+    Path("result.json").write_text('{"step": {"stage": "finetune"}}', encoding="utf-8")
+    with pytest.raises(RequestError, match="not the folder of a data step"):
+        evaluation_recipe(table, ".")
 
 
 def test_show_tells_what_a_model_is(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from lmwright.cli import doctor
-from lmwright.cli.doctor import Check, examine
+from lmwright.cli.doctor import MachineCheck, examine
 
 
-def checks(recipe: Path | None = None) -> dict[str, Check]:
+def checks(recipe: Path | None = None) -> dict[str, MachineCheck]:
     return {check.name: check for check in examine(recipe)}
 
 

@@ -1,21 +1,19 @@
 """What a terminal shows is all that most people ever see of a run."""
 
 from lmwright.cli import listing
-from lmwright.gate.gate import GateResult, RuleResult
 
 
 def test_columns_are_aligned() -> None:
-    assert listing.table([("a", "long"), ("longer", "b")]) == (
+    assert listing.columns([("a", "long"), ("longer", "b")]) == (
         "a       long\n------------\nlonger  b"
     )
 
 
 def test_each_rule_of_a_gate_is_shown_with_its_evidence() -> None:
-    good = RuleResult(
-        "facts >= 80%", True, "90 %, n = 100.", "facts", 0.9, 0.85, 0.95, None, "passed"
-    )
-    bad = RuleResult("gap better", False, "cannot tell.", "gap", 0.0, -1.0, 1.0, 400, "cannot tell")
-    assert listing.gate(GateResult(False, "int8", "starter", (good, bad))) == (
+    good = {"rule": "facts >= 80%", "passed": True, "evidence": "90 %, n = 100."}
+    bad = {"rule": "gap better", "passed": False, "evidence": "cannot tell."}
+    result = {"passed": False, "model": "int8", "baseline": "starter", "rules": [good, bad]}
+    assert listing.decision(result) == (
         "gate for int8 against starter: NO\n"
         "  pass  facts >= 80%\n"
         "        90 %, n = 100.\n"

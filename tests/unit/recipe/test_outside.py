@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lmwright.core.errors import DataError, ModelError
+from lmwright.core.errors import ModelError
 from lmwright.hub import STARTER_SHA256
-from lmwright.recipe.inputs import model_hash, source_hash
+from lmwright.recipe.outside import model_hash
 
 
 @pytest.fixture
@@ -37,16 +37,3 @@ def test_a_step_is_known_by_its_model_alone(model: Path) -> None:
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         model_hash(str(tmp_path))
-
-
-def test_data_is_known_by_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.jsonl", "b.jsonl"):
-        Path(name).write_text("{}\n", encoding="utf-8")
-    assert source_hash("a.jsonl") == source_hash("b.jsonl") != source_hash("*.jsonl")
-    assert source_hash("*.jsonl") == source_hash(str(tmp_path / "*.jsonl")) == source_hash(".")
-    Path("b.jsonl").write_text("{} \n", encoding="utf-8")
-    assert source_hash("a.jsonl") != source_hash("b.jsonl")
-    assert source_hash("hub:org/data") == "hub:org/data"
-    with pytest.raises(DataError, match="none"):
-        source_hash("none*.jsonl")

@@ -1,13 +1,12 @@
 """People decide by the estimate whether to start; it must follow what makes work longer."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lmwright.core.config import Config
-from lmwright.recipe.estimate import Estimate, duration, estimate
-from lmwright.recipe.read import Step, order, parse
+from lmwright.core.stage import Estimate
+from lmwright.recipe.plan import describe, duration, plan
+from lmwright.recipe.read import parse
 
 RECIPE = """
 name = "x"
@@ -23,13 +22,13 @@ models = ["starter", "t", "c"]
 """
 
 
-def steps(*overrides: str) -> dict[str, Step]:
-    return {step.name: step for step in order(parse(RECIPE, overrides=overrides))}
+def estimates(*overrides: str) -> dict[str, Estimate]:
+    planned = plan(parse(RECIPE, overrides=overrides))
+    return {each.step.name: each.estimate for each in planned.steps}
 
 
 def of(name: str, *overrides: str) -> Estimate:
-    known = steps(*overrides)
-    return estimate(known[name], known)
+    return estimates(*overrides)[name]
 
 
 def test_more_work_takes_longer() -> None:
@@ -46,13 +45,13 @@ def test_more_state_and_larger_parts_take_more_memory() -> None:
 
 
 def test_the_starter_on_starter_data_is_fully_known() -> None:
-    assert all(of(name).is_complete for name in steps())
+    assert all(each.is_complete for each in estimates().values())
 
 
 def test_what_lies_on_a_hub_is_said_to_be_unknown() -> None:
     assert not of("t", "data.d.source=hub:org/data").is_complete
     assert not of("c", "finetune.t.model=hub:org/model").is_complete
-    assert "sizes partly unknown" in str(of("c", "finetune.t.model=hub:org/model"))
+    assert "sizes partly unknown" in describe(of("c", "finetune.t.model=hub:org/model"))
 
 
 def test_a_hosted_model_takes_nothing_here_and_nobody_knows_how_long() -> None:
@@ -65,12 +64,11 @@ def test_a_hosted_model_takes_nothing_here_and_nobody_knows_how_long() -> None:
 
 
 def test_a_larger_model_takes_longer(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "model.safetensors").write_bytes(bytes(1_000_000))
-    small = steps()["c"].config.model_copy(update={"model": str(tmp_path)})
-    assert isinstance(small, Config)
-    step = replace(steps()["c"], config=small)
-    assert estimate(step, {}).seconds < of("c").seconds
-    assert estimate(step, {}).memory_bytes < of("c").memory_bytes
+    small = of("c", f"compress.c.model={tmp_path}")
+    assert small.seconds < of("c").seconds
+    assert small.memory_bytes < of("c").memory_bytes
 
 
 @pytest.mark.parametrize(

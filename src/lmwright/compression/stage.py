@@ -1,0 +1,36 @@
+"""The stage `[compress.NAME]`: what a recipe must know of it."""
+
+from collections.abc import Mapping
+
+from lmwright.compression.config import Compress
+from lmwright.core.stage import ASSUMED_PARAMS, MODEL, PROCESS_BYTES, Estimate, Reference, Stage
+
+# Parameters a second that are read, rounded, packed and written (2 cores of an AMD EPYC).
+COMPRESSION_SPEED = 2e7
+
+
+def _estimate(config: Compress, known: Mapping[str, Estimate]) -> Estimate:
+    n_params = known[config.model].n_params
+    size = n_params or ASSUMED_PARAMS
+    return Estimate(
+        3 + size / COMPRESSION_SPEED,
+        # It and its source are compared in fp32.
+        PROCESS_BYTES + 10 * size,
+        is_complete=n_params is not None,
+        n_params=n_params,
+    )
+
+
+COMPRESS_STAGE = Stage(
+    name="compress",
+    title="Compression",
+    config=Compress,
+    makes=MODEL,
+    version=1,
+    run="lmwright.compression.run:run",
+    estimate=_estimate,
+    references={"model": Reference(MODEL)},
+    parents=("model",),
+    relation="quantized",
+    needs=lambda _: ("torch",),
+)

@@ -1,0 +1,158 @@
+"""The steps of a recipe in dependency order; what they name is checked before anything runs."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lmwright.core.config import Config
+from lmwright.core.errors import RecipeError, suggestion
+from lmwright.core.stage import Kind, Made, Reference, Stage
+from lmwright.recipe import outside
+from lmwright.recipe.recipe import NAME, Recipe
+
+Steps = Mapping[str, "Step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One table of the recipe with everything that it leaves open filled in."""
+
+    stage: Stage
+    name: str
+    config: Config
+
+    @property
+    def table(self) -> str:
+        """The table as an error names it: "gate", "compress.int8"."""
+        return _table(self.stage, self.name)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What its keys name, as written: other steps, or models from elsewhere."""
+        return self._named(*self.stage.references)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The models that the one it makes is made from."""
+        return self._named(*self.stage.parents)
+
+    def named(self, key: str) -> list[str]:
+        """Return the names that one key holds."""
+        value = getattr(self.config, key)
+        return [value] if isinstance(value, str) else list(value or ())
+
+    def _named(self, *keys: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for key in keys for name in self.named(key)))
+
+
+def order(recipe: Recipe) -> list[Step]:
+    """Return the steps, each after all that it needs, or say what cannot work."""
+    steps = {step.name: step for step in _steps(recipe)}
+    if not steps:
+        stages = ", ".join(f"[{stage}.NAME]" for stage in recipe.stages)
+        raise RecipeError(f"no steps; add a table such as {stages}")
+    for step in steps.values():
+        for key, reference in step.stage.references.items():
+            _check_names(step, key, reference, steps=steps, stages=recipe.stages)
+    for step in steps.values():
+        named = {name: steps[name].config for name in step.references if name in steps}
+        _prefixed(step.table, step.stage.check, step.config, named)
+    ordered: dict[str, Step] = {}
+    for name in steps:
+        _visit(name, steps, ordered=ordered, path=())
+    return list(ordered.values())
+
+
+def _visit(name: str, steps: Steps, *, ordered: dict[str, Step], path: tuple[str, ...]) -> None:
+    """Append a step after everything that it needs (depth first)."""
+    if name in ordered:
+        return
+    if name in path:
+        cycle = " -> ".join([*path[path.index(name) :], name])
+        raise RecipeError(f"{cycle}: these steps wait for each other; one needs another input")
+    for reference in steps[name].references:
+        if reference in steps:
+            _visit(reference, steps, ordered=ordered, path=(*path, name))
+    ordered[name] = steps[name]
+
+
+def _steps(recipe: Recipe) -> Iterator[Step]:
+    """Give the steps in the order of the stages, their seeds and defaults filled in."""
+    seen: dict[str, str] = {}
+    made: dict[Kind, dict[str, Any]] = {}
+    for name, stage in recipe.stages.items():
+        made.setdefault(stage.makes, {}).update(recipe.tables.get(name, {}))
+    for stage in recipe.stages.values():
+        for name, config in recipe.tables.get(stage.name, {}).items():
+            here = _table(stage, name)
+            if not re.fullmatch(NAME, name):
+                raise RecipeError(f"[{here}]: a name has only letters, digits, - and _")
+            if name == outside.BUILT_IN:
+                raise RecipeError(f"[{here}]: `{name}` is the built-in model; choose another name")
+            # Case-blind, for a step is a folder and some file systems do not see the case.
+            if (other := seen.setdefault(name.casefold(), here)) != here:
+                raise RecipeError(f"[{here}]: [{other}] already has this name; names are unique")
+            yield Step(stage, name, _completed(config, stage, here, recipe.seed, made))
+
+
+def _completed(config: Config, stage: Stage, here: str, seed: int, made: Made) -> Config:
+    """Fill in the recipe's seed, and what the stage takes from the other tables."""
+    values = dict(_prefixed(here, stage.complete, config, made))
+    if "seed" in type(config).model_fields and "seed" not in config.model_fields_set:
+        values["seed"] = seed
+    return config.model_copy(update=values)
+
+
+def _prefixed(table: str, function: Any, *arguments: Any) -> Any:
+    """Call a stage's function; the lines of its error start with the table."""
+    try:
+        return function(*arguments)
+    except RecipeError as error:
+        lines = str(error).split("\n", 1)
+        raise RecipeError("\n".join([f"{table}.{lines[0]}", *lines[1:]])) from None
+
+
+def _table(stage: Stage, name: str) -> str:
+    is_unnamed = stage.may_be_unnamed and name == stage.name
+    return name if is_unnamed else f"{stage.name}.{name}"
+
+
+def _check_names(
+    step: Step, key: str, reference: Reference, *, steps: Steps, stages: Mapping[str, Stage]
+) -> None:
+    """Refuse names of nothing, and names of the wrong kind of thing."""
+    names = step.named(key)
+    here = f"{step.table}.{key}"
+    for name in names:
+        _check_name(name, reference, here=f"{here} = {name!r}", steps=steps, stages=stages)
+    if len(set(names)) < len(names):
+        raise RecipeError(f"{here} = {names}: names a {reference.kind.name} twice")
+
+
+def _check_name(
+    name: str, reference: Reference, *, here: str, steps: Steps, stages: Mapping[str, Stage]
+) -> None:
+    kind = reference.kind
+    makers = [stage for stage in stages.values() if stage.makes == kind]
+    if name in steps:
+        if steps[name].stage.makes != kind:
+            tables = " or ".join(f"[{stage.name}.NAME]" for stage in makers)
+            raise RecipeError(
+                f"{here}: [{steps[name].table}] makes no {kind.name}; name a {tables}"
+            )
+        return
+    known = [other for other, step in steps.items() if step.stage.makes == kind]
+    if kind == outside.KIND:
+        if outside.check(name, here, allows_hosted=reference.allows_hosted):
+            return
+        known.append(outside.BUILT_IN)
+    elif ":" in name or outside.exists(name):
+        # Named as the source of a step is named, by somebody who left the step out.
+        for stage in makers:
+            if "source" in stage.config.model_fields:
+                raise RecipeError(
+                    f"{here}: name a {kind.name} step; "
+                    f"write [{stage.name}.NAME] with source = {name!r}"
+                )
+    raise RecipeError(f"{here}: no such {kind.name}{suggestion(name, known)}")
