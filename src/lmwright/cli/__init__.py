@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (module := extras.absent(error)) is None:
             raise
-        message = extras.missing(module, "this command")
+        message = extras.missing("this command", module)
         return _fail(error, message, code=RequestError.exit_code, debug=settings.debug)
     except BrokenPipeError:
         # The reader (head, less) has gone; Python would complain when it flushes at exit.

@@ -1,8 +1,6 @@
 """The optional libraries, and which extra of the package brings each of them."""
 
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 from lmwright.core.errors import RequestError
 
@@ -18,22 +16,11 @@ EXTRAS = {
 }
 
 
-def load(module: str, user: str) -> Any:
-    """Import an optional module; without it a `RequestError` names its `user` and the remedy."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        name = absent(error)
-        if name is None:
-            raise
-        raise RequestError(missing(name, user)) from None
-
-
-def check(modules: tuple[str, ...], user: str) -> None:
-    """Raise the error of `load` for the first module that is not installed; import none."""
+def need(user: str, *modules: str) -> None:
+    """Raise a `RequestError` for the first module that is not installed; nothing is imported."""
     for module in modules:
         if find_spec(module) is None:
-            raise RequestError(missing(module, user))
+            raise RequestError(missing(user, module))
 
 
 def absent(error: ModuleNotFoundError) -> str | None:
@@ -42,7 +29,7 @@ def absent(error: ModuleNotFoundError) -> str | None:
     return name if name in EXTRAS else None
 
 
-def missing(module: str, user: str) -> str:
+def missing(user: str, module: str) -> str:
     """Say in one sentence who needs a module that is not installed, and how to install it."""
     return (
         f"{user} needs {module}, which is not installed: pip install 'lmwright[{EXTRAS[module]}]'"

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from lmwright.core import extras
 from lmwright.core.errors import DataError, suggestion
 from lmwright.data.samples import Question, Sample, parse
 
@@ -102,6 +103,7 @@ def _read_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    extras.need(str(path), "pyarrow")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -80,7 +80,7 @@ def _check_libraries(planned: Plan) -> None:
     """Refuse now what would fail after hours, when a step first imports what is not there."""
     for each in planned.steps:
         if each.will_run:
-            extras.check(each.step.stage.needs(each.step.config), f"[{each.step.table}]")
+            extras.need(f"[{each.step.table}]", *each.step.stage.needs(each.step.config))
 
 
 def _write_head(planned: Plan) -> None:
