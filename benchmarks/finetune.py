@@ -313,8 +313,8 @@ def prepare_recipe(folder: str, overrides: list[str]) -> dict[str, Any]:
     load("starter", precision="bf16").save(Path(folder) / "base")
     path = Path(str(files("lmwright"))) / "recipes" / "support.toml"
     plan = read(path, overrides=overrides)
-    counts = data.run(plan.data["dialogues"], Path(folder) / "data", {})
-    config = plan.finetune["tuned"].model_dump(mode="json")
+    counts = data.run(plan.tables["data"]["dialogues"], Path(folder) / "data", {})
+    config = plan.tables["finetune"]["tuned"].model_dump(mode="json")
     config["lr"] = config["lr"] or DEFAULT_LR["lora"]
     config["alpha"] = config["alpha"] or 2 * config["rank"]
     return {"finetune": config, **counts}

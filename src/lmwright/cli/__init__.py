@@ -9,7 +9,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -42,45 +41,38 @@ app = typer.Typer(
 )
 
 
-@dataclass
-class Settings:
-    """What the options before the verb said."""
-
-    debug: bool = False
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; an error is one line, not a traceback."""
-    settings = Settings()
+    settings = {"debug": False}
     try:
         app(args=arguments, prog_name="lmwright", obj=settings)
         return 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except LmwrightError as error:
-        return _fail(error, str(error), code=error.exit_code, debug=settings.debug)
-    except ModuleNotFoundError as error:
-        if (module := extras.absent(error)) is None:
-            raise
-        message = extras.missing("this command", module)
-        return _fail(error, message, code=RequestError.exit_code, debug=settings.debug)
     except BrokenPipeError:
         # The reader (head, less) has gone; Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    except (LmwrightError, OSError, MemoryError, ModuleNotFoundError) as error:
+        message, code = _explained(error)
+        if settings["debug"]:
+            traceback.print_exception(error)
+        print(f"error: {message}", file=sys.stderr)
+        return code
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    """Return what to say about an error, and the exit code."""
+    if isinstance(error, LmwrightError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
         named = f"{error.filename}: " if error.filename else ""
-        return _fail(error, f"{named}{error.strerror or error}", code=1, debug=settings.debug)
-    except MemoryError as error:
-        message = "out of memory; use a smaller model or micro_batch_tokens"
-        return _fail(error, message, code=1, debug=settings.debug)
-
-
-def _fail(error: BaseException, message: str, *, code: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exception(error)
-    print(f"error: {message}", file=sys.stderr)
-    return code
+        return f"{named}{error.strerror or error}", 1
+    if isinstance(error, MemoryError):
+        return "out of memory; use a smaller model or micro_batch_tokens", 1
+    if isinstance(error, ModuleNotFoundError) and (module := extras.absent(error)):
+        return extras.missing("this command", module), RequestError.exit_code
+    raise error
 
 
 def _version(wanted: bool) -> None:
@@ -98,7 +90,7 @@ def before(
     ] = False,
 ) -> None:
     """Build, measure and ship language models. Start with: lmwright new support"""
-    context.obj.debug = debug
+    context.obj["debug"] = debug
     logger = logging.getLogger("lmwright")
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lmwright.core.artifact import replacing
 from lmwright.core.errors import DataError, RequestError, suggestion
+from lmwright.data.sources import records
 from lmwright.engine.request import Message, Prompt, Sampling
 from lmwright.lm import LanguageModel
 
@@ -83,17 +85,20 @@ class Conversation:
 def read_prompts(path: Path) -> list[Prompt]:
     """Read a prompt a line; in a .jsonl file each is {"prompt": ...} or {"messages": [...]}."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        if path.suffix == ".jsonl":
+            found: list[Prompt] = [
+                _prompt(each, f"{path}, line {number}") for number, each in records(path)
+            ]
+        else:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found = [line for line in lines if line.strip()]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 (byte {error.start})") from None
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
+    if not found:
         raise DataError(f"{path}: no prompts in it; expected one a line")
-    if path.suffix != ".jsonl":
-        return [line for _, line in numbered]
-    return [_prompt(line, where=f"{path}, line {number}") for number, line in numbered]
+    return found
 
 
 def as_messages(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -101,14 +106,9 @@ def as_messages(prompts: Sequence[Prompt]) -> list[Prompt]:
     return [[Message(role="user", content=p)] if isinstance(p, str) else p for p in prompts]
 
 
-def _prompt(line: str, *, where: str) -> Prompt:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error}") from None
-    if isinstance(record, dict):
-        if isinstance(text := record.get("prompt"), str):
-            return text
-        if isinstance(messages := record.get("messages"), list) and messages:
-            return messages
+def _prompt(record: dict[str, Any], where: str) -> Prompt:
+    if isinstance(text := record.get("prompt"), str):
+        return text
+    if isinstance(messages := record.get("messages"), list) and messages:
+        return messages
     raise DataError(f'{where}: expected {{"prompt": "..."}} or {{"messages": [...]}}')

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lmwright.cli import options
-from lmwright.cli.listing import print_json, print_table
+from lmwright.cli.listing import say
 from lmwright.core.errors import RequestError
 
 SUBJECT_HELP = f"{options.MODEL_HELP} Also llama.cpp:FILE.gguf and openai:MODEL@URL."
@@ -41,10 +41,7 @@ def verify(
         verdict = compare(*pair, prompts=given, n_tokens=n_tokens, bound=bound)
     finally:
         opening.close(*pair)
-    if as_json:
-        print_json(verdict.to_json())
-    else:
-        print_table(verdict)
+    say(verdict, verdict.to_json(), as_json=as_json)
     raise typer.Exit(0 if verdict.is_passed else 1)
 
 
@@ -80,11 +77,10 @@ def convert(
         is_forced=force,
         keeps_failed=keep_failed,
     )
-    if as_json:
-        print_json(done.to_json())
-        return
-    for verdict in done.verdicts:
-        print_table(verdict)
-    for note in done.notes:
-        print(f"note: {note}")
-    print(f"wrote {done.out} ({done.format}, {done.size_bytes / 1e6:,.0f} MB)")
+    if not as_json:
+        for verdict in done.verdicts:
+            say(verdict, None, as_json=False)
+        for note in done.notes:
+            print(f"note: {note}")
+    wrote = f"wrote {done.out} ({done.format}, {done.size_bytes / 1e6:,.0f} MB)"
+    say(wrote, done.to_json(), as_json=as_json)

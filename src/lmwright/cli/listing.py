@@ -19,19 +19,16 @@ class Tabular(Protocol):
         ...
 
 
-def print_json(data: Any) -> None:
-    """Print plain data for another program to read."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+def say(shown: str | Tabular, data: Any, *, as_json: bool) -> None:
+    """Print a result: as JSON for another program, in colour on a terminal, or as plain text."""
+    if as_json:
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+    elif isinstance(shown, str) or not sys.stdout.isatty():
+        print(shown)
+    else:
+        from rich.console import Console
 
-
-def print_table(found: Tabular) -> None:
-    """Print a result: in colour on a terminal, as plain text elsewhere."""
-    if not sys.stdout.isatty():
-        print(found)
-        return
-    from rich.console import Console
-
-    Console().print(found.table())
+        Console().print(shown.table())
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmwright.cli import listing, options
-from lmwright.cli.listing import print_json
+from lmwright.cli import options
+from lmwright.cli.listing import fields, say
 from lmwright.core.errors import RequestError
 
 if TYPE_CHECKING:
     from lmwright.cli.conversation import Conversation
     from lmwright.engine.request import Prompt, Sampling
-    from lmwright.lm import LanguageModel
 
 
 def generate(
@@ -43,15 +42,21 @@ def generate(
     as_json: options.AsJson = False,
 ) -> None:
     """Continue a prompt, or answer it."""
+    from lmwright import lm
     from lmwright.cli.conversation import as_messages
 
-    limits = {"max_tokens": max_tokens, "stop": tuple(stop or ()), "seed": seed}
-    cuts = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
     sampling = _sampling(
-        **limits, **cuts, temperature=temperature, repetition_penalty=repetition_penalty
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop=tuple(stop or ()),
+        seed=seed,
     )
     given = _given(prompt, prompts)
-    loaded = _load(model)
+    loaded = lm.load(model)
     if chat or (chat is None and loaded.can_chat):
         given = as_messages(given)
     if prompt is not None and not as_json:
@@ -62,14 +67,12 @@ def generate(
     started = time.perf_counter()
     completions = loaded.generate(given, sampling)
     seconds = time.perf_counter() - started
-    if as_json:
-        answers = [
-            {"prompt": each, **asdict(completion)}
-            for each, completion in zip(given, completions, strict=True)
-        ]
-        print_json({"model": model, "completions": answers, "seconds": seconds})
-    else:
-        print("\n".join(completion.text for completion in completions))
+    answers = [
+        {"prompt": each, **asdict(completion)}
+        for each, completion in zip(given, completions, strict=True)
+    ]
+    data = {"model": model, "completions": answers, "seconds": seconds}
+    say("\n".join(completion.text for completion in completions), data, as_json=as_json)
 
 
 def _given(prompt: str | None, file: Path | None) -> "list[Prompt]":
@@ -92,10 +95,11 @@ def chat(
     as_json: options.AsJson = False,
 ) -> None:
     """Talk to a model (/help lists its commands)."""
+    from lmwright import lm
     from lmwright.cli.conversation import Conversation
 
     sampling = _sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    conversation = Conversation(_load(model), sampling, system=system)
+    conversation = Conversation(lm.load(model), sampling, system=system)
     is_terminal = sys.stdin.isatty() and not as_json
     if is_terminal:
         print("/help lists the commands, /exit leaves; Ctrl-C ends a reply.")
@@ -156,18 +160,12 @@ def show(
         from lmwright.summary.summary import summarise
 
         found = summarise(what, context=context, batch=batch)
-        if as_json:
-            print_json(found.to_json())
-        else:
-            print(page(found, is_terminal=sys.stdout.isatty()))
+        say(page(found, is_terminal=sys.stdout.isatty()), found.to_json(), as_json=as_json)
         return
     if context is not None or batch is not None:
         raise RequestError(f"{what}: --context and --batch are for models")
     told = status(folder) if is_run else json.loads(result.read_text(encoding="utf-8"))
-    if as_json:
-        print_json(told)
-    else:
-        print(listing.fields(told))
+    say(fields(told), told, as_json=as_json)
 
 
 def serve(
@@ -179,16 +177,11 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a model to OpenAI's clients over HTTP."""
+    from lmwright import lm
     from lmwright.serving.app import serve as listen
 
     key = key_file.read_text(encoding="utf-8").strip() if key_file is not None else None
-    listen(_load(model), host=host, port=port, api_key=key)
-
-
-def _load(model: str) -> "LanguageModel":
-    from lmwright.lm import load
-
-    return load(model)
+    listen(lm.load(model), host=host, port=port, api_key=key)
 
 
 def _sampling(**values: Any) -> "Sampling":

@@ -15,6 +15,6 @@ Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest t
 TopK = Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0 means all.")]
 TopP = Annotated[float, typer.Option(help="Draw from the likeliest tokens that sum up to p.")]
 MinP = Annotated[float, typer.Option(help="Drop tokens less likely than p times the likeliest.")]
-Penalty = Annotated[float, typer.Option(help="Above 1: say again less of what was said.")]
+Penalty = Annotated[float, typer.Option(help="Above 1 discourages repeats.")]
 Stop = Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]

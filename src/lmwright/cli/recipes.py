@@ -10,7 +10,7 @@ import typer
 
 import lmwright
 from lmwright.cli import listing, options
-from lmwright.cli.listing import print_json
+from lmwright.cli.listing import say
 from lmwright.core.errors import RequestError, suggestion
 
 if TYPE_CHECKING:
@@ -40,10 +40,7 @@ def new(
             file.write(text)
     except FileExistsError:
         raise RequestError(f"{path} exists already; choose another name") from None
-    if as_json:
-        print_json({"recipe": str(path)})
-    else:
-        print(f"wrote {path}; next: lmwright run {path}")
+    say(f"wrote {path}; next: lmwright run {path}", {"recipe": str(path)}, as_json=as_json)
 
 
 def run(
@@ -70,10 +67,7 @@ def run(
 
     planned = plan(read_recipe(recipe, overrides=changes or ()), out=out, only=only, start=start)
     if dry_run:
-        if as_json:
-            print_json(planned.to_json())
-        else:
-            print(listing.plan(planned))
+        say(listing.plan(planned), planned.to_json(), as_json=as_json)
         return
     print(listing.plan(planned), file=sys.stderr)
     result = run_plan(planned)
@@ -84,32 +78,23 @@ def run(
 def _print_outcome(planned: "Plan", result: "RunResult", *, as_json: bool) -> None:
     """Print what a run found: scores, decisions, and where its pages are."""
     from lmwright.core.stage import EVALUATION, PAGE
+    from lmwright.evaluation.scores import Scores
 
-    of_kind = {
-        kind: [each for each in planned.steps if each.step.stage.makes == kind]
-        for kind in (EVALUATION, PAGE)
-    }
-    pages = [each.artifact.folder / "report.html" for each in of_kind[PAGE]]
-    pages = [path for path in pages if path.exists()]
+    steps = [(each.step.stage.makes, each.artifact) for each in planned.steps]
+    pages = [made.folder / "report.html" for kind, made in steps if kind == PAGE]
+    pages = [str(path) for path in pages if path.exists()]
     if as_json:
-        data = {"folder": str(result.folder), "ran": result.ran, "skipped": result.skipped}
-        first = next(iter(result.decisions.values()), None)
-        decided = {"gate": first, "gates": result.decisions}
-        print_json({**data, "seconds": result.seconds, **decided, "reports": list(map(str, pages))})
+        gate = next(iter(result.decisions.values()), None)
+        data = {**asdict(result), "folder": str(result.folder), "gate": gate, "reports": pages}
+        say("", data, as_json=True)
         return
-    for each in of_kind[EVALUATION]:
-        if (found := each.artifact.result) is not None:
-            _print_scores(found)
+    for kind, made in steps:
+        if kind == EVALUATION and made.result is not None:
+            say(Scores.from_json(made.result), made.result, as_json=False)
     for name, decision in result.decisions.items():
         print(f"\n{listing.decision(decision, name)}")
     for path in pages:
         print(f"\nreport: {path}")
-
-
-def _print_scores(evaluation: dict[str, Any]) -> None:
-    from lmwright.evaluation.scores import Scores
-
-    listing.print_table(Scores.from_json(evaluation))
 
 
 def evaluate(
@@ -137,6 +122,7 @@ def evaluate(
     """Measure models side by side, with intervals and verdicts."""
     import tempfile
 
+    from lmwright.evaluation.scores import Scores
     from lmwright.recipe.plan import plan
     from lmwright.recipe.run import run as run_plan
 
@@ -147,10 +133,7 @@ def evaluate(
         folder = out or Path(scratch)
         run_plan(plan(recipe, out=folder))
         result = json.loads((folder / "scores" / "result.json").read_text(encoding="utf-8"))
-    if as_json:
-        print_json(result)
-    else:
-        _print_scores(result)
+    say(Scores.from_json(result), result, as_json=as_json)
 
 
 def evaluation_recipe(table: dict[str, Any], data: str | None) -> "Recipe":
@@ -199,5 +182,5 @@ def doctor(
             remedy = f"\n{'':17}{check.remedy}" if check.remedy else ""
             print(f"{check.status:<5} {check.name:<10} {check.found}{remedy}", flush=True)
     if as_json:
-        print_json([asdict(check) for check in checks])
+        say("", [asdict(check) for check in checks], as_json=True)
     raise typer.Exit(1 if any(check.status == "fail" for check in checks) else 0)

@@ -69,7 +69,7 @@ class StepContext:
 
 
 # The tables of a recipe by what their steps make.
-Made = Mapping[Kind, Mapping[str, Any]]
+TablesByKind = Mapping[Kind, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Stage:
     # Hashes of what a table names that is neither a step nor a model (files, package data).
     external: Callable[[Any], Mapping[str, str]] = lambda _: {}
     # Values for keys that a table leaves open, from the other tables of the recipe.
-    complete: Callable[[Any, Made], Mapping[str, Any]] = lambda _config, _made: {}
+    complete: Callable[[Any, TablesByKind], Mapping[str, Any]] = lambda _config, _made: {}
     # Raises a RecipeError for what can be seen before anything runs; gets the tables that it names.
     # Its message starts with the key; the table's name is put before it.
     check: Callable[[Any, Mapping[str, Any]], None] = lambda _config, _named: None

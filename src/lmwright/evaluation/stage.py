@@ -13,9 +13,9 @@ from lmwright.core.stage import (
     MODEL,
     PROCESS_BYTES,
     Estimate,
-    Made,
     Reference,
     Stage,
+    TablesByKind,
 )
 from lmwright.data.sources import STARTER
 from lmwright.evaluation.config import Evaluate
@@ -39,7 +39,7 @@ def _estimate(config: Evaluate, known: Mapping[str, Estimate]) -> Estimate:
     )
 
 
-def _complete(config: Evaluate, made: Made) -> dict[str, Any]:
+def _complete(config: Evaluate, made: TablesByKind) -> dict[str, Any]:
     """Take the recipe's only data where none is named."""
     names = sorted(made.get(DATA, ()))
     if config.data is not None or not names:

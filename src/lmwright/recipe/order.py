@@ -7,7 +7,7 @@ from typing import Any
 
 from lmwright.core.config import Config
 from lmwright.core.errors import RecipeError, suggestion
-from lmwright.core.stage import Kind, Made, Reference, Stage
+from lmwright.core.stage import Kind, Reference, Stage, TablesByKind
 from lmwright.recipe import outside
 from lmwright.recipe.recipe import NAME, Recipe
 
@@ -96,7 +96,7 @@ def _steps(recipe: Recipe) -> Iterator[Step]:
             yield Step(stage, name, _completed(config, stage, here, recipe.seed, made))
 
 
-def _completed(config: Config, stage: Stage, here: str, seed: int, made: Made) -> Config:
+def _completed(config: Config, stage: Stage, here: str, seed: int, made: TablesByKind) -> Config:
     """Fill in the recipe's seed, and what the stage takes from the other tables."""
     values = dict(_prefixed(here, stage.complete, config, made))
     if "seed" in type(config).model_fields and "seed" not in config.model_fields_set:

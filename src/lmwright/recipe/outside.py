@@ -65,18 +65,12 @@ def model_hash(name: str) -> str:
 
 def estimate(name: str) -> Estimate:
     """Return about how many parameters a model has, where something local tells."""
-    n_params = _n_params(name)
-    return Estimate(0, 0, is_complete=n_params is not None, n_params=n_params)
-
-
-def _n_params(name: str) -> int | None:
+    path, n_params = Path(name), None
     if name == BUILT_IN:
-        return ASSUMED_PARAMS
-    path = Path(name)
-    if path.suffix == ".gguf" and path.is_file():
+        n_params = ASSUMED_PARAMS
+    elif path.suffix == ".gguf" and path.is_file():
         # Most GGUF files are quantised to four or five bits.
-        return int(path.stat().st_size / 0.6)
-    if path.is_dir():
-        size = sum(file.stat().st_size for file in path.rglob("*.safetensors"))
-        return size // 2 or None
-    return None
+        n_params = int(path.stat().st_size / 0.6)
+    elif path.is_dir():
+        n_params = sum(file.stat().st_size for file in path.rglob("*.safetensors")) // 2 or None
+    return Estimate(0, 0, is_complete=n_params is not None, n_params=n_params)

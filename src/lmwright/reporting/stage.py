@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from lmwright.core.stage import DECISION, EVALUATION, PAGE, Estimate, Made, Reference, Stage
+from lmwright.core.stage import DECISION, EVALUATION, PAGE, Estimate, Reference, Stage, TablesByKind
 from lmwright.reporting.config import Report
 
 
-def _complete(config: Report, made: Made) -> dict[str, Any]:
+def _complete(config: Report, made: TablesByKind) -> dict[str, Any]:
     """Show the gates that are about the same evaluation where none are named."""
     if config.gates is not None:
         return {}
