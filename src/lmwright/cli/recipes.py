@@ -14,7 +14,6 @@ from lmwright.cli.listing import say
 from lmwright.core.errors import RequestError, suggestion
 
 if TYPE_CHECKING:
-    from lmwright.recipe.plan import Plan
     from lmwright.recipe.recipe import Recipe
     from lmwright.recipe.run import RunResult
 
@@ -71,27 +70,35 @@ def run(
         return
     print(listing.plan(planned), file=sys.stderr)
     result = run_plan(planned)
-    _print_outcome(planned, result, as_json=as_json)
+    _print_outcome(result, as_json=as_json)
     raise typer.Exit(result.exit_code)
 
 
-def _print_outcome(planned: "Plan", result: "RunResult", *, as_json: bool) -> None:
+def _print_outcome(result: "RunResult", *, as_json: bool) -> None:
     """Print what a run found: scores, decisions, and where its pages are."""
     from lmwright.core.stage import EVALUATION, PAGE
     from lmwright.evaluation.scores import Scores
 
-    steps = [(each.step.stage.makes, each.artifact) for each in planned.steps]
+    steps = [(each.step.stage.makes, each.artifact) for each in result.plan.steps]
     pages = [made.folder / "report.html" for kind, made in steps if kind == PAGE]
     pages = [str(path) for path in pages if path.exists()]
+    decisions = result.decisions
     if as_json:
-        gate = next(iter(result.decisions.values()), None)
-        data = {**asdict(result), "folder": str(result.folder), "gate": gate, "reports": pages}
+        data = {
+            "folder": str(result.plan.folder),
+            "ran": result.ran,
+            "skipped": result.skipped,
+            "seconds": result.seconds,
+            "gate": next(iter(decisions.values()), None),
+            "decisions": decisions,
+            "reports": pages,
+        }
         say("", data, as_json=True)
         return
     for kind, made in steps:
-        if kind == EVALUATION and made.result is not None:
-            say(Scores.from_json(made.result), made.result, as_json=False)
-    for name, decision in result.decisions.items():
+        if kind == EVALUATION and (found := made.result) is not None:
+            say(Scores.from_json(found), found, as_json=False)
+    for name, decision in decisions.items():
         print(f"\n{listing.decision(decision, name)}")
     for path in pages:
         print(f"\nreport: {path}")

@@ -42,35 +42,25 @@ class Recipe:
         """Return the file that this recipe was read from, or one that says the same."""
         if self.text is not None:
             return self.text
-        plain: dict[str, Any] = {"name": self.name, "seed": self.seed}
+        lines = [f"name = {_toml(self.name)}", f"seed = {self.seed}"]
         for stage, steps in self.tables.items():
-            tables = {
-                name: config.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-                for name, config in steps.items()
-            }
-            is_unnamed = self.stages[stage].may_be_unnamed and list(tables) == [stage]
-            plain[stage] = tables[stage] if is_unnamed else tables
-        return "\n".join(_toml_lines(plain, ())).strip() + "\n"
+            for name, config in steps.items():
+                is_unnamed = self.stages[stage].may_be_unnamed and name == stage
+                lines += ["", f"[{stage}]" if is_unnamed else f"[{stage}.{_key(name)}]"]
+                plain = config.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+                lines += [f"{_key(key)} = {_toml(value)}" for key, value in plain.items()]
+        return "\n".join(lines) + "\n"
 
 
-def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
-    """Write plain values as TOML: the scalars of a table first, then the tables in it."""
-    scalars = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    lines = [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in scalars.items()]
-    if lines and path:
-        lines.insert(0, f"[{'.'.join(map(_toml_key, path))}]")
-    if lines:
-        lines.append("")
-    for key, value in table.items():
-        if isinstance(value, dict):
-            lines += _toml_lines(value, (*path, key))
-    return lines
+def _key(key: str) -> str:
+    return key if re.fullmatch(NAME, key) else _toml(key)
 
 
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(NAME, key) else _toml_value(key)
-
-
-def _toml_value(value: Any) -> str:
-    # Strings, numbers, booleans and lists of them look alike in JSON and TOML, but for DEL.
+def _toml(value: Any) -> str:
+    """Write a plain value as TOML, tables in one line."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_key(key)} = {_toml(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    # Strings, numbers and booleans look alike in JSON and TOML, but for DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -4,7 +4,6 @@ import importlib
 import logging
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,33 @@ RECIPE = "recipe.toml"
 class RunResult:
     """What a run did."""
 
-    folder: Path
-    ran: tuple[str, ...]
-    skipped: tuple[str, ...]
+    # What was done: the plan that was given, or the one that took its place.
+    plan: Plan
     seconds: float
-    # The results of the steps that say whether something passed, if this run was about them.
-    decisions: Mapping[str, dict[str, Any]]
+
+    @property
+    def ran(self) -> list[str]:
+        """The steps that were done now."""
+        return [each.step.name for each in self.plan.steps if each.will_run]
+
+    @property
+    def skipped(self) -> list[str]:
+        """The steps that were done before."""
+        steps = self.plan.steps
+        return [each.step.name for each in steps if each.is_done and not each.will_run]
+
+    @property
+    def decisions(self) -> dict[str, dict[str, Any]]:
+        """The results that say whether something passed, by step.
+
+        With `only`, those of that step and of what it shows: another run does not judge again.
+        """
+        by_name = {each.step.name: each for each in self.plan.steps}
+        asked = list(by_name)
+        if self.plan.only:
+            asked = [self.plan.only, *by_name[self.plan.only].step.references]
+        results = {name: by_name[name].artifact.result for name in asked if name in by_name}
+        return {name: result for name, result in results.items() if result and "passed" in result}
 
     @property
     def exit_code(self) -> int:
@@ -46,9 +66,8 @@ def run(planned: Plan) -> RunResult:
     _check_libraries(planned)
     with locked(planned.folder):
         if planned.is_stale:
-            planned = plan(
-                planned.recipe, out=planned.folder, only=planned.only, start=planned.start
-            )
+            choice = {"only": planned.only, "start": planned.start}
+            planned = plan(planned.recipe, out=planned.folder, **choice)
         _write_head(planned)
         _clear(planned)
         for number, each in enumerate(planned.steps, start=1):
@@ -59,10 +78,7 @@ def run(planned: Plan) -> RunResult:
                 _guarded(each, planned)
             elif each.is_done and not planned.only:
                 logger.info("%s %s: done before", where, each.step.name)
-    ran = tuple(each.step.name for each in planned.steps if each.will_run)
-    skipped = tuple(e.step.name for e in planned.steps if e.is_done and not e.will_run)
-    seconds = time.perf_counter() - started
-    return RunResult(planned.folder, ran, skipped, seconds, _decisions(planned))
+    return RunResult(planned, time.perf_counter() - started)
 
 
 def _check_folder(folder: Path) -> None:
@@ -156,16 +172,3 @@ def _context(each: PlannedStep, planned: Plan, seed: int) -> StepContext:
         run_folder=planned.folder,
         seed=seed,
     )
-
-
-def _decisions(planned: Plan) -> dict[str, dict[str, Any]]:
-    """Return the results that say whether something passed.
-
-    With `only`, those of that step and of what it shows: another run does not judge again.
-    """
-    by_name = {each.step.name: each for each in planned.steps}
-    asked = list(by_name)
-    if planned.only:
-        asked = [planned.only, *by_name[planned.only].step.references]
-    results = {name: by_name[name].artifact.result for name in asked if name in by_name}
-    return {name: result for name, result in results.items() if result and "passed" in result}

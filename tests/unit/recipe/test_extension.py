@@ -132,7 +132,7 @@ def test_a_stage_from_outside_is_planned_run_resumed_and_shown(
     with pytest.raises(LmwrightError, match="stopped"):
         run(planned)
     Path("stop").unlink()
-    assert run(plan(recipe)).ran == ("middle", "small")
+    assert run(plan(recipe)).ran == ["middle", "small"]
     folder = planned.folder / "middle"
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     parents = recipe.tables["average"]["middle"].model_dump()["models"]
@@ -148,7 +148,7 @@ def test_a_stage_from_outside_is_planned_run_resumed_and_shown(
     half = safetensors.load_file(folder / "model" / "model.safetensors")
     assert all(half[name].equal(whole[name] / 2) for name in whole)
     assert load(planned.folder / "small").can_chat
-    assert run(plan(recipe)).ran == ()
+    assert run(plan(recipe)).ran == []
     assert run(plan(parse(text.replace("seed = 5", "seed = 6"), stages=MORE))).ran[1] == "middle"
     assert cli.main(["show", str(planned.folder), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)["steps"]["middle"]

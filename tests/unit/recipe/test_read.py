@@ -118,6 +118,10 @@ def test_parents_are_the_models_that_a_step_is_made_from() -> None:
         (('model = "int8"\nr', 'model = "in"\nr'), "'in': not in evaluate.card.models"),
         (('[gate]\nevaluation = "card"', '[gate]\nevaluation = "crd"'), "did you mean 'card'?"),
         (("facts >= 80%", "facts are fine"), "not a rule"),
+        (("facts >= 80%", "facts are fine"), "my.toml: gate.require 'facts are fine'"),
+        (("[gate]", '[gate.ship]\nrequire = ["x"]\nmodel = "t"\nevaluation = "card"\n[gate.b]'),
+         "gate.ship.model = 't': not in evaluate.card.models"),
+        (("[gate]", "[gate.ship]\n[gate]"), "gate.ship: unknown key"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_a_remedy(change: tuple[str, str], message: str) -> None:

@@ -173,7 +173,7 @@ def test_steps_run_in_order_each_on_what_the_others_made(shelf: Shelf) -> None:
         "int4": "starter>tuned>int4",
     }
     assert card["parents"] == {"tuned": ["starter"], "int8": ["tuned"], "int4": ["tuned"]}
-    assert (result.exit_code, result.folder) == (0, Path("runs/toy"))
+    assert (result.exit_code, result.plan.folder) == (0, Path("runs/toy"))
 
 
 def test_results_carry_their_lineage(shelf: Shelf) -> None:
@@ -194,7 +194,7 @@ def test_what_is_done_is_not_done_again(shelf: Shelf) -> None:
     shelf.calls()
     result = go(recipe())
     assert shelf.calls() == []
-    assert result.ran == ()
+    assert result.ran == []
     assert list(result.skipped) == ALL
 
 
@@ -459,7 +459,7 @@ def test_a_plan_that_something_overtook_is_made_again(shelf: Shelf) -> None:
     early = plan(recipe())
     go(recipe())
     shelf.calls()
-    assert run(early).ran == ()
+    assert run(early).ran == []
     old = replace(early, made_at=early.made_at - 2 * MAX_AGE_S)
     shelf.say("words.jsonl", '{"prompt": "c", "completion": "d"}\n')
     assert list(run(old).ran) == ALL
