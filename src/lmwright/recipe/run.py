@@ -21,6 +21,7 @@ from lmwright.core.artifact import (
 from lmwright.core.config import Inputs
 from lmwright.core.errors import LmwrightError, RequestError, suggestion
 from lmwright.core.lineage import lineage
+from lmwright.core.stage import StepContext
 from lmwright.data.config import Data
 from lmwright.evaluation.config import Evaluate
 from lmwright.gate.gate import GateResult, check
@@ -342,8 +343,11 @@ def _run_step(each: PlannedStep, planned: Plan) -> None:
     artifact.begin()
     started = time.perf_counter()
     inputs = _locate(step, steps, planned.folder)
-    result = _function(step.stage)(step.config, artifact.folder, inputs=inputs, **further)
     seed = getattr(step.config, "seed", planned.recipe.seed)
+    further["inputs"] = inputs
+    if step.stage in ("data", "finetune"):
+        further = {"context": StepContext(inputs, {}, planned.folder, seed)}
+    result = _function(step.stage)(step.config, artifact.folder, **further)
     artifact.finish(
         {
             **result,
