@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -344,10 +345,11 @@ def _run_step(each: PlannedStep, planned: Plan) -> None:
     started = time.perf_counter()
     inputs = _locate(step, steps, planned.folder)
     seed = getattr(step.config, "seed", planned.recipe.seed)
+    function = _function(step.stage)
     further["inputs"] = inputs
-    if step.stage in ("data", "finetune"):
+    if "context" in signature(function).parameters:
         further = {"context": StepContext(inputs, {}, planned.folder, seed)}
-    result = _function(step.stage)(step.config, artifact.folder, **further)
+    result = function(step.config, artifact.folder, **further)
     artifact.finish(
         {
             **result,
