@@ -52,10 +52,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def outcome(path: Path) -> dict[str, Any]:
     """Summarise the log: the whole run, also where it was continued after a kill."""
     lines = read_log(path)
-    checks = [
-        (line["validation_loss"], line["step"]) for line in lines if "validation_loss" in line
-    ]
-    loss, step = min(checks)
+    loss, step = min((x["validation_loss"], x["step"]) for x in lines if "validation_loss" in x)
     seconds = sum(line["seconds"] for line in lines)
     return {
         "best_validation_loss": loss,

@@ -78,16 +78,17 @@ class Task(Generic[M, E, T, B]):
     """What is learnt from examples: a stage that trains brings one, and the loop knows none."""
 
     name: str
-    # An example as tokens, of which there may be so many; errors name the example.
+    # Returns an example as tokens, up to so many of them; errors name the example.
     encode: Callable[[E, Tokenizer, int], T]
-    # Checks all of them, and counts what training will see.
+    # Checks all encoded examples and counts what training will see.
     audit: Callable[[Sequence[T], Tokenizer], Audit]
     # How many tokens an example takes in a batch.
     size: Callable[[T], int]
-    # Examples as tensors. What it draws (masks, noise) comes from the generator alone.
+    # Returns examples as tensors; what it draws (masks, noise) comes from the generator alone.
     collate: Callable[[Sequence[T], torch.Generator], B]
     loss: LossFunction[M, B]
-    # Gives a model that has none the head that the task needs; the examples tell of the classes.
+    # Returns the model with the head that the task needs, where it has none (the examples tell of
+    # the classes); a task without it trains models as they are.
     head: Callable[[nn.Module, Sequence[E]], M] | None = None
     # What `evaluate` measures on its held-out part, by name.
     metrics: tuple[str, ...] = ()
