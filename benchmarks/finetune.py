@@ -129,7 +129,7 @@ def compare(ours: list[dict[str, Any]], peer: list[dict[str, Any]]) -> dict[str,
 def prepare_rows(folder: str) -> dict[str, Any]:
     """Write base/ (the starter as a Hugging Face folder) and rows.json: token ids and masks."""
     from lmwright.data.sources import read
-    from lmwright.finetuning.masks import encode
+    from lmwright.finetuning.chat import encode
     from lmwright.lm import load
 
     starter = load("starter", precision="bf16")
@@ -139,7 +139,7 @@ def prepare_rows(folder: str) -> dict[str, Any]:
     is_target: list[bool] = []
     # Whole rows of real dialogues: nothing to pad, for either.
     for sample in samples:
-        encoded = encode(sample, starter.tokenizer)
+        encoded = encode(sample, starter.tokenizer, starter.context_length)
         ids += encoded.token_ids
         is_target += encoded.is_target
     rows = [slice(start, start + N_COLUMNS) for start in range(0, N_ROWS * N_COLUMNS, N_COLUMNS)]
@@ -154,13 +154,14 @@ def prepare_rows(folder: str) -> dict[str, Any]:
 
 def step_lmwright(folder: str, targets: str, n_warmup: int, n_steps: int) -> dict[str, Any]:
     """Time lmwright's training loop, as `lmwright run` uses it."""
+    from lmwright.finetuning.chat import CHAT
     from lmwright.finetuning.config import Finetune
-    from lmwright.finetuning.tune import DEFAULT_LR, prepare
+    from lmwright.finetuning.methods import learning_rate, prepare
     from lmwright.lm import load
-    from lmwright.training.batches import Encoded, micro_batches
-    from lmwright.training.loop import Rates, train
-    from lmwright.training.losses import next_token
+    from lmwright.training.batches import Encoded, pack
+    from lmwright.training.loop import train
     from lmwright.training.optim import adamw
+    from lmwright.training.schedule import warmup_cosine
 
     config = Finetune(data="rows", method="lora", rank=RANK, precision="bf16")
     model = load(Path(folder) / "base", precision="bf16").model
@@ -170,14 +171,15 @@ def step_lmwright(folder: str, targets: str, n_warmup: int, n_steps: int) -> dic
         Encoded(str(i), tuple(ids), tuple(mask))
         for i, (ids, mask) in enumerate(zip(rows["ids"], rows["masks"][targets], strict=True))
     ]
-    batches = micro_batches(samples, config.micro_batch_tokens)
+    assert config.micro_batch_tokens >= N_ROWS * N_COLUMNS
     n_total = n_warmup + n_steps
     steps = train(
         model,
-        [batches] * n_total,
-        loss_fn=next_token,
+        [[pack(samples)]] * n_total,
+        loss_fn=CHAT.loss,
         optimizer=adamw(model, config.weight_decay),
-        rates=Rates(lr=DEFAULT_LR["lora"], n_steps=n_total, warmup=0.0, max_grad_norm=1.0),
+        rate=lambda step: learning_rate(config) * warmup_cosine(step - 1, n_total, 0.0),
+        max_grad_norm=1.0,
     )
     losses, seconds, n_targets = [], [], 0
     for _ in range(n_total):
@@ -305,25 +307,27 @@ def prepare_recipe(folder: str, overrides: list[str]) -> dict[str, Any]:
     """Write base/ and data/ as the support recipe has them; return the [finetune] table."""
     from importlib.resources import files
 
-    from lmwright.data import run as data
-    from lmwright.finetuning.tune import DEFAULT_LR
+    from lmwright.core.stage import StepContext
+    from lmwright.data.run import run
+    from lmwright.finetuning.methods import learning_rate
     from lmwright.lm import load
     from lmwright.recipe.read import read
 
     load("starter", precision="bf16").save(Path(folder) / "base")
     path = Path(str(files("lmwright"))) / "recipes" / "support.toml"
     plan = read(path, overrides=overrides)
-    counts = data.run(plan.tables["data"]["dialogues"], Path(folder) / "data", {})
-    config = plan.tables["finetune"]["tuned"].model_dump(mode="json")
-    config["lr"] = config["lr"] or DEFAULT_LR["lora"]
-    config["alpha"] = config["alpha"] or 2 * config["rank"]
-    return {"finetune": config, **counts}
+    context = StepContext({}, {}, Path(folder), seed=0)
+    counts = run(plan.tables["data"]["dialogues"], Path(folder) / "data", context)
+    tuned = plan.tables["finetune"]["tuned"]
+    settings = {"lr": learning_rate(tuned), "alpha": tuned.lora_alpha}
+    return {"finetune": tuned.model_dump(mode="json") | settings, **counts}
 
 
 def recipe_lmwright(folder: str, config: dict[str, Any]) -> dict[str, Any]:
     """Run the recipe's fine-tuning step."""
     import shutil
 
+    from lmwright.core.stage import StepContext
     from lmwright.finetuning.config import Finetune
     from lmwright.finetuning.run import run
 
@@ -332,7 +336,8 @@ def recipe_lmwright(folder: str, config: dict[str, Any]) -> dict[str, Any]:
     out.mkdir()
     started = time.perf_counter()
     finetune = Finetune(**{**config, "model": "base", "data": "data"})
-    result = run(finetune, out, {"base": f"{folder}/base", "data": f"{folder}/data"})
+    inputs = {"base": f"{folder}/base", "data": f"{folder}/data"}
+    result = run(finetune, out, StepContext(inputs, {}, Path(folder), seed=0))
     return {**result, "training_s": time.perf_counter() - started}
 
 
@@ -378,19 +383,18 @@ def validation(folder: str, model: str) -> dict[str, Any]:
     import torch
 
     from lmwright.data.run import read_samples
-    from lmwright.finetuning.masks import encode
+    from lmwright.finetuning.chat import CHAT, encode
     from lmwright.model.checkpoint import load_folder
     from lmwright.tokenizer.load import load_tokenizer
     from lmwright.training.batches import micro_batches
     from lmwright.training.loop import validate
-    from lmwright.training.losses import next_token
 
     # The base's tokenizer for all of them: the same tokens.
     tokenizer = load_tokenizer(Path(folder) / "base")
     samples = read_samples(Path(folder) / "data" / "validation.jsonl")
-    encoded = [encode(sample, tokenizer) for sample in samples]
-    batches = micro_batches(encoded, 2048)
-    loss = validate(load_folder(Path(folder) / model, torch.float32), batches, next_token)
+    base = load_folder(Path(folder) / model, torch.float32)
+    encoded = [encode(sample, tokenizer, base.config.max_positions) for sample in samples]
+    loss = validate(base, micro_batches(CHAT, encoded, 2048, torch.Generator()), CHAT.loss)
     return {"loss": loss, "n_targets": sum(sum(sample.is_target) for sample in encoded)}
 
 

@@ -19,7 +19,7 @@ from families import VARIANTS, VOCAB_SIZE, Variant
 from lmwright.model import checkpoint
 from lmwright.model.position import GROWING
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, EncoderLM, Model
-from lmwright.training.batches import Batch, Encoded, pack
+from lmwright.training.batches import Encoded, PackedBatch, pack
 
 # Its name in transformers until 5.23, and since.
 _PARAMETERS = signature(transformers.GPT2LMHeadModel.forward).parameters
@@ -210,12 +210,12 @@ def packed_samples(pair: Pair) -> float:
     )
 
 
-def packed(rows: list[Tensor]) -> Batch:
+def packed(rows: list[Tensor]) -> PackedBatch:
     """Return samples in which each token but the first is a target."""
     return pack([Encoded(str(i), tuple(r.tolist()), (True,) * len(r)) for i, r in enumerate(rows)])
 
 
-def layout(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def layout(batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `packed_hidden` takes."""
     return batch.tokens, batch.positions, batch.segments
 

@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+from lmwright.core.stage import StepContext
 from lmwright.data.run import TRAIN, VALIDATION, write_lines
 from lmwright.data.samples import Sample
 from lmwright.finetuning.config import Finetune
@@ -22,10 +23,11 @@ import json, sys
 from pathlib import Path
 import torch
 from lmwright.finetuning.config import Finetune
+from lmwright.core.stage import StepContext
 from lmwright.finetuning.run import run
 torch.set_num_threads(1)  # as in the process that it is compared with
 settings, out, inputs = map(json.loads, sys.argv[1:])
-run(Finetune(**settings), Path(out), {k: Path(v) for k, v in inputs.items()})
+run(Finetune(**settings), Path(out), StepContext(inputs, {}, Path(out).parent, 0))
 """
 
 
@@ -48,7 +50,8 @@ def test_a_killed_run_ends_in_the_bytes_of_one_that_was_not(tiny_folder, tmp_pat
         "checkpoint_every": 4, "validate_every": 7, "precision": "fp32", "lr": 1e-3, "rank": 2,
     }  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(Finetune(**settings), whole, inputs)
+    context = StepContext(inputs, {}, tmp_path, 0)
+    run(Finetune(**settings), whole, context)
     assert n_lines(whole / "metrics.jsonl") == N_STEPS
 
     # Not seeded: every run of this test tries another moment, and says which if it fails.
@@ -69,7 +72,7 @@ def test_a_killed_run_ends_in_the_bytes_of_one_that_was_not(tiny_folder, tmp_pat
     assert not (killed / "model").exists(), moment
 
     assert torch.get_num_threads() == 1
-    run(Finetune(**settings), killed, inputs)
+    run(Finetune(**settings), killed, context)
     lines = (killed / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == list(range(1, N_STEPS + 1)), moment

@@ -18,7 +18,7 @@ from lmwright.model import checkpoint
 from lmwright.model.families import FAMILIES, family
 from lmwright.model.families.family import rows_of
 from lmwright.tokenizer.gguf.writer import gguf_metadata
-from lmwright.training.batches import IGNORE, Batch
+from lmwright.training.batches import IGNORE, PackedBatch
 from lmwright.training.losses import next_token
 from lmwright.verification.llama_cpp import LlamaCpp
 
@@ -104,7 +104,7 @@ def test_what_loss_counts_is_what_transformers_counts():
     labels = ids.clone()
     labels[0, :11] = IGNORE
     targets = torch.cat((labels[0, 1:], torch.tensor([IGNORE])))
-    batch = Batch(ids[0], targets, torch.arange(30), torch.zeros(30, dtype=torch.int64))
+    batch = PackedBatch(ids[0], targets, torch.arange(30), torch.zeros(30, dtype=torch.int64))
     with torch.no_grad():
         total, count = next_token(pair("llama-tied").ours, batch)
         loss = pair("llama-tied").theirs(ids, labels=labels).loss

@@ -1,7 +1,7 @@
 """The two things that dialogue data becomes: samples to train on, questions to test with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
 from lmwright.core.errors import DataError
@@ -25,7 +25,7 @@ class Sample:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; `from_json` reads it back."""
-        return {"id": self.id, "messages": list(self.messages)}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Sample":
@@ -45,12 +45,7 @@ class Question:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, a line of questions.jsonl."""
-        return {
-            "id": self.id,
-            "cluster": self.cluster,
-            "messages": list(self.messages),
-            "accept": list(self.accept),
-        }
+        return asdict(self)
 
 
 def parse(

@@ -80,10 +80,14 @@ def _named(paths: list[Path]) -> Iterator[tuple[Path, str]]:
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line or record number from 1, record) of a .jsonl, .json or .parquet file."""
-    yield from READERS[path.suffix](path)
+    for number, record in READERS[path.suffix](path):
+        if not isinstance(record, dict):
+            found = type(record).__name__
+            raise DataError(f"{_where(path, number)}: expected an object, found {found}")
+        yield number, record
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open("rb") as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
@@ -91,28 +95,24 @@ def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if len(line) > MAX_LINE_BYTES:
                 raise DataError(f"{_where(path, number)}: longer than {MAX_LINE_BYTES:,} bytes")
             if line.strip():
-                yield number, _object(_parse_json(line, _where(path, number)), path, number)
+                yield number, _parse_json(line, _where(path, number))
 
 
-def _read_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_list(path: Path) -> Iterator[tuple[int, Any]]:
     data = _parse_json(path.read_bytes(), str(path))
     if not isinstance(data, list):
         raise DataError(f"{path}: expected a list of records, found {type(data).__name__}")
-    for number, record in enumerate(data, start=1):
-        yield number, _object(record, path, number)
+    yield from enumerate(data, start=1)
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
     extras.need(str(path), "pyarrow")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        number = 0
-        for batch in pq.ParquetFile(path).iter_batches():
-            for record in batch.to_pylist():
-                number += 1
-                yield number, record
+        batches = pq.ParquetFile(path).iter_batches()
+        yield from enumerate((r for batch in batches for r in batch.to_pylist()), start=1)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}") from None
 
@@ -140,13 +140,6 @@ def _parse_json(text: bytes, where: str) -> Any:
 
 def _where(path: Path, number: int) -> str:
     return f"{path}, {'line' if path.suffix == '.jsonl' else 'record'} {number}"
-
-
-def _object(record: Any, path: Path, number: int) -> dict[str, Any]:
-    if not isinstance(record, dict):
-        found = type(record).__name__
-        raise DataError(f"{_where(path, number)}: expected an object, found {found}")
-    return record
 
 
 def _in_folder(folder: Path, source: str) -> list[Path]:

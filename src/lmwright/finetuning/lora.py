@@ -16,7 +16,8 @@ from lmwright.core.artifact import write_json
 from lmwright.model.families import family
 from lmwright.model.families.family import rows_of
 from lmwright.model.linear import Linear
-from lmwright.model.transformer import DecoderLM
+from lmwright.model.stack import Stack
+from lmwright.model.transformer import DecoderLM, Model
 from lmwright.training.state import save_tensors
 
 log = logging.getLogger(__name__)
@@ -81,19 +82,19 @@ class _LoraProduct(torch.autograd.Function):
         return dx, None, da, db, None
 
 
-def add_lora(model: DecoderLM, rank: int, *, alpha: float, seed: int) -> None:
+def add_lora(model: Model, rank: int, *, alpha: float, seed: int) -> None:
     """Replace every linear layer of the blocks by a `LoraLinear`; all else is frozen."""
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for block in model.decoder.blocks:
-        for parent in list(block.modules()):
-            for name, child in list(parent.named_children()):
-                if type(child) is Linear:
-                    layer = LoraLinear(child, rank, alpha=alpha, generator=generator)
-                    setattr(parent, name, layer)
+    blocks = [block for m in model.modules() if isinstance(m, Stack) for block in m.blocks]
+    for parent in [module for block in blocks for module in block.modules()]:
+        for name, child in list(parent.named_children()):
+            if type(child) is Linear:
+                layer = LoraLinear(child, rank, alpha=alpha, generator=generator)
+                setattr(parent, name, layer)
 
 
-def merge(model: DecoderLM, exact: DecoderLM | None = None) -> None:
+def merge(model: Model, exact: Model | None = None) -> None:
     """Put plain linear layers back, with the update added to their weights in fp32.
 
     `exact` is the base model in fp32 where `model` holds rounded weights: then the sum is rounded

@@ -1,1 +1,1 @@
-"""The training loop and its parts; it does not know what a model is trained for."""
+"""Training of any task: batches, loop, `fit`; what a model learns is a `Task` from elsewhere."""

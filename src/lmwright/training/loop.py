@@ -8,18 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from lmwright.core.errors import LmwrightError
-from lmwright.model.transformer import DecoderLM
-from lmwright.training.batches import IGNORE, Batch
-from lmwright.training.schedule import warmup_cosine
-
-LossFunction = Callable[[DecoderLM, Batch], tuple[Tensor, int]]
+from lmwright.training.seeds import seeded_modules
+from lmwright.training.task import B, LossFunction, M
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """What one optimiser step did."""
 
     step: int  # from 1
@@ -31,44 +27,41 @@ class Step:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Rates:
-    """How large the steps are."""
-
-    lr: float
-    n_steps: int
-    warmup: float
-    max_grad_norm: float
-
-
 def train(
-    model: DecoderLM,
-    batches: Iterable[Sequence[Batch]],
+    model: M,
+    batches: Iterable[Sequence[B]],
     *,
-    loss_fn: LossFunction,
+    loss_fn: LossFunction[M, B],
     optimizer: torch.optim.Optimizer,
-    rates: Rates,
+    rate: Callable[[int], float],
+    max_grad_norm: float,
+    seed: int = 0,
     n_done: int = 0,
-) -> Iterator[Step]:
+) -> Iterator[TrainingStep]:
     """Yield after each optimiser step; an item of `batches` is the micro-batches of one step.
 
-    Gradients of micro-batches add up to exactly those of the whole batch, because each loss is a
-    sum and is divided by the number of targets of all of them.
+    `rate` gives the learning rate of a step (from 1). Gradients of micro-batches add up to exactly
+    those of the whole batch, because each loss is a sum and is divided by the number of targets of
+    all of them. What modules draw (dropout) is a function of (seed, step).
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     device = parameters[0].device
     for step, micro_batches in enumerate(batches, start=n_done + 1):
         started = time.perf_counter()
-        lr = rates.lr * warmup_cosine(step - 1, rates.n_steps, rates.warmup)
         for group in optimizer.param_groups:
-            group["lr"] = lr
-        n_targets = sum(int((batch.targets != IGNORE).sum()) for batch in micro_batches)
-        total = 0.0
-        for batch in micro_batches:
-            loss, _ = loss_fn(model, to_device(batch, device))
-            (loss / n_targets).backward()
-            total += float(loss.detach())
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, rates.max_grad_norm))
+            group["lr"] = rate(step)
+        n_targets = sum(batch.n_targets for batch in micro_batches)
+        assert n_targets > 0, f"step {step}: a batch without targets teaches nothing"
+        model.train()
+        total, count = 0.0, 0
+        with seeded_modules(seed, step, device):
+            for batch in micro_batches:
+                loss, n = loss_fn(model, batch.to(device))
+                (loss / n_targets).backward()
+                total += float(loss.detach())
+                count += n
+        assert count == n_targets, f"the loss counts {count} targets, its batches {n_targets}"
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
         # Before the update: a checkpoint with NaN in it would be the end of the run.
         if not (norm < float("inf") and total < float("inf")):
             raise LmwrightError(
@@ -77,34 +70,25 @@ def train(
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        yield Step(
+        yield TrainingStep(
             step=step,
             loss=total / n_targets,
-            lr=lr,
+            lr=rate(step),
             grad_norm=norm,
-            n_tokens=sum(len(batch.tokens) for batch in micro_batches),
+            n_tokens=sum(batch.n_tokens for batch in micro_batches),
             n_targets=n_targets,
             seconds=time.perf_counter() - started,
         )
 
 
 @torch.no_grad()
-def validate(model: DecoderLM, batches: Iterable[Batch], loss_fn: LossFunction) -> float:
-    """Return the mean loss (nats per target) over batches."""
+def validate(model: M, batches: Iterable[B], loss_fn: LossFunction[M, B]) -> float:
+    """Return the mean loss (nats per target) over batches; the model stays in evaluation mode."""
     device = next(model.parameters()).device
+    model.eval()
     total, count = 0.0, 0
     for batch in batches:
-        loss, n_targets = loss_fn(model, to_device(batch, device))
+        loss, n_targets = loss_fn(model, batch.to(device))
         total += float(loss)
         count += n_targets
     return total / count
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch with its tensors on `device`."""
-    return Batch(
-        batch.tokens.to(device),
-        batch.targets.to(device),
-        batch.positions.to(device),
-        batch.segments.to(device),
-    )

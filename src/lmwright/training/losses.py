@@ -1,8 +1,4 @@
-"""Losses: (model, batch) -> (sum, count).
-
-Summed, not averaged: micro-batches hold different numbers of targets, and only sums add up to
-the loss of the whole batch.
-"""
+"""The loss of a model that predicts the next token: (model, batch) -> (sum, count)."""
 
 from typing import Any
 
@@ -11,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmwright.model.transformer import DecoderLM
-from lmwright.training.batches import IGNORE, Batch
+from lmwright.training.batches import IGNORE, PackedBatch
 
 # Targets whose logits exist at the same time: 128 rows of 49,152 in fp32 are 25 MB.
 CHUNK = 128
 
 
-def next_token(model: DecoderLM, batch: Batch) -> tuple[Tensor, int]:
+def next_token(model: DecoderLM, batch: PackedBatch) -> tuple[Tensor, int]:
     """Return the summed cross-entropy (nats) of the targets, and their number."""
     hidden = model.packed_hidden(batch.tokens, batch.positions, batch.segments)  # (N, C)
     is_target = batch.targets != IGNORE

@@ -1,12 +1,12 @@
 """A run's state on disk: everything that the next step depends on.
 
-The order of the data is a function of (seed, epoch, position), so the number of steps done is
-the whole cursor; there is no dropout, so no random numbers are drawn while training.
+The order of the data is a function of (seed, epoch, position), and what is drawn while training
+of (seed, step), so the number of steps done is the whole cursor.
 """
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lmwright.core.artifact import replacing, write_json
 from lmwright.core.errors import LmwrightError
+from lmwright.training.loop import TrainingStep
 from lmwright.training.optim import moments, set_moments
 
 FORMAT_VERSION = 1
@@ -30,6 +31,11 @@ class Progress:
     # The lowest validation loss so far, and after which step.
     best_loss: float | None = None
     best_step: int | None = None
+
+    def after(self, step: TrainingStep) -> "Progress":
+        """Return where the run stands after one more step."""
+        n_tokens, seconds = self.n_tokens + step.n_tokens, self.seconds + step.seconds
+        return replace(self, n_steps_done=step.step, n_tokens=n_tokens, seconds=seconds)
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:

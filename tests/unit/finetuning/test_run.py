@@ -2,13 +2,12 @@
 
 import errno
 import json
-import re
-import resource
 
 import pytest
 import torch
 
 from lmwright.core.errors import DataError, LmwrightError
+from lmwright.core.stage import StepContext
 from lmwright.data.run import TRAIN, VALIDATION, write_lines
 from lmwright.data.samples import Sample
 from lmwright.finetuning import run as module
@@ -16,6 +15,7 @@ from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.run import run
 from lmwright.formats.safetensors_folder import read_weights
 from lmwright.lm import load
+from lmwright.training.log import MetricsLog
 
 SETTINGS = {
     "model": "base", "data": "dialogues", "epochs": 2, "batch_size": 2, "rank": 2,
@@ -29,10 +29,13 @@ def dialogue(number):
 
 
 @pytest.fixture
-def inputs(tiny_folder, tmp_path):
+def context(tiny_folder, tmp_path):
     write_lines(tmp_path / "data" / TRAIN, [dialogue(n) for n in range(6)])
     write_lines(tmp_path / "data" / VALIDATION, [dialogue(n) for n in range(6, 8)])
-    return {"base": tiny_folder, "dialogues": tmp_path / "data"}
+    return StepContext(
+        inputs={"base": tiny_folder, "dialogues": tmp_path / "data"},
+        parents={}, run_folder=tmp_path, seed=0,
+    )  # fmt: skip
 
 
 @pytest.fixture(params=["lora", "full"])
@@ -44,9 +47,9 @@ def metrics(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_a_model_its_adapter_and_a_line_a_step(config, inputs, tmp_path):
+def test_a_run_leaves_a_model_its_adapter_and_a_line_a_step(config, context, tmp_path):
     out = tmp_path / "out"
-    result = run(config, out, inputs)
+    result = run(config, out, context)
     lines = metrics(out)
     assert (
         [line["step"] for line in lines]
@@ -61,7 +64,7 @@ def test_a_run_leaves_a_model_its_adapter_and_a_line_a_step(config, inputs, tmp_
     assert (out / "adapter").exists() == (config.method == "lora")
     assert json.loads((out / "audit.json").read_text()) == result["audit"]
     tuned = load(out / "model", precision="fp32")
-    base = load(inputs["base"], precision="fp32")
+    base = load(context.inputs["base"], precision="fp32")
     assert tuned.tokenizer.chat([{"role": "user", "content": "x"}]) == base.tokenizer.chat(
         [{"role": "user", "content": "x"}]
     )
@@ -73,29 +76,29 @@ def test_a_run_leaves_a_model_its_adapter_and_a_line_a_step(config, inputs, tmp_
 
 def stop_after(monkeypatch, step):
     """Die, as by a kill, when the line of this step has been written."""
-    original = module._Log.write
+    original = MetricsLog.write
 
-    def write(log, event):
-        original(log, event)
-        if event.step.step == step:
+    def write(log, line):
+        original(log, line)
+        if line["step"] == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module._Log, "write", write)
+    monkeypatch.setattr(MetricsLog, "write", write)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 6])
 def test_a_continued_run_has_each_step_once_and_the_same_weights(
-    config, inputs, tmp_path, monkeypatch, step
+    config, context, tmp_path, monkeypatch, step
 ):
-    expected = run(config, tmp_path / "whole", inputs)
+    expected = run(config, tmp_path / "whole", context)
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         stop_after(patch, step)
         with pytest.raises(KeyboardInterrupt):
-            run(config, out, inputs)
+            run(config, out, context)
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "lo')  # what a kill in the middle of a line leaves
-    found = run(config, out, inputs)
+    found = run(config, out, context)
     assert [line["step"] for line in metrics(out)] == [1, 2, 3, 4, 5, 6]
     for a, b in zip(metrics(out), metrics(tmp_path / "whole"), strict=True):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
@@ -108,7 +111,7 @@ def test_a_continued_run_has_each_step_once_and_the_same_weights(
 
 
 def test_a_run_killed_while_saving_its_model_is_finished_without_training(
-    config, inputs, tmp_path, monkeypatch
+    config, context, tmp_path, monkeypatch
 ):
     out = tmp_path / "out"
 
@@ -118,20 +121,20 @@ def test_a_run_killed_while_saving_its_model_is_finished_without_training(
     with monkeypatch.context() as patch:
         patch.setattr(module, "_save", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(config, out, inputs)
+            run(config, out, context)
     before = (out / "metrics.jsonl").read_bytes()
-    result = run(config, out, inputs)
+    result = run(config, out, context)
     assert (out / "metrics.jsonl").read_bytes() == before
     assert result["n_steps"] == 6
     assert len(read_weights(out / "model")) > 0
 
 
-def test_the_lora_update_is_added_to_the_exact_base(inputs, tmp_path):
+def test_the_lora_update_is_added_to_the_exact_base(context, tmp_path):
     """In bf16 the base is rounded; the file must hold round(base + update), rounded once."""
     out = tmp_path / "out"
-    run(Finetune(**{**SETTINGS, "precision": "bf16"}, method="lora"), out, inputs)
+    run(Finetune(**{**SETTINGS, "precision": "bf16"}, method="lora"), out, context)
     adapter = dict(read_adapter(out / "adapter" / "adapter_model.safetensors"))
-    base, tuned = read_weights(inputs["base"]), read_weights(out / "model")
+    base, tuned = read_weights(context.inputs["base"]), read_weights(out / "model")
     name = "model.layers.0.mlp.up_proj"
     update = 2.0 * (
         adapter[f"base_model.model.{name}.lora_B.weight"]
@@ -147,17 +150,17 @@ def read_adapter(path):
     return load_file(path)
 
 
-def test_a_faulty_sample_stops_before_training(config, inputs, tmp_path):
+def test_a_faulty_sample_stops_before_training(config, context, tmp_path):
     record = dialogue(9)
     record["messages"][-1]["content"] = "word " * 300
-    write_lines(inputs["dialogues"] / TRAIN, [dialogue(1), record])
+    write_lines(context.inputs["dialogues"] / TRAIN, [dialogue(1), record])
     with pytest.raises(DataError, match=r"sample s9: .*tokens"):
-        run(config, tmp_path / "out", inputs)
+        run(config, tmp_path / "out", context)
     assert not (tmp_path / "out" / "state").exists()
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
-def test_a_full_disk_while_saving_the_state_names_the_file(config, inputs, tmp_path, monkeypatch):
+def test_a_full_disk_while_saving_the_state_names_the_file(config, context, tmp_path, monkeypatch):
     calls = []
 
     def full(_):
@@ -168,28 +171,8 @@ def test_a_full_disk_while_saving_the_state_names_the_file(config, inputs, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr("lmwright.core.artifact.os.fsync", full)
         with pytest.raises(LmwrightError, match=r"cannot write .*state.*safetensors: No space"):
-            run(config, tmp_path / "out", inputs)
+            run(config, tmp_path / "out", context)
     assert not list((tmp_path / "out").rglob("progress.json"))
     assert not list((tmp_path / "out").rglob("*.part"))
-    run(config, tmp_path / "out", inputs)  # with room again, it goes on
+    run(config, tmp_path / "out", context)  # with room again, it goes on
     assert [line["step"] for line in metrics(tmp_path / "out")] == [1, 2, 3, 4, 5, 6]
-
-
-def test_a_full_disk_while_logging_is_our_error(tmp_path):
-    """The real thing: the system refuses the second half of a line."""
-    path, limits = tmp_path / "metrics.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
-    with module._Log(path) as log:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (110, limits[1]))
-        try:
-            for step in range(4):
-                log._write({"step": step, "loss": 1.5})
-            with pytest.raises(LmwrightError, match=re.escape(f"cannot write {path}")):
-                log._write({"step": 4, "loss": 1.5})
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert path.stat().st_size == 110  # of five lines of 25
-    assert [line["step"] for line in module._lines(path)] == [0, 1, 2, 3]
-    with module._Log(path) as log:
-        log.rewind(2)
-    assert [line["step"] for line in module._lines(path)] == [0, 1]
-    assert path.read_bytes().endswith(b"}\n")

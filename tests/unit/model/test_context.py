@@ -9,7 +9,7 @@ from torch import Tensor
 from lmwright.model import context as module
 from lmwright.model.context import Memory, Scoring, View, attention, plain_attention, visible
 from lmwright.model.transformer import DecoderLM
-from lmwright.training.batches import IGNORE, Batch, Encoded, pack
+from lmwright.training.batches import IGNORE, Encoded, PackedBatch, pack
 from lmwright.training.losses import next_token
 
 # The three ways in which packed attention is computed, and the two that a window adds.
@@ -38,16 +38,16 @@ def rows(*lengths, seed=0):
     return [torch.randint(3, 300, (n,), generator=generator) for n in lengths]
 
 
-def packed(samples) -> Batch:
+def packed(samples) -> PackedBatch:
     return pack([Encoded("x", tuple(s.tolist()), (True,) * len(s)) for s in samples])
 
 
-def layout(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def layout(batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `packed_hidden` takes."""
     return batch.tokens, batch.positions, batch.segments
 
 
-def only_sample(batch, number) -> Batch:
+def only_sample(batch, number) -> PackedBatch:
     return replace(batch, targets=batch.targets.where(batch.segments == number, IGNORE))
 
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmwright.finetuning.chat import CHAT
 from lmwright.training.batches import IGNORE, Encoded, epoch_batches, micro_batches, pack
 
 
@@ -40,13 +42,16 @@ def test_samples_are_neither_cut_nor_lost_nor_mixed(lengths, room):
         encoded(random.integers(0, 99, n).tolist(), (random.random(n) < 0.5).tolist())
         for n in lengths
     ]
-    batches = micro_batches(samples, room)
+    batches = micro_batches(CHAT, samples, room, torch.Generator())
     found = [pair for batch in batches for pair in unpacked(batch)]
     assert sorted(tokens for tokens, _ in found) == sorted(list(s.token_ids) for s in samples)
     alone = [unpacked(pack([sample]))[0] for sample in samples]
     assert sorted(found) == sorted(alone)
     for batch in batches:
-        assert len(batch.tokens) <= room or int(batch.segments.max()) == 0
+        assert batch.n_tokens == len(batch.tokens)
+        assert batch.n_tokens <= room or int(batch.segments.max()) == 0
+    # The first token of a sample is never a target.
+    assert sum(b.n_targets for b in batches) == sum(sum(s.is_target[1:]) for s in samples)
 
 
 @pytest.mark.parametrize(("n_samples", "batch_size"), [(10, 3), (9, 3), (2, 8), (1, 1)])

@@ -8,13 +8,24 @@ import pytest
 import torch
 
 from lmwright.core.errors import LmwrightError
-from lmwright.training.batches import Encoded, micro_batches, pack
-from lmwright.training.loop import Rates, train, validate
+from lmwright.finetuning.chat import CHAT
+from lmwright.training import batches as module
+from lmwright.training.batches import Encoded, pack
+from lmwright.training.loop import train, validate
 from lmwright.training.losses import next_token
 from lmwright.training.optim import adamw
 from lmwright.training.schedule import warmup_cosine
 
-RATES = Rates(lr=1e-2, n_steps=4, warmup=0.25, max_grad_norm=math.inf)
+
+def rate(step):
+    return 1e-2 * warmup_cosine(step - 1, 4, 0.25)
+
+
+RATES = {"rate": rate, "max_grad_norm": math.inf}
+
+
+def micro_batches(samples, max_tokens):
+    return module.micro_batches(CHAT, samples, max_tokens, torch.Generator())
 
 
 def samples(n=8):
@@ -28,10 +39,10 @@ def samples(n=8):
     return found
 
 
-def run(model, batches, rates=RATES, loss_fn=next_token):
+def run(model, batches, loss_fn=next_token):
     model.requires_grad_(True)
     optimizer = adamw(model, 0.1)
-    return list(train(model, batches, loss_fn=loss_fn, optimizer=optimizer, rates=rates))
+    return list(train(model, batches, loss_fn=loss_fn, optimizer=optimizer, **RATES))
 
 
 def gradients(model, batches):
@@ -44,7 +55,7 @@ def gradients(model, batches):
         caught.update({name: p.grad.clone() for name, p in model.named_parameters()})
 
     optimizer.register_step_pre_hook(catch)
-    next(train(model, [batches], loss_fn=next_token, optimizer=optimizer, rates=RATES))
+    next(train(model, [batches], loss_fn=next_token, optimizer=optimizer, **RATES))
     return caught
 
 
@@ -91,14 +102,13 @@ def test_a_resumed_loop_counts_and_schedules_from_where_it_stood(tiny_model):
     tiny_model.requires_grad_(True)
     (step,) = train(
         tiny_model, [micro_batches(samples(2), 99)], loss_fn=next_token,
-        optimizer=adamw(tiny_model, 0.0), rates=RATES, n_done=2,
+        optimizer=adamw(tiny_model, 0.0), **RATES, n_done=2,
     )  # fmt: skip
     assert (step.step, step.lr) == (3, 1e-2 * warmup_cosine(2, 4, 0.25))
 
 
 def test_a_large_gradient_is_clipped_as_a_whole(tiny_model):
     batches = micro_batches(samples(), 10_000)
-    clipped = Rates(lr=1e-2, n_steps=1, warmup=0.0, max_grad_norm=1e-3)
     caught = []
 
     class Spy(torch.optim.SGD):
@@ -109,7 +119,7 @@ def test_a_large_gradient_is_clipped_as_a_whole(tiny_model):
     tiny_model.requires_grad_(True)
     (step,) = train(
         tiny_model, [batches], loss_fn=next_token,
-        optimizer=Spy(tiny_model.parameters(), lr=0.0), rates=clipped,
+        optimizer=Spy(tiny_model.parameters(), lr=0.0), **RATES | {"max_grad_norm": 1e-3},
     )  # fmt: skip
     assert step.grad_norm > 1e-2  # what is reported is the norm before
     assert caught == [pytest.approx(1e-3, rel=1e-3)]
@@ -152,3 +162,31 @@ def test_targets_outside_a_batch_do_not_count(tiny_model):
     assert validate(tiny_model, [masked], next_token) == pytest.approx(
         validate(tiny_model, [pack(samples(1))], next_token), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("faulty", ["loss", "batch"])
+def test_a_loss_that_counts_other_targets_than_its_batch_is_noticed(tiny_model, faulty):
+    """It would be divided by the wrong number, step by step."""
+
+    def miscounted(model, batch):
+        total, count = next_token(model, batch)
+        return total, count + 1
+
+    batch = pack(samples(2))
+    if faulty == "batch":
+        batch = replace(batch, targets=torch.full_like(batch.targets, -100))
+    message = r"the loss counts \d+ targets" if faulty == "loss" else "step 1: .* without targets"
+    with pytest.raises(AssertionError, match=message):
+        run(tiny_model, [[batch]], loss_fn=miscounted)
+
+
+def test_modules_know_whether_they_are_trained_or_validated(tiny_model):
+    modes = []
+
+    def spy(model, batch):
+        modes.append(model.training)
+        return next_token(model, batch)
+
+    run(tiny_model, [[pack(samples(2))]], loss_fn=spy)
+    validate(tiny_model, [pack(samples(2))], spy)
+    assert modes == [True, False]

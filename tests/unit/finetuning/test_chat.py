@@ -7,7 +7,7 @@ import tokenizers
 
 from lmwright.core.errors import DataError
 from lmwright.data.samples import Sample, Turn
-from lmwright.finetuning.masks import audit, encode, shared_system
+from lmwright.finetuning.chat import audit, encode, shared_system
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.training.batches import pack
 
@@ -62,7 +62,7 @@ def other(tokenizer, *, template=None, eos=None, add_bos=False):
 def test_the_assistants_words_and_its_end_of_turn_are_learnt_and_nothing_else(
     tiny_tokenizer, given, expected
 ):
-    encoded = encode(given, tiny_tokenizer)
+    encoded = encode(given, tiny_tokenizer, 256)
     assert learnt(encoded, tiny_tokenizer) == expected
     assert list(encoded.token_ids) == tiny_tokenizer.chat(
         given.messages, add_generation_prompt=False
@@ -73,14 +73,14 @@ def test_the_assistants_words_and_its_end_of_turn_are_learnt_and_nothing_else(
 
 
 def test_what_the_model_is_asked_with_is_what_stood_before_the_reply(tiny_tokenizer):
-    encoded = encode(HELLO, tiny_tokenizer)
+    encoded = encode(HELLO, tiny_tokenizer, 256)
     start = encoded.is_target.index(True)
     asked = tiny_tokenizer.chat(HELLO.messages[:1], add_generation_prompt=True)
     assert list(encoded.token_ids[:start]) == asked
 
 
 def test_the_first_word_is_predicted_from_the_last_token_of_the_prompt(tiny_tokenizer):
-    encoded = encode(HELLO, tiny_tokenizer)
+    encoded = encode(HELLO, tiny_tokenizer, 256)
     start = encoded.is_target.index(True)
     targets = pack([encoded]).targets.tolist()
     assert targets[: start - 1] == [-100] * (start - 1)
@@ -89,8 +89,8 @@ def test_the_first_word_is_predicted_from_the_last_token_of_the_prompt(tiny_toke
 
 
 def test_the_audit_counts_and_shows(tiny_tokenizer):
-    both = [encode(HELLO, tiny_tokenizer), encode(MULTI, tiny_tokenizer)]
-    found = audit(both, tiny_tokenizer, 256)
+    both = [encode(HELLO, tiny_tokenizer, 256), encode(MULTI, tiny_tokenizer, 256)]
+    found = audit(both, tiny_tokenizer)
     assert (found.n_samples, found.n_tokens) == (2, sum(len(e.token_ids) for e in both))
     assert found.n_targets == sum(sum(e.is_target) for e in both)
     text = found.text()
@@ -104,21 +104,21 @@ def test_the_audit_counts_and_shows(tiny_tokenizer):
     assert "".join(p["text"] for p in json["example"] if p["trained"]) == "Eight euros." + END
 
 
-def refused(encoded, tokenizer, match, max_length=256):
-    good = encode(HELLO, tokenizer) if tokenizer.chat_template else encoded
+def refused(encoded, tokenizer, match):
+    good = encode(HELLO, tokenizer, 256) if tokenizer.chat_template else encoded
     with pytest.raises(DataError, match=match) as caught:
-        audit([replace(good, id="good"), encoded], tokenizer, max_length)
+        audit([replace(good, id="good"), encoded], tokenizer)
     return str(caught.value)
 
 
 def test_a_sample_without_anything_to_learn_is_refused(tiny_tokenizer):
-    encoded = encode(HELLO, tiny_tokenizer)
+    encoded = encode(HELLO, tiny_tokenizer, 256)
     nothing = replace(encoded, is_target=(False,) * len(encoded.token_ids))
     refused(nothing, tiny_tokenizer, "faq-7: no token to learn")
 
 
 def test_a_masked_end_of_turn_is_refused(tiny_tokenizer):
-    encoded = encode(MULTI, tiny_tokenizer)
+    encoded = encode(MULTI, tiny_tokenizer, 256)
     is_target = list(encoded.is_target)
     first_end = encoded.token_ids.index(2, is_target.index(True))
     is_target[first_end] = False
@@ -133,14 +133,14 @@ def test_a_template_without_an_end_of_turn_is_refused(tiny_tokenizer):
     source += "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     tokenizer = other(tiny_tokenizer, template=source)
     with pytest.raises(DataError, match="never stop"):
-        audit([encode(HELLO, tokenizer)], tokenizer, 256)
+        audit([encode(HELLO, tokenizer, 256)], tokenizer)
 
 
 def test_an_end_of_turn_that_the_model_does_not_know_as_one_is_refused(tiny_tokenizer):
     """A wrong eos_token in a folder is common, and generation would run on to the limit."""
     tokenizer = other(tiny_tokenizer, eos="<|endoftext|>")
     with pytest.raises(DataError, match=r"faq-7: a reply ends with.*<\|endoftext\|>"):
-        audit([encode(HELLO, tokenizer)], tokenizer, 256)
+        audit([encode(HELLO, tokenizer, 256)], tokenizer)
 
 
 def test_an_end_of_turn_named_by_the_generation_settings_is_known(tiny_tokenizer):
@@ -148,9 +148,9 @@ def test_an_end_of_turn_named_by_the_generation_settings_is_known(tiny_tokenizer
         tiny_tokenizer._backend, special_tokens={"eos_token": "<|endoftext|>"}, eos_ids=[2],
         chat_template=tiny_tokenizer.chat_template.source,
     )  # fmt: skip
-    encoded = encode(HELLO, tokenizer)
+    encoded = encode(HELLO, tokenizer, 256)
     assert learnt(encoded, tokenizer) == ["Eight euros." + END]
-    assert audit([encoded], tokenizer, 256).n_samples == 1
+    assert audit([encoded], tokenizer).n_samples == 1
 
 
 def test_two_bos_are_refused(tiny_tokenizer):
@@ -158,41 +158,41 @@ def test_two_bos_are_refused(tiny_tokenizer):
     tokenizer = other(tiny_tokenizer, template=source, add_bos=True)
     assert tokenizer.bos_id == 1
     with pytest.raises(DataError, match="faq-7: begins with two BOS"):
-        audit([encode(HELLO, tokenizer)], tokenizer, 256)
+        audit([encode(HELLO, tokenizer, 256)], tokenizer)
 
 
 def test_a_sample_that_is_too_long_is_refused_with_its_length(tiny_tokenizer):
-    encoded = encode(MULTI, tiny_tokenizer)
-    n = len(encoded.token_ids)
-    refused(encoded, tiny_tokenizer, rf"faq-7: {n} tokens, .*max_length = {n - 1}", n - 1)
-    assert audit([encoded], tiny_tokenizer, n).n_tokens == n
+    n = len(encode(MULTI, tiny_tokenizer, 256).token_ids)
+    with pytest.raises(DataError, match=rf"faq-7: {n} tokens, .*max_length = {n - 1}"):
+        encode(MULTI, tiny_tokenizer, n - 1)
+    assert audit([encode(MULTI, tiny_tokenizer, n)], tiny_tokenizer).n_tokens == n
 
 
 def test_a_template_that_changes_the_beginning_afterwards_is_refused(tiny_tokenizer):
     source = "{{ messages|length }} " + tiny_tokenizer.chat_template.source
     with pytest.raises(DataError, match=r"faq-7: .*depends on what follows"):
-        encode(HELLO, other(tiny_tokenizer, template=source))
+        encode(HELLO, other(tiny_tokenizer, template=source), 256)
 
 
 def test_a_dialogue_that_begins_with_the_assistant_is_refused_by_name(tiny_tokenizer):
     with pytest.raises(DataError, match=r"faq-7: .*begins with the assistant"):
-        encode(sample(("assistant", "Hello.")), tiny_tokenizer)
+        encode(sample(("assistant", "Hello.")), tiny_tokenizer, 256)
 
 
 def test_what_the_template_refuses_is_refused_with_the_samples_name(tiny_tokenizer):
     source = "{{ raise_exception('no system message, please') }}"
     with pytest.raises(DataError, match=r"faq-7: .*no system message"):
-        encode(MULTI, other(tiny_tokenizer, template=source))
+        encode(MULTI, other(tiny_tokenizer, template=source), 256)
 
 
 def test_an_empty_reply_teaches_to_stop_at_once_and_is_refused(tiny_tokenizer):
-    empty = encode(sample(("user", "Hm?"), ("assistant", ""), id_="faq-8"), tiny_tokenizer)
+    empty = encode(sample(("user", "Hm?"), ("assistant", ""), id_="faq-8"), tiny_tokenizer, 256)
     with pytest.raises(DataError, match="faq-8: a reply of the assistant is empty"):
-        audit([empty], tiny_tokenizer, 256)
+        audit([empty], tiny_tokenizer)
 
 
 def test_packing_keeps_ids_and_masks_together(tiny_tokenizer):
-    encoded = [encode(HELLO, tiny_tokenizer), encode(MULTI, tiny_tokenizer)]
+    encoded = [encode(HELLO, tiny_tokenizer, 256), encode(MULTI, tiny_tokenizer, 256)]
     batch = pack(encoded)
     for number, one in enumerate(encoded):
         part = batch.segments == number
