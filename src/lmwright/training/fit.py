@@ -70,8 +70,7 @@ def fit(
                 if progress.best_loss is None or loss < progress.best_loss:
                     progress = replace(progress, best_loss=loss, best_step=step.step)
                     state.save_tensors(state.trained_weights(model), out / STATE / BEST)
-            # Before the state says that the step is done: a kill between the two repeats a step,
-            # and loses none.
+            # Before the state is kept: a kill between the two repeats a step, and loses none.
             log.write(_line(step, progress, loss))
             shown.advance(1, _note(step, progress))
             if step.step % config.checkpoint_every == 0 or is_last:
@@ -79,8 +78,7 @@ def fit(
     if config.keep == "best":
         state.load_trained(model, out / STATE / BEST)
     n_trained = sum(p.numel() for p in state.trained_weights(model).values())
-    summary = outcome(out / METRICS)
-    return {"n_steps": len(order), "n_trained_parameters": n_trained, **summary}
+    return {"n_steps": len(order), "n_trained_parameters": n_trained, **outcome(out / METRICS)}
 
 
 def _order(n_examples: int, config: TrainingConfig) -> list[list[int]]:
