@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from lmwright.evaluation.scores import Scores
-from lmwright.gate.gate import GateResult
+from lmwright.core.decision import GateResult
+from lmwright.core.results import Scores
 from lmwright.recipe.estimate import duration
 from lmwright.recipe.run import Plan
 

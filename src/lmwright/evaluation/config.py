@@ -5,22 +5,21 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lmwright.core.config import Config
-from lmwright.core.errors import RecipeError
+from lmwright.core.errors import RecipeError, suggestion
+from lmwright.core.results import RENAMED
 from lmwright.hosted.address import is_hosted
 from lmwright.hosted.config import Hosted
-
-TaskName = Literal["facts", "multiple_choice", "bits_per_byte", "gender_gap", "refusals", "speed"]
 
 
 class Evaluate(Config):
     """Models side by side on the same items, with intervals and verdicts."""
 
-    # The first is the baseline of every comparison; each is also held against its parent.
+    # The first is the baseline of every comparison; each is also held against its parents.
     models: list[str] = Field(min_length=1)
     # quick: a fixed stratified sub-sample, under a minute a model on 2 cores; full: every item.
     suite: Literal["quick", "full"] = "quick"
     # Only these tasks (default: all that the data allows).
-    tasks: list[TaskName] | None = None
+    tasks: list[str] | None = None
     # The data step (or source) with held-out questions; the recipe's only one by default.
     data: str | None = None
     # How the hosted models among them are asked, and what they cost.
@@ -28,7 +27,9 @@ class Evaluate(Config):
     seed: int = Field(default=0, ge=0)
 
     def model_post_init(self, _: Any) -> None:
-        """Refuse settings that no model would use."""
+        """Refuse tasks that do not exist, and settings that no model would use."""
+        if self.tasks:
+            _check_tasks(self.tasks)
         if self.hosted is None:
             return
         names = [name for name in self.models if is_hosted(name)]
@@ -39,3 +40,15 @@ class Evaluate(Config):
                 raise RecipeError(
                     f"hosted.prices: {name!r} is not among the hosted models, {names}"
                 )
+
+
+def _check_tasks(tasks: list[str]) -> None:
+    # The records bring the engine, which a table without tasks does not need.
+    from lmwright.evaluation.tasks import MEASUREMENTS
+
+    known = {measurement.task for measurement in MEASUREMENTS.values()}
+    for name in tasks:
+        if name in RENAMED:
+            raise RecipeError(f"tasks: {name!r} is called {RENAMED[name]!r} now")
+        if name not in known:
+            raise RecipeError(f"tasks: no task {name!r}{suggestion(name, known)}")

@@ -16,7 +16,7 @@ from lmwright.core.errors import ModelError, RecipeError, suggestion
 from lmwright.data.config import Data
 from lmwright.evaluation.config import Evaluate
 from lmwright.finetuning.config import Finetune
-from lmwright.gate import gate as rules
+from lmwright.gate import rules
 from lmwright.gate.config import Gate
 from lmwright.hosted import address
 from lmwright.hub import REFERENCE, resolve

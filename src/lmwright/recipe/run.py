@@ -19,11 +19,14 @@ from lmwright.core.artifact import (
     write_json,
 )
 from lmwright.core.config import Inputs
+from lmwright.core.decision import GateResult
 from lmwright.core.errors import LmwrightError, RequestError, suggestion
 from lmwright.core.lineage import lineage
+from lmwright.core.results import Scores
+from lmwright.core.stage import StepContext
 from lmwright.data.config import Data
 from lmwright.evaluation.config import Evaluate
-from lmwright.gate.gate import GateResult, check
+from lmwright.gate.decide import decide
 from lmwright.recipe.estimate import Estimate, estimate
 from lmwright.recipe.inputs import model_hash, source_hash, starter_hash
 from lmwright.recipe.read import MAKERS, Recipe, Step, order
@@ -334,16 +337,16 @@ def _run_step(each: PlannedStep, planned: Plan) -> None:
     """Call the stage's function, and write its result last."""
     step, artifact = each.step, each.artifact
     steps = {other.step.name: other.step for other in planned.steps}
-    further: dict[str, Any] = {}
-    if step.stage == "evaluate":
-        further["parents"] = {name: s.parent for name, s in steps.items() if s.parent is not None}
-    if step.stage == "report":
-        further["run_folder"] = planned.folder
     artifact.begin()
     started = time.perf_counter()
     inputs = _locate(step, steps, planned.folder)
-    result = _function(step.stage)(step.config, artifact.folder, inputs=inputs, **further)
     seed = getattr(step.config, "seed", planned.recipe.seed)
+    parents = {name: (s.parent,) for name, s in steps.items() if s.parent is not None}
+    if step.stage in ("evaluate", "report"):
+        context = StepContext(inputs, parents, planned.folder, seed)
+        result = _function(step.stage)(step.config, artifact.folder, context)
+    else:
+        result = _function(step.stage)(step.config, artifact.folder, inputs=inputs)
     artifact.finish(
         {
             **result,
@@ -384,6 +387,6 @@ def _gate(each: PlannedStep, recipe: Recipe, folder: Path) -> GateResult:
     assert recipe.gate is not None
     evaluation = each.artifact.result
     assert evaluation is not None
-    result = check(recipe.gate, evaluation)
+    result = decide(recipe.gate, Scores.from_json(evaluation))
     write_json(folder / GATE, result.to_json())
     return result

@@ -1,7 +1,7 @@
 """What a terminal shows is all that most people ever see of a run."""
 
 from lmwright.cli import listing
-from lmwright.gate.gate import GateResult, RuleResult
+from lmwright.core.decision import GateResult, RuleResult
 
 
 def test_columns_are_aligned() -> None:

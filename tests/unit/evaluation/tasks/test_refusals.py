@@ -4,10 +4,10 @@ import pytest
 
 from lmwright.evaluation.selection import Selection
 from lmwright.evaluation.tasks.refusals import (
+    harmful,
+    harmless,
     is_refusal,
-    over_refusal_prompts,
     over_refusal_rows,
-    refusal_prompts,
     refusal_rows,
 )
 
@@ -50,15 +50,14 @@ def test_plain_answers(reply):
 
 
 def test_each_kind_is_asked_through_the_chat_template_and_balanced(make_model):
-    selection = Selection("quick")
-    harmful, harmless = refusal_prompts(selection), over_refusal_prompts(selection)
-    assert (len(harmful), len(harmless)) == (30, 30)
-    first = next(iter(harmful.values()))
+    selection = Selection(30)
+    assert (len(harmful(selection)), len(harmless(selection))) == (30, 30)
+    first = next(iter(harmful(selection).values())).question
     model = make_model(replies={first: "I'm sorry, but I can't help with that."})
     rows = refusal_rows(model, selection)
-    assert [row.value for row in rows] == [1.0] + [0.0] * 29
+    assert [row.sums[0] for row in rows] == [1.0] + [0.0] * 29
     assert rows[0].detail == "I'm sorry, but I can't help with that."
-    assert sum(row.value for row in over_refusal_rows(model, selection)) == 0
+    assert sum(row.sums[0] for row in over_refusal_rows(model, selection)) == 0
     groups = [row.group for row in rows]
     assert {groups.count(group) for group in groups} == {3}
-    assert len(refusal_rows(model, Selection("full"))) == 60
+    assert len(refusal_rows(model, Selection())) == 60

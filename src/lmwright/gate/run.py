@@ -1,0 +1,18 @@
+"""Files in, files out: the step `[gate]` of a recipe."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lmwright.core.artifact import RESULT
+from lmwright.core.results import Scores
+from lmwright.core.stage import StepContext
+from lmwright.gate.config import Gate
+from lmwright.gate.decide import decide
+
+
+def run(config: Gate, out: Path, context: StepContext) -> dict[str, Any]:  # noqa: ARG001
+    """Return the decision; "passed": false ends a run with exit code 3."""
+    evaluation = Path(context.inputs[config.evaluation]) / RESULT
+    scores = Scores.from_json(json.loads(evaluation.read_text(encoding="utf-8")))
+    return decide(config, scores).to_json()
