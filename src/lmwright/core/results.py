@@ -209,6 +209,11 @@ class Scores:
         value = self.facts_of_models.get(model, {}).get(figure)
         return None if value is None else float(value)
 
+    def value(self, name: str, model: str) -> float | None:
+        """Return a model's number of a metric or exact figure, where there is one."""
+        metric = self.metric(name, model)
+        return self.exact(name, model) if metric is None else metric.value
+
     def comparison(self, metric: str, model: str, *, baseline: str) -> Comparison | None:
         """Return the comparison of two models on a metric, where there is one."""
         key = (metric, model, baseline)

@@ -175,7 +175,9 @@ def _exact(
         return _Looked(value, value, value, None, limit, side, "value")
     assert base is not None
     delta, ratio = value - base, value / base - 1
-    return _change(rule, spec, delta=(delta,) * 3, relative=(ratio,) * 3, margin=0.0, n=None)
+    return _change(
+        rule, spec, delta=(delta, delta, delta), relative=(ratio, ratio, ratio), margin=0.0, n=None
+    )
 
 
 def _change(

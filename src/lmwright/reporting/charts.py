@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from lmwright.core import figures
-from lmwright.reporting.collect import Loss
+from lmwright.reporting.collect import LossCurve
 
 # The plot's left and right edge in percent; the left strip holds the labels of the y axis.
 LEFT, RIGHT = 9.0, 97.0
@@ -136,7 +136,7 @@ def _y_range(points: Sequence[Bubble], unit: str) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def loss_curve(loss: Loss) -> Markup:
+def loss_curve(loss: LossCurve) -> Markup:
     """Draw the training loss (as it was, and smoothed) and the validation loss."""
     height, top, bottom = 280, 24, 230
     last = max(step for step, _ in (*loss.train, *loss.validation))

@@ -1,7 +1,5 @@
 """The `[report.NAME]` table."""
 
-from pydantic import Field
-
 from lmwright.core.config import Config
 
 
@@ -9,4 +7,5 @@ class Report(Config):
     """A self-contained page (`report.html`) and a model card (`README.md`)."""
 
     evaluation: str
-    seed: int = Field(default=0, ge=0)
+    # The gates whose decisions are shown (default: those of the same evaluation).
+    gates: list[str] | None = None
