@@ -34,7 +34,7 @@ source = "starter:bank-support"
 [gate]
 evaluation = "card"
 model = "int8"
-require = ["facts >= 80%"]
+require = ["qa_accuracy >= 80%"]
 """
 
 
@@ -112,7 +112,7 @@ def test_parents_are_the_models_that_a_step_is_made_from() -> None:
         (('name = "support"', "seed2 = 1"), "name: missing"),
         (('model = "int8"\nr', 'model = "in"\nr'), "'in': not in evaluate.card.models"),
         (('[gate]\nevaluation = "card"', '[gate]\nevaluation = "crd"'), "did you mean 'card'?"),
-        (("facts >= 80%", "facts are fine"), "not a rule"),
+        (("qa_accuracy >= 80%", "facts are fine"), "not a rule"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_a_remedy(change: tuple[str, str], message: str) -> None:
@@ -174,14 +174,14 @@ def test_overrides_are_toml_values_and_bare_words_strings() -> None:
         "finetune.tuned.rank=8",
         "finetune.tuned.method = full",
         "finetune.tuned.lr=6e-4",
-        'evaluate.card.tasks=["facts"]',
+        'evaluate.card.tasks=["qa_accuracy"]',
         "seed=11",
         "name=other",
     ]
     recipe = parse(SUPPORT, overrides=changes)
     tuned = recipe.finetune["tuned"]
     assert (tuned.rank, tuned.method, tuned.lr) == (8, "full", 6e-4)
-    assert recipe.evaluate["card"].tasks == ["facts"]
+    assert recipe.evaluate["card"].tasks == ["qa_accuracy"]
     assert (recipe.seed, recipe.name) == (11, "other")
 
 

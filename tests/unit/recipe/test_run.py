@@ -42,7 +42,7 @@ models = ["starter", "tuned", "int8", "int4"]
 [gate]
 evaluation = "card"
 model = "int8"
-require = ["facts >= 80%"]
+require = ["qa_accuracy >= 80%"]
 
 [report.page]
 evaluation = "card"
@@ -54,6 +54,7 @@ STAGES = """
 import json, time
 from pathlib import Path
 from lmwright.core.errors import LmwrightError
+from lmwright.core.results import Metric, MetricSpec, Scores
 
 def log(name, out):
     with open("calls.txt", "a") as file:
@@ -95,29 +96,26 @@ class compress:
 
 class evaluate:
     @staticmethod
-    def run(config, out, inputs, parents):
+    def run(config, out, context):
         log("evaluate", out)
         share = float(Path("facts.txt").read_text()) if Path("facts.txt").exists() else 0.9
-        metric = {"name": "facts", "value": share, "low": share - 0.05, "high": share + 0.05,
-                  "n": 100, "higher_is_better": True}
+        metric = Metric("qa_accuracy", share, share - 0.05, share + 0.05, 100, True, "share")
+        spec = MetricSpec("qa_accuracy", "Answers", "share", True, "binary")
+        metrics = {m: {"qa_accuracy": metric} for m in config.models}
+        models, parents = tuple(config.models), {**context.parents}
         return {
-            "models": config.models,
-            "parents": parents,
+            **Scores("quick", models, parents, (spec,), metrics).to_json(),
             "weights": {m: str(p) if p == m else (p / "weights").read_text()
-                        for m, p in inputs.items() if m != config.data},
-            "tasks": {"facts": {"title": "Facts", "unit": "%", "higher_is_better": True}},
-            "metrics": {m: {"facts": metric} for m in config.models},
-            "comparisons": [],
-            "facts_of_models": {m: {} for m in config.models},
+                        for m, p in context.inputs.items() if m != config.data},
         }
 
 class report:
     @staticmethod
-    def run(config, out, inputs, run_folder):
+    def run(config, out, context):
         log("report", out)
-        gate = run_folder / "gate.json"
+        gate = context.run_folder / "gate.json"
         (out / "report.html").write_text(gate.read_text() if gate.exists() else "no gate")
-        assert (inputs[config.evaluation] / "result.json").exists()
+        assert (context.inputs[config.evaluation] / "result.json").exists()
         return {}
 """
 
@@ -185,7 +183,7 @@ def test_steps_run_in_order_each_on_what_the_others_made(shelf: Shelf) -> None:
         "int8": "starter>tuned>int8",
         "int4": "starter>tuned>int4",
     }
-    assert card["parents"] == {"tuned": "starter", "int8": "tuned", "int4": "tuned"}
+    assert card["parents"] == {"tuned": ["starter"], "int8": ["tuned"], "int4": ["tuned"]}
     assert (result.exit_code, result.folder) == (0, Path("runs/toy"))
 
 
