@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ class Clerk:
 
     def _complete(self, prompt: Any, sampling: Sampling) -> Completion:
         if sampling.ignore_eos:
+            time.sleep((len(prompt) + 4 * sampling.max_tokens) * self.wait_s)
             return Completion("", (97,) * sampling.max_tokens, "stop", len(prompt))
         text = self.knows.get(prompt[-1]["content"], "I can only help with the bank.")
         return Completion(text, tuple(text.encode()), "stop", 1)

@@ -61,7 +61,9 @@ def test_the_hub_library_reads_it(report: RunReport, tmp_path: Path) -> None:
 def test_the_table_has_a_value_an_interval_and_n_a_line(report: RunReport) -> None:
     text = card(report, "int8")
     found = report.scores.metrics["int8"]["qa_accuracy"]
-    line = next(line for line in text.splitlines() if line.startswith("| Answers, held-out"))
+    line = next(
+        line for line in text.splitlines() if line.startswith("| Answer accuracy, held-out")
+    )
     assert f"{100 * found.value:.1f} %" in line
     assert f"{100 * found.low:.1f} to {100 * found.high:.1f} %" in line
     assert "60 items" in line

@@ -32,7 +32,7 @@ def test_gains_and_costs_are_told_from_value_to_value(report: RunReport) -> None
     metrics = report.scores.metrics
     before, after = (100 * metrics[model]["qa_accuracy"].value for model in ("tuned", "int8"))
     assert finding.text.startswith("Compressing tuned to int8 (269 MB to 142 MB) improved decode")
-    assert f"but worsened answers ({before:.1f} to {after:.1f} %)." in finding.text
+    assert f"but worsened answer accuracy ({before:.1f} to {after:.1f} %)." in finding.text
     assert finding.rest == ""
 
 
@@ -41,7 +41,8 @@ def test_what_cannot_be_told_is_no_success(report: RunReport) -> None:
     [finding] = summarise(with_verdicts(report, verdicts))
     assert finding.text.endswith("made nothing measurably better or worse.")
     assert finding.rest == (
-        "Gender gap stayed the same within its margin; for answers the items were too few to tell."
+        "Gender gap stayed the same within its margin; for answer accuracy the items were "
+        "too few to tell."
     )
 
 

@@ -100,7 +100,7 @@ def _pattern(answer: str) -> re.Pattern[str]:
 QA_ACCURACY = Measurement(
     MetricSpec(
         name="qa_accuracy",
-        title="Answers, held-out questions",
+        title="Answer accuracy, held-out questions",
         unit="share",
         higher_is_better=True,
         kind="binary",
