@@ -12,7 +12,7 @@ from typing import Any
 from lmwright.core.artifact import RESULT
 from lmwright.core.decision import GateResult
 from lmwright.core.errors import DataError
-from lmwright.core.results import Row, Scores, from_plain, read_rows
+from lmwright.core.results import MetricSpec, Row, Scores, from_plain, read_rows
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Answer:
 
     model: str
     text: str
-    is_right: bool
+    # None where one row alone does not say: its metric is no share of right ones.
+    is_right: bool | None
 
 
 @dataclass(frozen=True)
@@ -221,13 +222,17 @@ def _items(scores: Scores, folder: Path, folders: Mapping[str, str]) -> Iterator
             if spec is None or not all(item in each for each in rows):
                 continue
             answers = tuple(
-                Answer(model, each[item].detail, (each[item].sums[0] > 0) == spec.higher_is_better)
+                Answer(model, each[item].detail, _is_right(each[item], spec))
                 for model, each in zip(scores.models, rows, strict=True)
             )
             question = asked.get(item)
             words = (question.question, question.expected) if question else (item, "")
             items.append(ComparedItem(metric, item, *words, answers))
         yield from sorted(items, key=lambda item: not item.flips)
+
+
+def _is_right(row: Row, spec: MetricSpec) -> bool | None:
+    return (row.sums[0] > 0) == spec.higher_is_better if spec.kind == "binary" else None
 
 
 def _rows(path: Path) -> dict[str, Row]:

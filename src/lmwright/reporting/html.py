@@ -44,7 +44,8 @@ class ItemGroup:
     title: str
     n: int
     n_flips: int
-    right: Mapping[str, int]
+    # How many each model got right; None where single items are not right or wrong.
+    right: Mapping[str, int] | None
     chosen: list[ComparedItem]
 
 
@@ -242,7 +243,7 @@ def _groups(report: RunReport) -> list[ItemGroup]:
         if items:
             n_flips = sum(item.flips for item in items)
             chosen = tables.choose(items, SHOWN[min(len(groups), 1)])
-            right = tables.right_counts(items)
+            right = tables.right_counts(items) if spec.kind == "binary" else None
             groups.append(ItemGroup(spec.title, len(items), n_flips, right, chosen))
     return groups
 

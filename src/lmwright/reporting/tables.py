@@ -187,7 +187,7 @@ def pairs(scores: Scores) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]
 def choose(items: Iterable[ComparedItem], n: int) -> list[ComparedItem]:
     """Choose `n` items, flips first, each pattern of right and wrong in turn."""
     chosen: list[ComparedItem] = []
-    by_flip: dict[bool, dict[tuple[bool, ...], list[ComparedItem]]] = {True: {}, False: {}}
+    by_flip: dict[bool, dict[tuple[bool | None, ...], list[ComparedItem]]] = {True: {}, False: {}}
     for item in items:
         pattern = tuple(answer.is_right for answer in item.answers)
         by_flip[item.flips].setdefault(pattern, []).append(item)
