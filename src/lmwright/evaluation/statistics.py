@@ -78,22 +78,6 @@ def estimate_groups(
     }
 
 
-def compare(
-    base_rows: Sequence[Row],
-    rows: Sequence[Row],
-    spec: MetricSpec,
-    *,
-    model: str = "model",
-    baseline: str = "baseline",
-    statistic: Statistic = ratio,
-    seed: int = 0,
-) -> Comparison:
-    """Compare a model with a baseline on the same items, alone: p_holm is p."""
-    names = {"model": model, "baseline": baseline}
-    found = difference(base_rows, rows, spec, **names, statistic=statistic, seed=seed)
-    return judge([found])[0]
-
-
 def difference(
     base_rows: Sequence[Row],
     rows: Sequence[Row],

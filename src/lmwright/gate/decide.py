@@ -4,7 +4,7 @@ A rule looks at one number and its 95 % interval, and the whole interval must fu
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from lmwright.core import figures
@@ -94,20 +94,15 @@ def _decide(rule: Rule, scores: Scores, *, model: str, baseline: str) -> RuleRes
         looked = _paired(rule, scores, spec, model=model, baseline=baseline)
     if looked is None:
         return _absent(rule, f"{rule.metric} was not measured on {model}.")
+    numbers = {key: value for key, value in asdict(looked).items() if key != "is_strict"}
     return RuleResult(
         rule=rule.text,
         passed=looked.outcome == "passed",
         evidence=_evidence(looked, spec, model=model, baseline=baseline),
         metric=rule.metric,
-        value=looked.value,
-        low=looked.low,
-        high=looked.high,
         needed=looked.needed,
         outcome=looked.outcome,
-        n=looked.n,
-        limit=looked.limit,
-        side=looked.side,
-        measure=looked.measure,
+        **numbers,
     )
 
 

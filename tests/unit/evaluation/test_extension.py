@@ -136,7 +136,7 @@ def test_report_and_card_show_it_where_its_spec_says(run_folder):
     assert ">worse</b> vs base" in table[1]
     # One row of four counts is neither right nor wrong, so the reply is shown without a mark.
     assert '<div class="question">Review 0</div>' in page
-    assert "the models disagree" not in page
+    assert "the models disagree on " not in page
     assert "The gate said no to small" in page
     card = (run_folder / "report" / "README.md").read_text(encoding="utf-8")
     assert "- type: f1" in card

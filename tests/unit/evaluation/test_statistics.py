@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from lmwright.core.results import Comparison, Metric, MetricSpec, Row, from_plain, plain
 from lmwright.evaluation.resampling import ratio
 from lmwright.evaluation.statistics import (
-    compare,
     detectable,
     detectable_effect,
     difference,
@@ -37,6 +36,12 @@ def continuous(values, weights=None, clusters=None) -> list[Row]:
         Row(str(i), (float(v), float(w)), c)
         for i, (v, w, c) in enumerate(zip(values, weights, clusters, strict=True))
     ]
+
+
+def compare(base_rows, rows, spec, **options) -> Comparison:
+    """Compare a model with a baseline alone: p_holm is p."""
+    found = difference(base_rows, rows, spec, model="model", baseline="base", **options)
+    return judge([found])[0]
 
 
 def table(both: int, lost: int, won: int, neither: int) -> tuple[list[Row], list[Row]]:
