@@ -5,8 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lmwright.core.config import Config
-from lmwright.core.errors import RecipeError, suggestion
-from lmwright.core.results import RENAMED
+from lmwright.core.errors import RecipeError, RequestError
 from lmwright.hosted.address import is_hosted
 from lmwright.hosted.config import Hosted
 
@@ -29,7 +28,14 @@ class Evaluate(Config):
     def model_post_init(self, _: Any) -> None:
         """Refuse tasks that do not exist, and settings that no model would use."""
         if self.tasks:
-            _check_tasks(self.tasks)
+            # The records bring the engine, which a table without tasks does not need.
+            from lmwright.evaluation.measurement import check_tasks
+            from lmwright.evaluation.tasks import MEASUREMENTS
+
+            try:
+                check_tasks(self.tasks, MEASUREMENTS)
+            except RequestError as error:
+                raise RecipeError(str(error)) from None
         if self.hosted is None:
             return
         names = [name for name in self.models if is_hosted(name)]
@@ -40,15 +46,3 @@ class Evaluate(Config):
                 raise RecipeError(
                     f"hosted.prices: {name!r} is not among the hosted models, {names}"
                 )
-
-
-def _check_tasks(tasks: list[str]) -> None:
-    # The records bring the engine, which a table without tasks does not need.
-    from lmwright.evaluation.tasks import MEASUREMENTS
-
-    known = {measurement.task for measurement in MEASUREMENTS.values()}
-    for name in tasks:
-        if name in RENAMED:
-            raise RecipeError(f"tasks: {name!r} is called {RENAMED[name]!r} now")
-        if name not in known:
-            raise RecipeError(f"tasks: no task {name!r}{suggestion(name, known)}")

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lmwright.core.results import Asked, Metric, MetricSpec, Row
+from lmwright.core.errors import RequestError, suggestion
+from lmwright.core.results import RENAMED, Asked, Metric, MetricSpec, Row
 from lmwright.data.samples import Question
 from lmwright.evaluation.resampling import Statistic, ratio
 from lmwright.evaluation.selection import Selection, Suite
@@ -44,3 +45,13 @@ class Measurement:
     def selection(self, suite: Suite, questions: Sequence[Question] = ()) -> Selection:
         """Return what this measurement asks in a suite."""
         return Selection(self.n_items[suite], tuple(questions))
+
+
+def check_tasks(tasks: Sequence[str], measurements: Mapping[str, Measurement]) -> None:
+    """Refuse a task that no measurement belongs to."""
+    known = {measurement.task for measurement in measurements.values()}
+    for name in tasks:
+        if name in RENAMED:
+            raise RequestError(f"tasks: {name!r} is called {RENAMED[name]!r} now")
+        if name not in known:
+            raise RequestError(f"tasks: no task {name!r}{suggestion(name, known)}")

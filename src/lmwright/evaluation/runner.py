@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from lmwright.core.errors import LmwrightError, RequestError, UnsupportedError, suggestion
+from lmwright.core.errors import LmwrightError, RequestError, UnsupportedError
 from lmwright.core.results import EXACT, Metric, Row, Scores
 from lmwright.data.samples import Question
-from lmwright.evaluation.measurement import Measurement
+from lmwright.evaluation.measurement import Measurement, check_tasks
 from lmwright.evaluation.selection import Selection, Suite, starter_lines
 from lmwright.evaluation.speed import peak_memory
 from lmwright.evaluation.statistics import (
@@ -112,10 +112,7 @@ def choose(
     measurements: Mapping[str, Measurement] = MEASUREMENTS,
 ) -> Choice:
     """Return what to measure, and why each other metric is not measured."""
-    known = {each.task for each in measurements.values()}
-    for name in tasks or ():
-        if name not in known:
-            raise RequestError(f"tasks: no task {name!r}{suggestion(name, known)}")
+    check_tasks(tasks or (), measurements)
     chosen, not_measured = [], {}
     for metric, each in measurements.items():
         if tasks is not None and each.task not in tasks:

@@ -5,10 +5,11 @@ Repeats instead of items: sums (tokens, seconds), so that the metric is tokens a
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -20,34 +21,22 @@ from lmwright.evaluation.measurement import Measurement
 from lmwright.evaluation.selection import Selection, Suite, starter_lines
 from lmwright.lm import LanguageModel
 
-N_PREFILL = 512
-N_DECODE = 32
 
+def rows(
+    model: LanguageModel, selection: Selection, *, name: str, n_prompt: int, n_written: int
+) -> list[Row]:
+    """Time one stream: a prompt of so many tokens is read, then so many are written.
 
-def prefill_rows(model: LanguageModel, selection: Selection) -> list[Row]:
-    """Time the reading of a long prompt; a row is a repeat."""
-    n_tokens = _n_tokens(model, N_PREFILL)
-    prompts = _prompts(model, n_tokens, selection)
-    return _rows("prefill", n_tokens, [_seconds(model, prompt, 1) for prompt in prompts])
-
-
-def decode_rows(model: LanguageModel, selection: Selection) -> list[Row]:
-    """Time the writing of one stream; a row is a repeat.
-
-    After a prompt of one token each written token is one step of the model, the first included.
+    A row is a repeat. It counts the larger number: after a prompt of one token each written token
+    is one step of the model, the first included. A short context is filled, but not passed.
     """
-    n_tokens = _n_tokens(model, N_DECODE)
-    prompts = _prompts(model, 1, selection)
-    return _rows("decode", n_tokens, [_seconds(model, prompt, n_tokens) for prompt in prompts])
-
-
-def _n_tokens(model: LanguageModel, wanted: int) -> int:
     limit = model.info.context_length
     assert limit is not None, "only what runs here is timed"
-    return min(wanted, limit - 1)
-
-
-def _rows(name: str, n_tokens: int, timings: list[float]) -> list[Row]:
+    n_prompt, n_written = min(n_prompt, limit - 1), min(n_written, limit - 1)
+    n_tokens = max(n_prompt, n_written)
+    timings = [
+        _seconds(model, prompt, n_written) for prompt in _prompts(model, n_prompt, selection)
+    ]
     # The first repeat warms up caches and threads, and does not count.
     return [
         Row(f"{name}/{i}", (n_tokens, seconds), detail=f"{n_tokens} tokens in {seconds:.4f} s")
@@ -80,10 +69,10 @@ def _prompts(model: LanguageModel, n_tokens: int, selection: Selection) -> Itera
 
 
 def _record(
-    name: str, title: str, rows: Callable[..., list[Row]], role: Role | None
+    title: str, *, role: Role | None, name: str, n_prompt: int, n_written: int
 ) -> Measurement:
     spec = MetricSpec(
-        name=name,
+        name=f"{name}_tokens_per_s",
         title=title,
         unit="tokens/s",
         higher_is_better=True,
@@ -97,13 +86,16 @@ def _record(
     )
     # In each of two turns.
     n_items: dict[Suite, int | None] = {"quick": 3, "full": 8}
-    return Measurement(spec, task="speed", n_items=n_items, rows=rows, is_speed=True)
+    timed = partial(rows, name=name, n_prompt=n_prompt, n_written=n_written)
+    return Measurement(spec, task="speed", n_items=n_items, rows=timed, is_speed=True)
 
 
 PREFILL = _record(
-    "prefill_tokens_per_s", "Prefill throughput (512 tokens)", prefill_rows, role=None
+    "Prefill throughput (512 tokens)", role=None, name="prefill", n_prompt=512, n_written=1
 )
-DECODE = _record("decode_tokens_per_s", "Decode throughput (one stream)", decode_rows, role="speed")
+DECODE = _record(
+    "Decode throughput (one stream)", role="speed", name="decode", n_prompt=1, n_written=32
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lmwright.core import figures
-from lmwright.core.decision import GateResult, RuleResult
+from lmwright.core.decision import RuleResult
 from lmwright.core.results import EXACT
 from lmwright.reporting import charts, tables
 from lmwright.reporting.collect import ComparedItem, RunReport, RunStep
@@ -90,7 +90,7 @@ def view(report: RunReport) -> dict[str, Any]:
         "colours": {model: i % 6 for i, model in enumerate(report.models)},
         "summary": summarise(report),
         "lines": tables.side_by_side(report),
-        "gates": [(gate, _gate_bars(gate)) for gate in report.gates],
+        "gates": [(gate, [(r, _rule_bar(r)) for r in gate.rules]) for gate in report.gates],
         "trade_off": _trade_off(report),
         "cost": _cost(report),
         "changes_made": [(*pair, _changes(report, *pair)) for pair in made],
@@ -105,10 +105,6 @@ def view(report: RunReport) -> dict[str, Any]:
         "environment": _environment(lineage),
         "reach": REACH,
     }
-
-
-def _gate_bars(gate: GateResult) -> list[tuple[RuleResult, str]]:
-    return [(rule, _rule_bar(rule)) for rule in gate.rules]
 
 
 def _rule_bar(rule: RuleResult) -> str:

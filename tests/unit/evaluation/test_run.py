@@ -6,7 +6,7 @@ import pytest
 
 from lmwright import lm
 from lmwright.core.artifact import write_json
-from lmwright.core.errors import DataError, RequestError
+from lmwright.core.errors import DataError, RecipeError, RequestError
 from lmwright.core.results import Asked, Scores, read_rows
 from lmwright.core.stage import StepContext
 from lmwright.data.run import write_lines
@@ -133,3 +133,10 @@ def test_models_named_by_a_path_get_a_folder_of_their_own():
     ]
     assert len(set(names)) == len(names)
     assert all("/" not in name and name.strip(".") and name != ".." for name in names)
+
+
+def test_a_table_with_an_unknown_or_renamed_task_says_what_is_meant():
+    with pytest.raises(RecipeError, match="tasks: 'facts' is called 'qa_accuracy' now"):
+        Evaluate(models=["a"], tasks=["facts"])
+    with pytest.raises(RecipeError, match="no task 'refusal'; did you mean 'refusals'"):
+        Evaluate(models=["a"], tasks=["refusal"])

@@ -39,7 +39,7 @@ def timed(make_model, monkeypatch):
 
 
 def test_prefill_throughput_leaves_the_warm_up_out(timed):
-    rows = speed.prefill_rows(timed, Selection(3))
+    rows = speed.PREFILL.rows(timed, Selection(3))
     assert [row.item for row in rows] == [f"prefill/{i}" for i in range(3)]
     metric = estimate(rows, speed.PREFILL.spec)
     assert (metric.value, metric.n) == (pytest.approx(512 / (511 / 1000 + 1 / 50)), 3)
@@ -47,13 +47,13 @@ def test_prefill_throughput_leaves_the_warm_up_out(timed):
 
 
 def test_no_two_prompts_begin_alike(timed):
-    speed.prefill_rows(timed, Selection(8))
+    speed.PREFILL.rows(timed, Selection(8))
     beginnings = {tuple(prompt[:16]) for prompt in timed.prompts}
     assert len(beginnings) == len(timed.prompts) == 9
 
 
 def test_decode_throughput_is_that_of_single_steps(timed):
-    rows = speed.decode_rows(timed, Selection(3))
+    rows = speed.DECODE.rows(timed, Selection(3))
     assert len(rows) == 3
     assert all(row.sums[0] == 32 for row in rows)
     assert estimate(rows, speed.DECODE.spec).value == pytest.approx(50)
@@ -61,9 +61,9 @@ def test_decode_throughput_is_that_of_single_steps(timed):
 
 def test_short_contexts_are_filled_but_not_passed(make_model):
     model = make_model(context_length=20)
-    [row, *_] = speed.prefill_rows(model, Selection(3))
+    [row, *_] = speed.PREFILL.rows(model, Selection(3))
     assert row.sums[0] == 19
-    [row, *_] = speed.decode_rows(model, Selection(3))
+    [row, *_] = speed.DECODE.rows(model, Selection(3))
     assert row.sums[0] == 19
 
 
@@ -77,7 +77,7 @@ def test_a_model_that_stops_early_is_an_error(make_model):
 
     model._complete = stops
     with pytest.raises(LmwrightError, match="wrote 1 tokens where 32"):
-        speed.decode_rows(model, Selection(3))
+        speed.DECODE.rows(model, Selection(3))
 
 
 def test_noise_between_repeats_is_in_the_interval():
