@@ -29,6 +29,9 @@ N_INVARIANCE = 20
 # Largest difference of a log-probability (nats) between batches that is still rounding in fp32.
 INVARIANCE_LIMIT = 1e-3
 
+# model -> metric -> rows
+RowsOf = Mapping[str, Mapping[str, Sequence[Row]]]
+
 ELSEWHERE = "its weights are not on this machine"
 
 
@@ -237,20 +240,7 @@ def conclude(
         raise RequestError(f"nothing could be measured: {'; '.join(sorted(set(reasons.values())))}")
     names = [each.spec.name for each in choice.measurements]
     untold = {m: reasons[m] for m in names if all(m not in found for found in rows.values())}
-    differences = [
-        difference(
-            rows[baseline][each.spec.name],
-            rows[model][each.spec.name],
-            each.spec,
-            model=model,
-            baseline=baseline,
-            statistic=each.statistic,
-            seed=seed,
-        )
-        for baseline, model in pairs(list(rows), parents)
-        for each in told
-        if each.spec.name in rows[baseline] and each.spec.name in rows[model]
-    ]
+    differences = _differences(rows, told, parents, seed=seed)
     return Scores(
         suite=choice.suite,
         models=tuple(rows),
@@ -279,6 +269,29 @@ def conclude(
     )
 
 
+def _differences(
+    rows: RowsOf,
+    measurements: Sequence[Measurement],
+    parents: Mapping[str, Sequence[str]],
+    *,
+    seed: int,
+) -> list[Difference]:
+    return [
+        difference(
+            rows[baseline][each.spec.name],
+            rows[model][each.spec.name],
+            each.spec,
+            model=model,
+            baseline=baseline,
+            statistic=each.statistic,
+            seed=seed,
+        )
+        for baseline, model in pairs(list(rows), parents)
+        for each in measurements
+        if each.spec.name in rows[baseline] and each.spec.name in rows[model]
+    ]
+
+
 def pairs(models: Sequence[str], parents: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     """Return (baseline, model): each but the first against the first, and against its parents."""
     of_parents = [
@@ -299,9 +312,7 @@ def _metric(measurement: Measurement, rows: Sequence[Row], seed: int) -> Metric:
 
 
 def _detectable(
-    rows: Mapping[str, Mapping[str, Sequence[Row]]],
-    measurements: Sequence[Measurement],
-    differences: Sequence[Difference],
+    rows: RowsOf, measurements: Sequence[Measurement], differences: Sequence[Difference]
 ) -> dict[str, float]:
     """Return the smallest change that can be found: of the comparison that varies most.
 

@@ -12,7 +12,7 @@ from lmwright.core.decision import GateResult, Outcome, RuleResult, Side
 from lmwright.core.errors import RecipeError, suggestion
 from lmwright.core.results import MetricSpec, Scores
 from lmwright.gate.config import Gate
-from lmwright.gate.rules import Rule, parse
+from lmwright.gate.rules import GateRule, parse
 
 
 def decide(gate: Gate, scores: Scores) -> GateResult:
@@ -74,7 +74,7 @@ class _Looked:
         return max(self.n + 1, math.ceil(self.n * (half / middle) ** 2))
 
 
-def _decide(rule: Rule, scores: Scores, *, model: str, baseline: str) -> RuleResult:
+def _decide(rule: GateRule, scores: Scores, *, model: str, baseline: str) -> RuleResult:
     if reason := scores.not_measured.get(rule.metric):
         return _absent(rule, f"{rule.metric} was not measured: {reason}.")
     for name in (model,) if rule.kind == "value" else (model, baseline):
@@ -106,13 +106,13 @@ def _decide(rule: Rule, scores: Scores, *, model: str, baseline: str) -> RuleRes
     )
 
 
-def _absent(rule: Rule, evidence: str) -> RuleResult:
+def _absent(rule: GateRule, evidence: str) -> RuleResult:
     return RuleResult(
         rule.text, False, evidence, rule.metric, None, None, None, None, "not measured"
     )
 
 
-def _check_percent(rule: Rule, unit: str) -> None:
+def _check_percent(rule: GateRule, unit: str) -> None:
     """Refuse `80%` or `3 points` for what is no share: it could only be meant as a change."""
     if not rule.is_percent or unit in figures.SHARES:
         return
@@ -129,13 +129,15 @@ def _check_percent(rule: Rule, unit: str) -> None:
     )
 
 
-def _value(rule: Rule, scores: Scores, model: str) -> _Looked:
+def _value(rule: GateRule, scores: Scores, model: str) -> _Looked:
     side, limit = rule.bound
     metric = scores.metrics[model][rule.metric]
     return _Looked(metric.value, metric.low, metric.high, metric.n, limit, side, "value")
 
 
-def _paired(rule: Rule, scores: Scores, spec: MetricSpec, *, model: str, baseline: str) -> _Looked:
+def _paired(
+    rule: GateRule, scores: Scores, spec: MetricSpec, *, model: str, baseline: str
+) -> _Looked:
     if model == baseline:
         raise RecipeError(
             f"gate.require {rule.text!r}: gate.model and the baseline are both {model!r}; "
@@ -159,7 +161,7 @@ def _paired(rule: Rule, scores: Scores, spec: MetricSpec, *, model: str, baselin
 
 
 def _exact(
-    rule: Rule, scores: Scores, spec: MetricSpec, *, model: str, baseline: str
+    rule: GateRule, scores: Scores, spec: MetricSpec, *, model: str, baseline: str
 ) -> _Looked | None:
     """Look at an exact figure, as at a metric whose interval has no width."""
     value, base = (scores.exact(rule.metric, name) for name in (model, baseline))
@@ -176,7 +178,7 @@ def _exact(
 
 
 def _change(
-    rule: Rule,
+    rule: GateRule,
     spec: MetricSpec,
     *,
     delta: tuple[float, float, float],

@@ -25,7 +25,7 @@ RuleKind = Literal["value", "change", "not worse", "better"]
 
 
 @dataclass(frozen=True)
-class Rule:
+class GateRule:
     """A rule as it was understood."""
 
     text: str
@@ -46,7 +46,7 @@ class Rule:
         return self.side, self.amount
 
 
-def parse(text: str, metrics: Iterable[str] = ()) -> Rule:
+def parse(text: str, metrics: Iterable[str] = ()) -> GateRule:
     """Understand a rule, or raise a `RecipeError` that shows the grammar.
 
     Where `metrics` are given, the rule must name one of them (or an exact figure).
@@ -64,7 +64,7 @@ def parse(text: str, metrics: Iterable[str] = ()) -> Rule:
     return rule
 
 
-def _parse(text: str) -> Rule:
+def _parse(text: str) -> GateRule:
     if found := _LIMIT.fullmatch(text):
         metric, side, sign, digits, percent = found.groups()
         if sign and not percent:
@@ -73,7 +73,7 @@ def _parse(text: str) -> Rule:
                 f"for example {metric} {side} {sign}{digits}%"
             )
         amount = _number(digits) * (-1 if sign == "-" else 1) / (100 if percent else 1)
-        return Rule(
+        return GateRule(
             text=text,
             metric=metric,
             kind="change" if sign else "value",
@@ -84,9 +84,9 @@ def _parse(text: str) -> Rule:
     if found := _WORDS.fullmatch(text):
         metric, better, digits, points = found.groups()
         if better:
-            return Rule(text, metric, "better")
+            return GateRule(text, metric, "better")
         margin = None if digits is None else _number(digits) / (100 if points else 1)
-        return Rule(text, metric, "not worse", None, margin, bool(points))
+        return GateRule(text, metric, "not worse", None, margin, bool(points))
     raise RecipeError(f"gate.require {text!r}: not a rule; {GRAMMAR}")
 
 
