@@ -112,7 +112,7 @@ class RunReport:
     lineage: Mapping[str, Any]
     # The recipe as it was written, "" without one.
     recipe_text: str
-    # In the order of work.
+    # In the order of the lock file.
     steps: tuple[RunStep, ...]
     gates: tuple[GateResult, ...]
     losses: tuple[LossCurve, ...]
