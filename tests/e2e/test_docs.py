@@ -25,9 +25,8 @@ import uvicorn
 import lmwright
 from lmwright import cli, lm
 from lmwright.data import samples
-from lmwright.evaluation import selection
-from lmwright.evaluation.tasks import TASKS
-from lmwright.gate import gate
+from lmwright.evaluation.tasks import MEASUREMENTS
+from lmwright.gate import rules
 from lmwright.gate.config import Gate
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, EncoderLM
@@ -247,7 +246,7 @@ def test_every_recipe_is_valid(snippet: Snippet, workspace: Path) -> None:
     for stage, steps in table.items():
         if stage == "gate":
             for rule in Gate.read(steps, stage).require:
-                gate.parse(rule, TASKS)
+                rules.parse(rule, MEASUREMENTS)
         else:
             for name, step in steps.items():
                 recipe.TABLES[stage].read(step, f"{stage}.{name}")
@@ -278,9 +277,11 @@ def test_python_runs(
     monkeypatch.setattr(
         lm, "load", lambda model, **o: ours[model] if model in ours else real_load(model, **o)
     )
-    few = {"facts": 2, "multiple_choice": 4, "texts": 2, "occupations_per_template": 1}
-    few |= {"harmful": 2, "harmless": 2, "speed_repeats": 2}
-    monkeypatch.setitem(selection.COUNTS, "quick", few)
+    few = {"qa_accuracy": 2, "multiple_choice": 4, "bits_per_byte": 2, "gender_gap": 1}
+    few |= {"refusal_rate": 2, "over_refusal_rate": 2}
+    few |= {"prefill_tokens_per_s": 2, "decode_tokens_per_s": 2}
+    for metric, n_items in few.items():
+        monkeypatch.setitem(MEASUREMENTS[metric].n_items, "quick", n_items)
     namespace: dict[str, Any] = {"__name__": page.stem}
     code = [snippet for snippet in snippets(page) if snippet.language == "python"]
     with served_where_needed(code, tiny) as address:

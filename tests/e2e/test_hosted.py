@@ -20,9 +20,9 @@ from lmwright import cli
 from lmwright.core.errors import ModelError, UnsupportedError
 from lmwright.engine.request import UNKNOWN, Prompt, Sampling, ScoreRequest
 from lmwright.evaluation import run as evaluation_run
-from lmwright.evaluation import selection, speed
+from lmwright.evaluation import speed
 from lmwright.evaluation.selection import starter_lines
-from lmwright.evaluation.tasks import gender_gap, multiple_choice
+from lmwright.evaluation.tasks import MEASUREMENTS, gender_gap, multiple_choice
 from lmwright.hosted.client import Client
 from lmwright.hosted.config import Hosted
 from lmwright.hosted.errors import NoLogprobsError
@@ -65,9 +65,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = {"facts": 2, "multiple_choice": 4, "texts": 2, "occupations_per_template": 1}
-    counts |= {"harmful": 2, "harmless": 2, "speed_repeats": 2}
-    monkeypatch.setitem(selection.COUNTS, "quick", counts)
+    counts = {"qa_accuracy": 2, "multiple_choice": 4, "bits_per_byte": 2, "gender_gap": 1}
+    counts |= {"refusal_rate": 2, "over_refusal_rate": 2}
+    counts |= {"prefill_tokens_per_s": 2, "decode_tokens_per_s": 2}
+    for metric, n_items in counts.items():
+        monkeypatch.setitem(MEASUREMENTS[metric].n_items, "quick", n_items)
 
 
 @pytest.fixture
@@ -173,7 +175,7 @@ def test_a_local_and_a_served_model_stand_in_one_card(
     monkeypatch.setattr(
         evaluation_run,
         "measure_in_turns",
-        lambda models, suite: [speed.time_model(*model, suite, 0) for model in models],
+        lambda models, suite, timed: [speed.time_model(*m, suite, timed) for m in models],
     )
     here = str(folder)
     with serving(tiny) as url:
@@ -189,13 +191,13 @@ def test_a_local_and_a_served_model_stand_in_one_card(
     }  # fmt: skip
     for result in (first, second):
         assert set(result["metrics"][there]) == quality
-        assert set(result["metrics"][here]) == {*result["tasks"]}
+        assert set(result["metrics"][here]) == {spec["name"] for spec in result["specs"]}
         for metric in quality:
             mine, theirs = (result["metrics"][name][metric]["value"] for name in (here, there))
             assert theirs == pytest.approx(mine, abs=1e-4)
         assert {pair["metric"] for pair in result["comparisons"]} == quality
         elsewhere = {"prefill_tokens_per_s", "decode_tokens_per_s", "size_bytes"}
-        elsewhere |= {"bits_per_weight", "peak_memory_bytes"}
+        elsewhere |= {"bits_per_weight", "peak_memory_bytes", "n_params"}
         assert result["gaps"] == {
             there: dict.fromkeys(sorted(elsewhere), "its weights are not on this machine")
         }

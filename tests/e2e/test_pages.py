@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 import lmwright
-from lmwright.evaluation import selection
-from lmwright.evaluation.tasks import TASKS
+from lmwright.evaluation.tasks import MEASUREMENTS
 from lmwright.gate.config import Gate
 from lmwright.hosted.config import Hosted
 from lmwright.model.families import FAMILIES
@@ -61,22 +60,16 @@ def test_the_hosted_page_lists_every_key_with_its_default() -> None:
 
 def test_the_evaluation_page_lists_every_metric_with_its_margin_and_items() -> None:
     found = {row[0].strip("`"): row[1:] for row in rows("docs/evaluation.md", "The metrics")}
-    assert list(found) == list(TASKS)
-    for name, task in TASKS.items():
-        measure = task.measure
-        margin = f"{100 * measure.margin:g} {'%' if measure.margin_is_relative else 'points'}"
-        good = "higher" if measure.higher_is_better else "lower"
-        assert found[name][:3] == [measure.unit, good, margin]
-    counts = {
-        "facts": "facts", "multiple_choice": "multiple_choice", "bits_per_byte": "texts",
-        "refusal_rate": "harmful", "over_refusal_rate": "harmless",
-        "prefill_tokens_per_s": "speed_repeats", "decode_tokens_per_s": "speed_repeats",
-    }  # fmt: skip
-    quick = selection.COUNTS["quick"]
-    assert {name: found[name][3] for name in counts} == {
-        n: str(quick[k]) for n, k in counts.items()
-    }
-    assert found["gender_gap"][3] == str(24 * (quick["occupations_per_template"] or 0))
+    assert list(found) == list(MEASUREMENTS)
+    for name, measurement in MEASUREMENTS.items():
+        spec = measurement.spec
+        margin = f"{100 * spec.margin:g} {'%' if spec.margin_is_relative else 'points'}"
+        good = "higher" if spec.higher_is_better else "lower"
+        assert found[name][:3] == [spec.unit, good, margin]
+    quick = {name: measurement.n_items["quick"] for name, measurement in MEASUREMENTS.items()}
+    # Of the gender gap each of 24 templates.
+    quick["gender_gap"] = 24 * (quick["gender_gap"] or 0)
+    assert {name: found[name][3] for name in quick} == {n: str(count) for n, count in quick.items()}
 
 
 def test_the_serving_page_lists_the_real_limits() -> None:

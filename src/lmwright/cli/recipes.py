@@ -76,8 +76,8 @@ def run(
 
 def _print_outcome(result: "RunResult", *, as_json: bool) -> None:
     """Print what a run found: scores, decisions, and where its pages are."""
+    from lmwright.core.results import Scores
     from lmwright.core.stage import EVALUATION, PAGE
-    from lmwright.evaluation.scores import Scores
 
     steps = [(each.step.stage.makes, each.artifact) for each in result.plan.steps]
     pages = [made.folder / "report.html" for kind, made in steps if kind == PAGE]
@@ -129,7 +129,7 @@ def evaluate(
     """Measure models side by side, with intervals and verdicts."""
     import tempfile
 
-    from lmwright.evaluation.scores import Scores
+    from lmwright.core.results import Scores
     from lmwright.recipe.plan import plan
     from lmwright.recipe.run import run as run_plan
 

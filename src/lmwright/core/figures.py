@@ -1,7 +1,6 @@
 """How numbers are written for people: one rule a unit, the same on the page, card and gate."""
 
 from dataclasses import dataclass
-from typing import Any
 
 # Units whose values are fractions and are shown as percent.
 SHARES = ("%", "share")
@@ -43,6 +42,20 @@ def figure(value: float, unit: str) -> str:
     """Write one value with its unit: `85.3 %`, `1.073 bits/byte`, `143 MB`."""
     how = scale(unit, value)
     return f"{number(value * how.factor, how.digits)} {how.unit}".strip()
+
+
+def short(value: float, unit: str) -> str:
+    """Write one value without its unit, which stands beside it already; percent stays."""
+    how = scale(unit, value)
+    text = number(value * how.factor, how.digits)
+    return f"{text} %" if how.unit == "%" else text
+
+
+def exact(value: float, unit: str) -> str:
+    """Write a figure that has no interval: bytes with their unit, counts, else two digits."""
+    if unit == "bytes":
+        return figure(value, unit)
+    return number(value, 2) if unit else count(value)
 
 
 def span(low: float, high: float, unit: str) -> str:
@@ -94,13 +107,3 @@ def about(n: float) -> str:
     """Write a guessed number of items, rounded up to two figures: it claims no more."""
     digits = max(len(str(int(n))) - 2, 0)
     return f"{-(-int(n) // 10**digits) * 10**digits:,}"
-
-
-def unit_of(task: dict[str, Any]) -> str:
-    """Return the unit of a task, which may be absent."""
-    return str(task.get("unit") or "")
-
-
-def items_of(task: dict[str, Any]) -> str:
-    """Return what n counts: timings are repeats, all else items."""
-    return "repeats" if task.get("kind") == "repeats" else "items"

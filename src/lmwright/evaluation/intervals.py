@@ -1,4 +1,4 @@
-"""Intervals for one ratio of sums and for the change between two, for the cases that we have."""
+"""Intervals for a statistic of sums and for the change between two, in the cases that we have."""
 
 from dataclasses import dataclass, replace
 from math import exp, log, sqrt
@@ -6,7 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from lmwright.evaluation.resampling import Clusters, bootstrap_ratios, standard_error
+from lmwright.evaluation.resampling import Clusters, bootstrap, standard_error
 
 # A percentile bootstrap of fewer clusters is far too narrow; Student's t is used instead.
 FEW_CLUSTERS = 10
@@ -37,7 +37,7 @@ def design_effect(clusters: Clusters) -> float:
     """How many clustered 0/1 items are worth one independent item (Kish), 1 at least."""
     if clusters.largest == 1:
         return 1.0
-    share = clusters.ratio
+    share = clusters.value
     independent = share * (1 - share) / clusters.n_items
     if independent == 0 or clusters.n < 2:
         # Nothing varies, so the likeness within clusters is unknown: the worst is taken.
@@ -51,14 +51,14 @@ def around(clusters: Clusters, *, seed: int, is_repeats: bool) -> tuple[float, f
 
     For repeats on the log scale: a speed is never below 0.
     """
-    if is_repeats and clusters.ratio > 0:
-        spread = standard_error(clusters.influence) / clusters.ratio
+    if is_repeats and clusters.value > 0:
+        spread = standard_error(clusters.influence) / clusters.value
         half = student_t(clusters.n - 1, 0.95) * spread
-        return clusters.ratio * exp(-half), clusters.ratio * exp(half)
+        return clusters.value * exp(-half), clusters.value * exp(half)
     if clusters.n < FEW_CLUSTERS:
         half = student_t(clusters.n - 1, 0.95) * standard_error(clusters.influence)
-        return clusters.ratio - half, clusters.ratio + half
-    return percentiles(bootstrap_ratios(clusters, seed), 0.95)
+        return clusters.value - half, clusters.value + half
+    return percentiles(bootstrap(clusters, seed), 0.95)
 
 
 # ---- two models
@@ -66,21 +66,21 @@ def around(clusters: Clusters, *, seed: int, is_repeats: bool) -> tuple[float, f
 
 def size_of(base: Clusters) -> float:
     """The value that relative changes refer to; 0 is read as half an item, to stay finite."""
-    return max(abs(base.ratio), 0.5 / float(base.weights.sum()))
+    return max(abs(base.value), base.half_an_item)
 
 
 def paired(base: Clusters, other: Clusters, *, seed: int) -> Intervals:
     """Return the intervals of the change on the same items: the same clusters drawn for both."""
     if base.n < 2:
         # One cluster has no spread of its own; `widen` adds that of its 0/1 items.
-        delta = other.ratio - base.ratio
+        delta = other.value - base.value
         relative = delta / size_of(base)
         return Intervals((delta, delta), (delta, delta), (relative, relative), 0.0)
     se = standard_error(other.influence - base.influence)
     if base.n < FEW_CLUSTERS:
         return _student(base, other, se, df=base.n - 1)
-    before, after = bootstrap_ratios(base, seed), bootstrap_ratios(other, seed)
-    sizes = np.maximum(np.abs(before), 0.5 / float(base.weights.sum()))
+    before, after = bootstrap(base, seed), bootstrap(other, seed)
+    sizes = np.maximum(np.abs(before), base.half_an_item)
     return Intervals(
         percentiles(after - before, 0.95),
         percentiles(after - before, 0.90),
@@ -90,7 +90,7 @@ def paired(base: Clusters, other: Clusters, *, seed: int) -> Intervals:
 
 
 def _student(base: Clusters, other: Clusters, se: float, *, df: float) -> Intervals:
-    delta, size = other.ratio - base.ratio, size_of(base)
+    delta, size = other.value - base.value, size_of(base)
     half_95, half_90 = student_t(df, 0.95) * se, student_t(df, 0.90) * se
     return Intervals(
         (delta - half_95, delta + half_95),
@@ -129,7 +129,7 @@ def independent(base: Clusters, other: Clusters) -> tuple[Intervals, float]:
     """Return the intervals of the change between two unpaired sets of repeats, and p (Welch)."""
     from scipy.stats import t
 
-    delta = other.ratio - base.ratio
+    delta = other.value - base.value
     variances = [standard_error(clusters.influence) ** 2 for clusters in (base, other)]
     se = sqrt(sum(variances))
     if se == 0:
@@ -139,10 +139,10 @@ def independent(base: Clusters, other: Clusters) -> tuple[Intervals, float]:
         for variance, clusters in zip(variances, (base, other), strict=True)
     )
     intervals = _student(base, other, se, df=df)
-    if base.ratio > 0 and other.ratio > 0:
+    if base.value > 0 and other.value > 0:
         # A ratio of speeds is skewed: its interval is built on the log scale.
-        spread = sqrt(variances[0] / base.ratio**2 + variances[1] / other.ratio**2)
-        middle, half = log(other.ratio / base.ratio), student_t(df, 0.95) * spread
+        spread = sqrt(variances[0] / base.value**2 + variances[1] / other.value**2)
+        middle, half = log(other.value / base.value), student_t(df, 0.95) * spread
         relative = (exp(middle - half) - 1, exp(middle + half) - 1)
         intervals = replace(intervals, relative_95=relative)
     return intervals, 2 * float(t.sf(abs(delta) / se, df))

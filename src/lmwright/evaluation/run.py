@@ -1,13 +1,14 @@
 """Files in, files out: the step `[evaluate.NAME]` of a recipe.
 
-Rows are stored as soon as a task is done, so a killed run goes on where it stood.
+Rows are stored as soon as a metric is measured, so a killed run goes on where it stood.
 """
 
 import gc
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,22 @@ from lmwright.core.stage import StepContext
 from lmwright.data.run import QUESTIONS
 from lmwright.data.samples import Question
 from lmwright.evaluation.config import Evaluate
+from lmwright.evaluation.measurement import Measurement
 from lmwright.evaluation.runner import (
-    Gap,
-    GapsOf,
-    RowsOf,
+    Choice,
+    Measured,
+    Skipped,
     check_names,
+    choose,
     conclude,
     elsewhere,
-    figures,
+    facts,
     measure,
-    plan,
     self_test,
-    split_speed,
 )
-from lmwright.evaluation.selection import COUNTS, Selection
 from lmwright.evaluation.speed import measure_in_turns
-from lmwright.evaluation.tasks import TASKS
-from lmwright.evaluation.tasks.facts import read_questions
+from lmwright.evaluation.tasks import MEASUREMENTS
+from lmwright.evaluation.tasks.qa_accuracy import read_questions
 from lmwright.hosted.address import is_hosted
 from lmwright.hosted.model import HostedModel
 from lmwright.hosted.usage import Usage
@@ -61,64 +61,67 @@ class _Job:
 
     @property
     def gaps(self) -> dict[str, str]:
-        path = self.folder / GAPS
-        return _read(path) if path.is_file() else {}
+        return self.read(GAPS) or {}
 
     @property
     def usage(self) -> Usage | None:
-        path = self.folder / USAGE
-        return Usage(**_read(path)) if path.is_file() else None
+        counts = self.read(USAGE)
+        return None if counts is None else Usage(**counts)
 
-    def path(self, metric: str) -> Path:
-        return self.folder / f"{metric}.parquet"
+    def path(self, measurement: Measurement) -> Path:
+        return self.folder / f"{measurement.spec.name}.parquet"
+
+    def missing(self, measurements: Sequence[Measurement]) -> list[Measurement]:
+        gaps = self.gaps
+        return [m for m in measurements if not self.path(m).is_file() and m.spec.name not in gaps]
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        path = self.folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def run(config: Evaluate, out: Path, context: StepContext) -> dict[str, Any]:
+def run(
+    config: Evaluate,
+    out: Path,
+    context: StepContext,
+    *,
+    measurements: Mapping[str, Measurement] = MEASUREMENTS,
+) -> dict[str, Any]:
     """Measure the models one after another; return the result as plain data.
 
     Quality in fp32, where a batch changes nothing; speed in the format the device likes best.
     """
     check_names(config.models)
-    selection = Selection(config.suite, _questions(config, context))
-    metrics, not_measured = plan(config.tasks, has_questions=bool(selection.questions))
-    quality, speed = split_speed(metrics)
+    questions = _questions(config, context)
+    choice = choose(config.tasks, questions, suite=config.suite, measurements=measurements)
     jobs = [_job(model, config, out, context) for model in config.models]
     local = [job for job in jobs if not job.is_hosted]
-    facts: dict[str, dict[str, Any]] = {}
-    with bar("evaluate", total=len(jobs) * len(quality) + len(local) * len(speed)) as progress:
+    total = len(jobs) * len(choice.quality) + len(local) * len(choice.speed)
+    measured = {job.model: Measured() for job in jobs}
+    with bar("evaluate", total=total) as progress:
         for job in jobs:
-            facts[job.model] = _quality(job, quality, selection, progress)
-        for job, found in zip(local, _speeds(local, speed, selection, progress), strict=True):
-            facts[job.model] |= found
-    rows: RowsOf = {}
-    gaps: GapsOf = {}
+            measured[job.model].facts |= _quality(job, choice, progress)
+        for job, found in zip(local, _speeds(local, choice, progress), strict=True):
+            measured[job.model].facts |= found
     for job in jobs:
-        gaps[job.model] = job.gaps | (elsewhere(speed) if job.is_hosted else {})
-        told = [metric for metric in metrics if metric not in gaps[job.model]]
-        rows[job.model] = {metric: read_rows(job.path(metric)) for metric in told}
-    scores = conclude(
-        rows,
-        gaps,
-        suite=config.suite,
-        facts_of_models=facts,
-        not_measured=not_measured,
-        parents={model: names[0] for model, names in context.parents.items() if names},
-        seed=config.seed,
-    )
+        found = measured[job.model]
+        found.gaps = job.gaps | (elsewhere(choice) if job.is_hosted else {})
+        for each in choice.measurements:
+            if each.spec.name not in found.gaps:
+                found.rows[each.spec.name] = read_rows(job.path(each))
+    scores = conclude(measured, choice, parents=context.parents, seed=config.seed)
     return {
         **scores.to_json(),
-        "counts": COUNTS[config.suite],
-        # Where the rows of each model lie, and what was asked where a row holds a reply.
+        "counts": {name: each.n_items[config.suite] for name, each in measurements.items()},
+        # Where the rows of each model lie.
         "rows": {model: f"rows/{folder_name(model)}" for model in config.models},
-        "prompts": {
-            metric: prompts(selection) for metric in metrics if (prompts := TASKS[metric].prompts)
-        },
     }
 
 
 def _job(model: str, config: Evaluate, out: Path, context: StepContext) -> _Job:
-    job = _Job(model, context.inputs[model], out / "rows" / folder_name(model))
-    return replace(job, options={"hosted": config.hosted}) if job.is_hosted else job
+    source = context.inputs.get(model, model)
+    options = {"hosted": config.hosted} if is_hosted(str(source)) else {}
+    return _Job(model, source, out / "rows" / folder_name(model), options)
 
 
 def folder_name(model: str) -> str:
@@ -132,26 +135,26 @@ def folder_name(model: str) -> str:
 def _questions(config: Evaluate, context: StepContext) -> tuple[Question, ...]:
     if config.data is None:
         return ()
-    return read_questions(Path(context.inputs[config.data]) / QUESTIONS)
+    return read_questions(Path(context.inputs.get(config.data, config.data)) / QUESTIONS)
 
 
-def _quality(job: _Job, metrics: list[str], selection: Selection, progress: Bar) -> dict[str, Any]:
-    """Measure what is not on disk yet, exactly; return the figures of the model."""
-    path = job.folder / QUALITY
-    if _is_done(job, metrics, path, progress):
-        return _read(path) if metrics else {}
+def _quality(job: _Job, choice: Choice, progress: Bar) -> dict[str, Any]:
+    """Measure what is not on disk yet, exactly; return the facts of the model."""
+    missing = job.missing(choice.quality)
+    progress.advance(len(choice.quality) - len(missing), note=job.model)
+    known = job.read(QUALITY)
+    if not choice.quality or (known is not None and not missing):
+        return known or {}
     model = lm.load(job.source, precision="fp32", name=job.model, **job.options)
-    found = figures(model) | self_test(model)
+    found = facts(model) | self_test(model)
     if model.info.dtype is not None:
         found["quality_dtype"] = model.info.dtype
-    missing = _missing(job, metrics)
-    progress.advance(len(metrics) - len(missing))
     asked_before = job.usage
-    for metric, measured in measure(model, missing, selection):
-        if isinstance(measured, Gap):
+    for metric, measured in measure(model, missing, choice):
+        if isinstance(measured, Skipped):
             write_json(job.folder / GAPS, {**job.gaps, metric: measured.reason})
         else:
-            write_rows(job.path(metric), measured)
+            write_rows(job.folder / f"{metric}.parquet", measured)
         if isinstance(model, HostedModel):
             # With what was asked before a kill; no more than one metric's requests are forgotten.
             usage = model.usage if asked_before is None else asked_before.plus(model.usage)
@@ -159,39 +162,24 @@ def _quality(job: _Job, metrics: list[str], selection: Selection, progress: Bar)
         progress.advance(note=f"{job.model}: {metric}")
     if (usage := job.usage) is not None:
         found["usage"] = usage.to_json()
-    write_json(path, found)
+    write_json(job.folder / QUALITY, found)
     # Memory goes back before the next model is loaded.
     del model
     gc.collect()
     return found
 
 
-def _speeds(
-    jobs: list[_Job], metrics: list[str], selection: Selection, progress: Bar
-) -> list[dict[str, Any]]:
-    """Measure speed and memory where they are not on disk yet; return the figures by job."""
-    missing = [job for job in jobs if not _is_done(job, metrics, job.folder / SPEED, progress)]
+def _speeds(jobs: list[_Job], choice: Choice, progress: Bar) -> list[dict[str, Any]]:
+    """Measure speed and memory where they are not on disk yet; return the facts by job."""
+    if not choice.speed:
+        return [{} for _ in jobs]
+    missing = [job for job in jobs if job.missing(choice.speed) or job.read(SPEED) is None]
+    progress.advance((len(jobs) - len(missing)) * len(choice.speed))
     sources = [(str(job.source), job.model) for job in missing]
-    timings = measure_in_turns(sources, selection.suite) if missing else []
+    timings = measure_in_turns(sources, choice.suite, choice.speed) if missing else []
     for job, timing in zip(missing, timings, strict=True):
-        for metric in metrics:
-            write_rows(job.path(metric), timing.rows[metric])
+        for each in choice.speed:
+            write_rows(job.path(each), timing.rows[each.spec.name])
         write_json(job.folder / SPEED, timing.figures)
-        progress.advance(len(metrics), note=f"{job.model}: speed")
-    return [_read(job.folder / SPEED) if metrics else {} for job in jobs]
-
-
-def _missing(job: _Job, metrics: list[str]) -> list[str]:
-    return [m for m in metrics if not job.path(m).is_file() and m not in job.gaps]
-
-
-def _is_done(job: _Job, metrics: list[str], figures: Path, progress: Bar) -> bool:
-    missing = _missing(job, metrics)
-    if missing or (metrics and not figures.is_file()):
-        return False
-    progress.advance(len(metrics), note=job.model)
-    return True
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+        progress.advance(len(choice.speed), note=f"{job.model}: speed")
+    return [job.read(SPEED) or {} for job in jobs]

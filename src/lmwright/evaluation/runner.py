@@ -1,15 +1,15 @@
 """Ask every model the same, and put the answers side by side."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from lmwright.core.errors import LmwrightError, RequestError, UnsupportedError, suggestion
-from lmwright.core.results import Metric, Row
+from lmwright.core.errors import LmwrightError, RequestError, UnsupportedError
+from lmwright.core.results import EXACT, Metric, Row, Scores
 from lmwright.data.samples import Question
-from lmwright.evaluation.scores import EXACT, Scores
+from lmwright.evaluation.measurement import Measurement, check_tasks
 from lmwright.evaluation.selection import Selection, Suite, starter_lines
 from lmwright.evaluation.speed import peak_memory
 from lmwright.evaluation.statistics import (
@@ -20,8 +20,9 @@ from lmwright.evaluation.statistics import (
     estimate,
     judge,
 )
-from lmwright.evaluation.tasks import TASKS, multiple_choice
+from lmwright.evaluation.tasks import MEASUREMENTS, multiple_choice
 from lmwright.hosted.model import HostedModel
+from lmwright.hosted.usage import Usage
 from lmwright.lm import LanguageModel
 
 N_INVARIANCE = 20
@@ -29,11 +30,54 @@ N_INVARIANCE = 20
 INVARIANCE_LIMIT = 1e-3
 
 # model -> metric -> rows
-RowsOf = dict[str, dict[str, list[Row]]]
-# model -> metric or exact figure -> why this model has no number
-GapsOf = dict[str, dict[str, str]]
+RowsOf = Mapping[str, Mapping[str, Sequence[Row]]]
 
 ELSEWHERE = "its weights are not on this machine"
+
+
+@dataclass
+class Measured:
+    """What was found out about one model."""
+
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    # Metric or exact figure -> why there is none.
+    gaps: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, metric: str, found: "list[Row] | Skipped") -> None:
+        """Take the rows of a metric, or the reason why there are none."""
+        if isinstance(found, Skipped):
+            self.gaps[metric] = found.reason
+        else:
+            self.rows[metric] = found
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """In place of rows: why the model cannot be measured so."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is measured, and why the rest is not."""
+
+    suite: Suite
+    questions: tuple[Question, ...]
+    quality: tuple[Measurement, ...]
+    # Measured in another number format, and only where the weights are.
+    speed: tuple[Measurement, ...]
+    not_measured: Mapping[str, str]
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """All of them, in the order in which they are shown."""
+        return (*self.quality, *self.speed)
+
+    def selection(self, measurement: Measurement) -> Selection:
+        """Return what a measurement asks."""
+        return measurement.selection(self.suite, self.questions)
 
 
 def evaluate(
@@ -42,70 +86,56 @@ def evaluate(
     suite: Suite = "quick",
     tasks: Sequence[str] | None = None,
     questions: Sequence[Question] = (),
-    parents: Mapping[str, str] | None = None,
+    parents: Mapping[str, str | Sequence[str]] | None = None,
     seed: int = 0,
+    measurements: Mapping[str, Measurement] = MEASUREMENTS,
 ) -> Scores:
-    """Measure models side by side; each is compared with the first and with its parent.
+    """Measure models side by side; each is compared with the first and with its parents.
 
     `parents` says by name what a model was made from; `questions` (of the data step) are
-    needed for the task "facts". Quality is exact only for models loaded with precision="fp32".
-    What a hosted model cannot be asked is left out, with the reason.
+    needed for the task "qa_accuracy". Quality is exact only for models loaded with
+    precision="fp32". What a hosted model cannot be asked is left out, with the reason.
     """
     names = [model.name for model in models]
     check_names(names)
-    selection = Selection(suite, tuple(questions))
-    chosen, not_measured = plan(tasks, has_questions=bool(questions))
-    rows: RowsOf = {}
-    gaps: GapsOf = {}
-    facts: dict[str, dict[str, Any]] = {}
-    quality, speed = split_speed(chosen)
-    for model in models:
-        name = model.name
-        facts[name] = figures(model) | (self_test(model) if quality else {})
-        rows[name], gaps[name] = _split(measure(model, quality, selection))
-        if isinstance(model, HostedModel):
-            gaps[name] |= elsewhere(speed)
-            facts[name]["usage"] = model.usage.to_json()
-        elif speed:
-            with peak_memory() as peak:
-                timed, untimed = _split(measure(model, speed, selection))
-            rows[name] |= timed
-            gaps[name] |= untimed
-            facts[name]["peak_memory_bytes"] = peak.size_bytes
-    return conclude(
-        rows,
-        gaps,
-        suite=suite,
-        facts_of_models=facts,
-        not_measured=not_measured,
-        parents=parents or {},
-        seed=seed,
-    )
+    choice = choose(tasks, questions, suite=suite, measurements=measurements)
+    measured = {model.name: _measure_all(model, choice) for model in models}
+    made_from = {
+        name: (given,) if isinstance(given, str) else tuple(given)
+        for name, given in (parents or {}).items()
+    }
+    return conclude(measured, choice, parents=made_from, seed=seed)
 
 
-def plan(tasks: Sequence[str] | None, *, has_questions: bool) -> tuple[list[str], dict[str, str]]:
-    """Return the metrics to measure, and why each other one is not measured."""
-    known = {task.task for task in TASKS.values()}
-    for name in tasks or ():
-        if name not in known:
-            raise RequestError(f"tasks: no task {name!r}{suggestion(name, known)}")
-    if tasks is not None and "facts" in tasks and not has_questions:
-        raise RequestError(
-            "tasks: 'facts' needs held-out questions; name a data step that has some (data = ...)"
-        )
+def choose(
+    tasks: Sequence[str] | None,
+    questions: Sequence[Question],
+    *,
+    suite: Suite = "quick",
+    measurements: Mapping[str, Measurement] = MEASUREMENTS,
+) -> Choice:
+    """Return what to measure, and why each other metric is not measured."""
+    check_tasks(tasks or (), measurements)
     chosen, not_measured = [], {}
-    for metric, task in TASKS.items():
-        if tasks is not None and task.task not in tasks:
-            not_measured[metric] = f"the task {task.task!r} was not asked for"
-        elif task.task == "facts" and not has_questions:
+    for metric, each in measurements.items():
+        if tasks is not None and each.task not in tasks:
+            not_measured[metric] = f"the task {each.task!r} was not asked for"
+        elif each.needs_questions and not questions:
+            if tasks is not None:
+                raise RequestError(
+                    f"tasks: {each.task!r} needs held-out questions; name a data step that has "
+                    "some (data = ...)"
+                )
             not_measured[metric] = "the evaluation has no held-out questions (data = ...)"
         else:
-            chosen.append(metric)
+            chosen.append(each)
     if not chosen:
         raise RequestError(
             "tasks = []: nothing to measure; name at least one task, or leave it out"
         )
-    return chosen, not_measured
+    quality = tuple(each for each in chosen if not each.is_speed)
+    speed = tuple(each for each in chosen if each.is_speed)
+    return Choice(suite, tuple(questions), quality, speed, not_measured)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -117,52 +147,43 @@ def check_names(names: Sequence[str]) -> None:
         raise RequestError(f"models: {twice[0]!r} occurs twice; load one of them with another name")
 
 
-@dataclass(frozen=True)
-class Gap:
-    """In place of rows: why the model cannot be measured so."""
-
-    reason: str
+def _measure_all(model: LanguageModel, choice: Choice) -> Measured:
+    found = Measured(facts=facts(model))
+    if choice.quality:
+        found.facts |= self_test(model)
+    for metric, rows in measure(model, choice.quality, choice):
+        found.add(metric, rows)
+    if isinstance(model, HostedModel):
+        found.gaps |= elsewhere(choice)
+        found.facts["usage"] = model.usage.to_json()
+    elif choice.speed:
+        with peak_memory() as peak:
+            for metric, rows in measure(model, choice.speed, choice):
+                found.add(metric, rows)
+        found.facts["peak_memory_bytes"] = peak.size_bytes
+    return found
 
 
 def measure(
-    model: LanguageModel, metrics: Sequence[str], selection: Selection
-) -> Iterator[tuple[str, list[Row] | Gap]]:
+    model: LanguageModel, measurements: Sequence[Measurement], choice: Choice
+) -> Iterator[tuple[str, list[Row] | Skipped]]:
     """Yield the rows of each metric as soon as they are measured, or why they cannot be."""
-    for metric in metrics:
+    for each in measurements:
         try:
-            found = TASKS[metric].rows(model, selection)
+            found = each.rows(model, choice.selection(each))
         except UnsupportedError as error:
-            found = Gap(error.reason)
-        yield metric, found
+            found = Skipped(error.reason)
+        yield each.spec.name, found
 
 
-def _split(
-    measured: Iterator[tuple[str, list[Row] | Gap]],
-) -> tuple[dict[str, list[Row]], dict[str, str]]:
-    rows: dict[str, list[Row]] = {}
-    gaps: dict[str, str] = {}
-    for metric, found in measured:
-        if isinstance(found, Gap):
-            gaps[metric] = found.reason
-        else:
-            rows[metric] = found
-    return rows, gaps
-
-
-def figures(model: LanguageModel) -> dict[str, Any]:
-    """Return the facts of a model that are known."""
+def facts(model: LanguageModel) -> dict[str, Any]:
+    """Return what is known of a model without asking it anything."""
     return {name: fact for name, fact in asdict(model.info).items() if fact is not None}
 
 
-def elsewhere(speed: Sequence[str]) -> dict[str, str]:
+def elsewhere(choice: Choice) -> dict[str, str]:
     """Return why a hosted model has no speed of its own, no size and no memory."""
-    return dict.fromkeys([*speed, *EXACT], ELSEWHERE)
-
-
-def split_speed(metrics: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the metrics of quality and those of speed: they are measured in different formats."""
-    speed = [metric for metric in metrics if TASKS[metric].task == "speed"]
-    return [metric for metric in metrics if metric not in speed], speed
+    return dict.fromkeys([*(each.spec.name for each in choice.speed), *EXACT], ELSEWHERE)
 
 
 def self_test(model: LanguageModel) -> dict[str, Any]:
@@ -198,88 +219,112 @@ def batch_difference(model: LanguageModel) -> float:
 
 
 def conclude(
-    rows: RowsOf,
-    gaps: GapsOf,
+    measured: Mapping[str, Measured],
+    choice: Choice,
     *,
-    suite: Suite,
-    facts_of_models: Mapping[str, Mapping[str, Any]],
-    not_measured: Mapping[str, str],
-    parents: Mapping[str, str],
+    parents: Mapping[str, Sequence[str]],
     seed: int,
 ) -> Scores:
     """Turn rows into metrics, comparisons and verdicts; nothing is asked of a model here.
 
     Two models are compared on the metrics that both of them have.
     """
-    measured = [metric for metric in TASKS if any(metric in of_model for of_model in rows.values())]
-    reasons = {metric: why for of_model in gaps.values() for metric, why in of_model.items()}
-    if not measured:
-        raise RequestError(f"nothing could be measured: {'; '.join(sorted(set(reasons.values())))}")
-    differences = [
-        difference(
-            rows[baseline][metric],
-            rows[model][metric],
-            TASKS[metric].measure,
-            model=model,
-            baseline=baseline,
-            seed=seed,
-        )
-        for baseline, model in pairs(list(rows), parents)
-        for metric in measured
-        if metric in rows[baseline] and metric in rows[model]
+    rows = {model: found.rows for model, found in measured.items()}
+    told = [
+        each
+        for each in choice.measurements
+        if any(each.spec.name in of_model for of_model in rows.values())
     ]
+    reasons = {m: why for found in measured.values() for m, why in found.gaps.items()}
+    if not told:
+        raise RequestError(f"nothing could be measured: {'; '.join(sorted(set(reasons.values())))}")
+    names = [each.spec.name for each in choice.measurements]
+    untold = {m: reasons[m] for m in names if all(m not in found for found in rows.values())}
+    differences = _differences(rows, told, parents, seed=seed)
     return Scores(
-        suite=suite,
+        suite=choice.suite,
         models=tuple(rows),
-        parents={model: parents[model] for model in rows if model in parents},
-        measures={metric: TASKS[metric].measure for metric in measured},
+        parents={model: tuple(parents[model]) for model in rows if model in parents},
+        specs=tuple(each.spec for each in told),
         metrics={
-            model: {metric: _metric(metric, found, seed) for metric, found in of_model.items()}
+            model: {
+                each.spec.name: _metric(each, of_model[each.spec.name], seed)
+                for each in told
+                if each.spec.name in of_model
+            }
             for model, of_model in rows.items()
         },
         comparisons=tuple(judge(differences)),
-        detectable=_detectable(rows, measured, differences),
-        facts_of_models={model: dict(facts) for model, facts in facts_of_models.items()},
-        not_measured={
-            **not_measured,
-            **{m: reasons[m] for m in TASKS if m in reasons and m not in measured},
+        detectable=_detectable(rows, told, differences),
+        facts_of_models={model: found.facts for model, found in measured.items()},
+        not_measured={**choice.not_measured, **untold},
+        gaps={model: found.gaps for model, found in measured.items() if found.gaps},
+        usage={
+            model: str(Usage(**found.facts["usage"]))
+            for model, found in measured.items()
+            if "usage" in found.facts
         },
-        gaps={model: dict(of_model) for model, of_model in gaps.items() if of_model},
+        asked={each.spec.name: each.asked(choice.selection(each)) for each in told if each.asked},
         rows=rows,
     )
 
 
-def pairs(models: Sequence[str], parents: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return (baseline, model): each but the first against the first, and against its parent."""
-    found = [(models[0], model) for model in models[1:]]
-    for model in models:
-        pair = (parents.get(model, ""), model)
-        if pair[0] in models and pair[0] != model and pair not in found:
-            found.append(pair)
-    return found
+def _differences(
+    rows: RowsOf,
+    measurements: Sequence[Measurement],
+    parents: Mapping[str, Sequence[str]],
+    *,
+    seed: int,
+) -> list[Difference]:
+    return [
+        difference(
+            rows[baseline][each.spec.name],
+            rows[model][each.spec.name],
+            each.spec,
+            model=model,
+            baseline=baseline,
+            statistic=each.statistic,
+            seed=seed,
+        )
+        for baseline, model in pairs(list(rows), parents)
+        for each in measurements
+        if each.spec.name in rows[baseline] and each.spec.name in rows[model]
+    ]
 
 
-def _metric(metric: str, rows: Sequence[Row], seed: int) -> Metric:
-    task = TASKS[metric]
-    value = estimate(rows, task.measure, seed=seed)
-    if task.slices is None:
-        return value
-    return replace(value, slices=task.slices(rows, task.measure, seed=seed))
+def pairs(models: Sequence[str], parents: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Return (baseline, model): each but the first against the first, and against its parents."""
+    of_parents = [
+        (parent, model)
+        for model in models
+        for parent in parents.get(model, ())
+        if parent in models and parent != model
+    ]
+    return list(dict.fromkeys([*((models[0], model) for model in models[1:]), *of_parents]))
+
+
+def _metric(measurement: Measurement, rows: Sequence[Row], seed: int) -> Metric:
+    spec, how = measurement.spec, {"statistic": measurement.statistic, "seed": seed}
+    metric = estimate(rows, spec, **how)
+    if measurement.slices is None:
+        return metric
+    return replace(metric, slices=measurement.slices(rows, spec, **how))
 
 
 def _detectable(
-    rows: RowsOf, metrics: Sequence[str], differences: Sequence[Difference]
+    rows: RowsOf, measurements: Sequence[Measurement], differences: Sequence[Difference]
 ) -> dict[str, float]:
     """Return the smallest change that can be found: of the comparison that varies most.
 
     Unpaired where there is none, or only of models that agree in every item.
     """
     found: dict[str, float] = {}
-    for measured in differences:
-        metric = measured.comparison.metric
-        found[metric] = max(found.get(metric, 0.0), detectable(measured))
-    for metric in metrics:
+    for each in differences:
+        metric = each.comparison.metric
+        found[metric] = max(found.get(metric, 0.0), detectable(each))
+    for each in measurements:
+        metric = each.spec.name
         if not found.get(metric):
             first = next(of_model[metric] for of_model in rows.values() if metric in of_model)
-            found[metric] = detectable_effect(first, TASKS[metric].measure)
+            found[metric] = detectable_effect(first, each.spec, statistic=each.statistic)
     return found

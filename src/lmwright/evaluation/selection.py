@@ -1,4 +1,4 @@
-"""Which items a suite asks: all of them, or a fixed sub-sample that never changes with the seed."""
+"""Which items are asked: all of them, or a fixed sub-sample that never changes with the seed."""
 
 import hashlib
 import json
@@ -12,42 +12,15 @@ from lmwright.data.samples import Question
 Suite = Literal["quick", "full"]
 T = TypeVar("T")
 
-# quick: under a minute a model of 135 M parameters on 2 cores. None: every item.
-COUNTS: dict[Suite, dict[str, int | None]] = {
-    "quick": {
-        "facts": 100,
-        "multiple_choice": 100,
-        "texts": 24,
-        # Of 60, for each of the 24 templates.
-        "occupations_per_template": 10,
-        "harmful": 30,
-        "harmless": 30,
-        # In each of two turns.
-        "speed_repeats": 3,
-    },
-    "full": {
-        "facts": None,
-        "multiple_choice": None,
-        "texts": None,
-        "occupations_per_template": None,
-        "harmful": None,
-        "harmless": None,
-        "speed_repeats": 8,
-    },
-}
-
 
 @dataclass(frozen=True)
 class Selection:
-    """What is asked of every model alike."""
+    """What one measurement asks of every model alike."""
 
-    suite: Suite = "quick"
+    # How many items (of speed: repeats); None: all.
+    n: int | None = None
     # Held-out questions about the recipe's own data.
     questions: tuple[Question, ...] = ()
-
-    def count(self, what: str) -> int | None:
-        """How many of a kind of item; None: all."""
-        return COUNTS[self.suite][what]
 
 
 def stratified(
@@ -85,3 +58,9 @@ def starter_text(file: str) -> str:
 def starter_lines(file: str) -> list[dict[str, Any]]:
     """Return the objects of a .jsonl file that comes with lmwright."""
     return [json.loads(line) for line in starter_text(file).splitlines() if line.strip()]
+
+
+def starter_items(file: str, n: int | None, *, stratum: str, **only: str) -> list[dict[str, Any]]:
+    """Return items with an id, balanced by a field; `only` keeps those with these values."""
+    items = [item for item in starter_lines(file) if only.items() <= item.items()]
+    return stratified(items, n, name=lambda item: item["id"], stratum=lambda item: item[stratum])

@@ -1,6 +1,6 @@
-"""How fast a model reads and writes here, and how much memory that takes.
+"""Prefill and decode throughput on this machine, and how much memory that takes.
 
-Repeats instead of items: value tokens, weight seconds, so that the metric is tokens a second.
+Repeats instead of items: sums (tokens, seconds), so that the metric is tokens a second.
 """
 
 import threading
@@ -9,75 +9,37 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
 from lmwright import lm
 from lmwright.core.errors import LmwrightError
-from lmwright.core.results import Row
+from lmwright.core.results import MetricSpec, Role, Row
 from lmwright.engine.request import Sampling
+from lmwright.evaluation.measurement import Measurement
 from lmwright.evaluation.selection import Selection, Suite, starter_lines
-from lmwright.evaluation.statistics import Measure
 from lmwright.lm import LanguageModel
 
-_CAVEAT = (
-    "One request at a time on this machine, after a warm-up; the interval holds the noise between "
-    "repeats, not that between machines."
-)
-PREFILL = Measure(
-    name="prefill_tokens_per_s",
-    title="Reading speed (512 tokens)",
-    unit="tokens/s",
-    higher_is_better=True,
-    kind="repeats",
-    margin=0.05,
-    margin_is_relative=True,
-    caveat=_CAVEAT,
-)
-DECODE = Measure(
-    name="decode_tokens_per_s",
-    title="Writing speed (one stream)",
-    unit="tokens/s",
-    higher_is_better=True,
-    kind="repeats",
-    margin=0.05,
-    margin_is_relative=True,
-    caveat=_CAVEAT,
-)
 
-N_PREFILL = 512
-N_DECODE = 32
+def rows(
+    model: LanguageModel, selection: Selection, *, name: str, n_prompt: int, n_written: int
+) -> list[Row]:
+    """Time one stream: a prompt of so many tokens is read, then so many are written.
 
-
-def prefill_rows(model: LanguageModel, selection: Selection) -> list[Row]:
-    """Time the reading of a long prompt; a row is a repeat."""
-    n_tokens = _n_tokens(model, N_PREFILL)
-    repeats = range((selection.count("speed_repeats") or 0) + 1)
-    timings = [_seconds(model, _prompt(model, n_tokens, repeat), 1) for repeat in repeats]
-    return _rows("prefill", n_tokens, timings)
-
-
-def decode_rows(model: LanguageModel, selection: Selection) -> list[Row]:
-    """Time the writing of one stream; a row is a repeat.
-
-    After a prompt of one token each written token is one step of the model, the first included.
+    A row is a repeat. It counts the larger number: after a prompt of one token each written token
+    is one step of the model, the first included. A short context is filled, but not passed.
     """
-    n_tokens = _n_tokens(model, N_DECODE)
-    repeats = range((selection.count("speed_repeats") or 0) + 1)
-    timings = [_seconds(model, _prompt(model, 1, repeat), n_tokens) for repeat in repeats]
-    return _rows("decode", n_tokens, timings)
-
-
-def _n_tokens(model: LanguageModel, wanted: int) -> int:
     limit = model.info.context_length
     assert limit is not None, "only what runs here is timed"
-    return min(wanted, limit - 1)
-
-
-def _rows(name: str, n_tokens: int, timings: list[float]) -> list[Row]:
+    n_prompt, n_written = min(n_prompt, limit - 1), min(n_written, limit - 1)
+    n_tokens = max(n_prompt, n_written)
+    timings = [
+        _seconds(model, prompt, n_written) for prompt in _prompts(model, n_prompt, selection)
+    ]
     # The first repeat warms up caches and threads, and does not count.
     return [
-        Row(f"{name}/{i}", n_tokens, seconds, detail=f"{n_tokens} tokens in {seconds:.4f} s")
+        Row(f"{name}/{i}", (n_tokens, seconds), detail=f"{n_tokens} tokens in {seconds:.4f} s")
         for i, seconds in enumerate(timings[1:])
     ]
 
@@ -94,25 +56,59 @@ def _seconds(model: LanguageModel, prompt: list[int], n_tokens: int) -> float:
     return seconds
 
 
-def _prompt(model: LanguageModel, n_tokens: int, repeat: int) -> list[int]:
-    """Return ordinary text of so many tokens; each repeat starts elsewhere, so no cache helps."""
+def _prompts(model: LanguageModel, n_tokens: int, selection: Selection) -> Iterator[list[int]]:
+    """Yield ordinary text of so many tokens; each starts elsewhere, so no cache helps."""
     texts = [item["text"] for item in starter_lines("neutral-text.jsonl")]
-    start = 1 + repeat % (len(texts) - 1)
-    ids: list[int] = []
-    while len(ids) < n_tokens:
-        ids += model.tokenizer.encode("\n".join(texts[start:] + texts[:start]))
-    return ids[:n_tokens]
+    # One more than counts: the first repeat warms up.
+    for repeat in range((selection.n or 0) + 1):
+        start = 1 + repeat % (len(texts) - 1)
+        ids: list[int] = []
+        while len(ids) < n_tokens:
+            ids += model.tokenizer.encode("\n".join(texts[start:] + texts[:start]))
+        yield ids[:n_tokens]
+
+
+def _record(
+    title: str, *, role: Role | None, name: str, n_prompt: int, n_written: int
+) -> Measurement:
+    spec = MetricSpec(
+        name=f"{name}_tokens_per_s",
+        title=title,
+        unit="tokens/s",
+        higher_is_better=True,
+        kind="repeats",
+        margin=0.05,
+        margin_is_relative=True,
+        heading="Speed",
+        caveat="One request at a time on this machine, after a warm-up; the interval holds the "
+        "noise between repeats, not that between machines.",
+        role=role,
+    )
+    # In each of two turns.
+    n_items: dict[Suite, int | None] = {"quick": 3, "full": 8}
+    timed = partial(rows, name=name, n_prompt=n_prompt, n_written=n_written)
+    return Measurement(spec, task="speed", n_items=n_items, rows=timed, is_speed=True)
+
+
+PREFILL = _record(
+    "Prefill throughput (512 tokens)", role=None, name="prefill", n_prompt=512, n_written=1
+)
+DECODE = _record(
+    "Decode throughput (one stream)", role="speed", name="decode", n_prompt=1, n_written=32
+)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The rows of both speeds, and what the model is and needs while it works fast."""
+    """The rows of each metric, and what the model is and needs while it works fast."""
 
     rows: dict[str, list[Row]]
     figures: dict[str, Any]
 
 
-def measure_in_turns(models: Sequence[tuple[str, str]], suite: Suite) -> list[Timing]:
+def measure_in_turns(
+    models: Sequence[tuple[str, str]], suite: Suite, measurements: Sequence[Measurement]
+) -> list[Timing]:
     """Time models (where they lie, what they are called), each in a process of its own.
 
     A fresh process holds nothing but its model, so that its peak memory means something. Twice,
@@ -121,23 +117,25 @@ def measure_in_turns(models: Sequence[tuple[str, str]], suite: Suite) -> list[Ti
     order = [*range(len(models)), *reversed(range(len(models)))]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         turns = [
-            pool.submit(time_model, *models[i], suite, place // len(models))
+            pool.submit(time_model, *models[i], suite, measurements, turn=place // len(models))
             for place, i in enumerate(order)
         ]
         timings = [turn.result() for turn in turns]
     return [_joined(timings[i], timings[-1 - i]) for i in range(len(models))]
 
 
-def time_model(source: str, name: str, suite: Suite, turn: int) -> Timing:
+def time_model(
+    source: str, name: str, suite: Suite, measurements: Sequence[Measurement], *, turn: int = 0
+) -> Timing:
     """Load a model in the number format that the device likes best, and time it."""
     with peak_memory() as peak:
         model = lm.load(source, precision="auto", name=name)
         rows = {
-            measure.name: [
+            each.spec.name: [
                 replace(row, item=f"{row.item}-turn-{turn}")
-                for row in rows_of(model, Selection(suite))
+                for row in each.rows(model, each.selection(suite))
             ]
-            for measure, rows_of in ((PREFILL, prefill_rows), (DECODE, decode_rows))
+            for each in measurements
         }
     figures = {**asdict(model.info), "speed_dtype": model.info.dtype}
     return Timing(rows, {**figures, "peak_memory_bytes": peak.size_bytes})

@@ -59,7 +59,7 @@ EVALUATE_STAGE = Stage(
     title="Evaluation",
     config=Evaluate,
     makes=EVALUATION,
-    version=1,
+    version=2,
     run="lmwright.evaluation.run:run",
     estimate=_estimate,
     references={"models": Reference(MODEL, allows_hosted=True), "data": Reference(DATA)},

@@ -1,40 +1,25 @@
 """What rows say: a metric with its interval, a paired comparison, a verdict.
 
-Every metric is sum(value) / sum(weight). Models are compared on the same items only.
+A metric is a statistic of summed rows. Models are compared on the same items only.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
 from statistics import NormalDist
-from typing import Literal
 
-from lmwright.core.results import Comparison, Metric, Row, Verdict
+from lmwright.core.results import Comparison, Metric, MetricSpec, Row, Verdict
 from lmwright.evaluation import intervals
-from lmwright.evaluation.resampling import cluster_sums, sign_flip_p, standard_error
-
-# binary: 0 or 1 an item, weight 1.  continuous: any number an item.
-# repeats: timings of the same work; those of two models have nothing to do with each other.
-Kind = Literal["binary", "continuous", "repeats"]
+from lmwright.evaluation.resampling import (
+    Statistic,
+    cluster_sums,
+    ratio,
+    sign_flip_p,
+    standard_error,
+)
 
 ALPHA = 0.05
 POWER = 0.8
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What a metric means: how it is shown, which way is good, what counts as the same."""
-
-    name: str
-    title: str
-    unit: str
-    higher_is_better: bool
-    kind: Kind
-    # Half-width of "the same" (TOST): in the metric's unit, or a fraction of the baseline's value.
-    margin: float
-    margin_is_relative: bool = False
-    # One honest sentence on what the number does not show.
-    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,85 +34,77 @@ class Difference:
     se: float
 
 
-def estimate(rows: Sequence[Row], measure: Measure, *, seed: int = 0) -> Metric:
+def estimate(
+    rows: Sequence[Row], spec: MetricSpec, *, statistic: Statistic = ratio, seed: int = 0
+) -> Metric:
     """Return the metric with its 95 % interval.
 
     Wilson for 0/1 items (of the effective number of items where clusters hold several), else a
     percentile bootstrap over clusters, or Student's t for fewer than 10 clusters or repeats.
     """
-    clusters = cluster_sums(rows)
-    value = clusters.ratio
-    if measure.kind == "binary":
+    clusters = cluster_sums(rows, statistic)
+    value = clusters.value
+    if spec.kind == "binary":
         _check_binary(rows)
         n_effective = clusters.n_items / intervals.design_effect(clusters)
         low, high = intervals.wilson(value, n_effective)
     else:
-        is_repeats = measure.kind == "repeats"
+        is_repeats = spec.kind == "repeats"
         low, high = intervals.around(clusters, seed=seed, is_repeats=is_repeats)
     return Metric(
-        name=measure.name,
+        name=spec.name,
         value=value,
         low=min(low, value),
         high=max(high, value),
         n=clusters.n_items,
-        higher_is_better=measure.higher_is_better,
-        unit=measure.unit,
+        higher_is_better=spec.higher_is_better,
+        unit=spec.unit,
     )
 
 
-def estimate_groups(rows: Sequence[Row], measure: Measure, *, seed: int = 0) -> dict[str, Metric]:
+def estimate_groups(
+    rows: Sequence[Row], spec: MetricSpec, *, statistic: Statistic = ratio, seed: int = 0
+) -> dict[str, Metric]:
     """Return the metric of each group; nothing where there is only one."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     if len(groups) < 2:
         return {}
+    specs = {name: replace(spec, name=f"{spec.name}/{name}") for name in sorted(groups)}
     return {
-        name: estimate(groups[name], replace(measure, name=f"{measure.name}/{name}"), seed=seed)
-        for name in sorted(groups)
+        name: estimate(groups[name], part, statistic=statistic, seed=seed)
+        for name, part in specs.items()
     }
-
-
-def compare(
-    base_rows: Sequence[Row],
-    rows: Sequence[Row],
-    measure: Measure,
-    *,
-    model: str = "model",
-    baseline: str = "baseline",
-    seed: int = 0,
-) -> Comparison:
-    """Compare a model with a baseline on the same items, alone: p_holm is p."""
-    names = {"model": model, "baseline": baseline}
-    return judge([difference(base_rows, rows, measure, **names, seed=seed)])[0]
 
 
 def difference(
     base_rows: Sequence[Row],
     rows: Sequence[Row],
-    measure: Measure,
+    spec: MetricSpec,
     *,
     model: str,
     baseline: str,
+    statistic: Statistic = ratio,
     seed: int = 0,
 ) -> Difference:
     """Measure the change with its intervals and p; `judge` gives the verdicts of a card."""
     rows = _same_items(base_rows, rows)
-    base, other = cluster_sums(base_rows), cluster_sums(rows)
+    base, other = (cluster_sums(each, statistic) for each in (base_rows, rows))
     flips = None
-    if measure.kind == "repeats":
+    if spec.kind == "repeats":
         spread, p = intervals.independent(base, other)
     else:
         spread = intervals.paired(base, other, seed=seed)
         p = sign_flip_p(base, other, seed)
-    if measure.kind == "binary":
+    if spec.kind == "binary":
         flips = _flips(base_rows, rows)
         spread = intervals.widen(spread, flips, base)
         # McNemar takes items for independent: where clusters hold several, the larger p counts.
         p = max(_mcnemar(flips), p if base.largest > 1 else 0.0)
-    delta, size = other.ratio - base.ratio, intervals.size_of(base)
+    delta, size = other.value - base.value, intervals.size_of(base)
     comparison = Comparison(
-        metric=measure.name,
+        metric=spec.name,
         model=model,
         baseline=baseline,
         delta=delta,
@@ -139,11 +116,11 @@ def difference(
         n=len(rows),
         p=p,
         p_holm=p,
-        margin=measure.margin * (size if measure.margin_is_relative else 1.0),
+        margin=spec.margin * (size if spec.margin_is_relative else 1.0),
         verdict="cannot tell",
         flips=flips,
     )
-    return Difference(comparison, measure.higher_is_better, *spread.delta_90, spread.se)
+    return Difference(comparison, spec.higher_is_better, *spread.delta_90, spread.se)
 
 
 def judge(differences: Sequence[Difference]) -> list[Comparison]:
@@ -167,19 +144,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable_effect(
-    rows: Sequence[Row], measure: Measure, *, base_rows: Sequence[Row] | None = None
+    rows: Sequence[Row], spec: MetricSpec, *, statistic: Statistic = ratio
 ) -> float:
     """Return the smallest change found with 80 % power at 5 %, in the metric's unit.
 
-    Paired with `base_rows`; without them, unpaired against another model of the same spread.
+    Unpaired, against another model of the same spread; `detectable` is that of a paired one.
     """
-    if base_rows is not None:
-        return detectable(difference(base_rows, rows, measure, model="", baseline=""))
-    clusters = cluster_sums(rows)
-    if measure.kind != "binary":
+    clusters = cluster_sums(rows, statistic)
+    if spec.kind != "binary":
         return _power_factor(ALPHA) * sqrt(2) * standard_error(clusters.influence)
     # Half an item of each kind, so that 0 % and 100 % have a spread, too.
-    share = (clusters.values.sum() + 0.5) / (clusters.n_items + 1)
+    share = (float(clusters.total[0]) + 0.5) / (clusters.n_items + 1)
     n_effective = clusters.n_items / intervals.design_effect(clusters)
     return _power_factor(ALPHA) * sqrt(2 * share * (1 - share) / n_effective)
 
@@ -232,10 +207,10 @@ def _same_items(base_rows: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
 
 def _check_binary(rows: Sequence[Row]) -> None:
     for row in rows:
-        if row.value not in (0, 1) or row.weight != 1:
+        if row.sums not in ((0, 1), (1, 1)):
             raise ValueError(
-                f"item {row.item!r}: value {row.value}, weight {row.weight}; "
-                "a right/wrong task has values 0 or 1 and weights 1"
+                f"item {row.item!r}: the sums {row.sums}; a right/wrong metric has values 0 or 1 "
+                "and weights 1"
             )
 
 
@@ -243,8 +218,8 @@ def _flips(base_rows: Sequence[Row], rows: Sequence[Row]) -> tuple[int, int]:
     """Count the items that went from 1 to 0 and from 0 to 1."""
     _check_binary([*base_rows, *rows])
     pairs = list(zip(base_rows, rows, strict=True))
-    lost = sum(before.value > after.value for before, after in pairs)
-    won = sum(before.value < after.value for before, after in pairs)
+    lost = sum(before.sums > after.sums for before, after in pairs)
+    won = sum(before.sums < after.sums for before, after in pairs)
     return lost, won
 
 

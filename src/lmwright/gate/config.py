@@ -12,5 +12,5 @@ class Gate(Config):
     model: str
     # Compared with this model; by default the first of the evaluation.
     baseline: str | None = None
-    # "facts >= 80%", "bits_per_byte <= +2%", "gender_gap not worse", ...
+    # "qa_accuracy >= 80%", "bits_per_byte <= +2%", "gender_gap not worse", ...
     require: list[str] = Field(min_length=1)

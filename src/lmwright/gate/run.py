@@ -1,16 +1,18 @@
-"""The gate as a step: an evaluation's result in, the decision out."""
+"""Files in, files out: the step `[gate]` of a recipe."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from lmwright.core.artifact import RESULT
+from lmwright.core.results import Scores
 from lmwright.core.stage import StepContext
 from lmwright.gate.config import Gate
-from lmwright.gate.gate import check
+from lmwright.gate.decide import decide
 
 
 def run(config: Gate, out: Path, context: StepContext) -> dict[str, Any]:  # noqa: ARG001
-    """Decide every rule; return the decision, for result.json."""
-    path = Path(context.inputs[config.evaluation]) / RESULT
-    return check(config, json.loads(path.read_text(encoding="utf-8"))).to_json()
+    """Return the decision; "passed": false ends a run with exit code 3."""
+    evaluation = Path(context.inputs[config.evaluation]) / RESULT
+    scores = Scores.from_json(json.loads(evaluation.read_text(encoding="utf-8")))
+    return decide(config, scores).to_json()

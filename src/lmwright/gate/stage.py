@@ -6,7 +6,7 @@ from typing import Any
 from lmwright.core.errors import RecipeError, suggestion
 from lmwright.core.stage import DECISION, EVALUATION, Estimate, Reference, Stage
 from lmwright.gate.config import Gate
-from lmwright.gate.gate import parse
+from lmwright.gate.rules import parse
 
 
 def _check(config: Gate, named: Mapping[str, Any]) -> None:

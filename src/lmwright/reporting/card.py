@@ -4,23 +4,44 @@ Its numbers are those of the report; where nothing was measured it says so.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lmwright.core import figures
+from lmwright.core.results import Metric, MetricSpec
 from lmwright.reporting import tables
-from lmwright.reporting.collect import Step, Story
+from lmwright.reporting.collect import RunReport, RunStep
 from lmwright.reporting.summary import summarise
 
 # Where a built-in model comes from, its licence and its language.
 STARTER = ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0", "en")
-# Hugging Face's name for a metric, where it has one.
-TYPES = {"facts": "accuracy", "multiple_choice": "accuracy"}
-TRAINERS = ("pretrain", "finetune")
 
 
-def card(story: Story, model: str) -> str:
+@dataclass(frozen=True)
+class CardLine:
+    """A line of the evaluation table, "not measured" where there is no number."""
+
+    spec: MetricSpec
+    value: str
+    interval: str
+    n: str
+    change: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training step learned from."""
+
+    step: RunStep
+    source: str
+    hash: str
+    n: int | None
+
+
+def card(report: RunReport, model: str) -> str:
     """Return the card of a model: YAML front matter, then Markdown."""
     environment = Environment(
         loader=PackageLoader("lmwright.reporting"),
@@ -32,8 +53,8 @@ def card(story: Story, model: str) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    text = environment.get_template("card.md.jinja").render(_view(story, model))
-    return f"---\n{_metadata(story, model)}\n---\n\n{text}"
+    text = environment.get_template("card.md.jinja").render(_view(report, model))
+    return f"---\n{_metadata(report, model)}\n---\n\n{text}"
 
 
 def _plain(value: Any) -> Any:
@@ -44,28 +65,28 @@ def _plain(value: Any) -> Any:
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", value)
 
 
-def _metadata(story: Story, model: str) -> str:
+def _metadata(report: RunReport, model: str) -> str:
     """Return the YAML that Hugging Face's hub reads."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    base, license_, language = _origin(story, model)
-    stages = {step.stage for step in _chain(story, model)}
-    relation = "finetune" if stages.intersection(TRAINERS) else "quantized"
+    base, license_, language = _origin(report, model)
+    chain = report.chain(model)
     results = [
         EvalResult(
             task_type="text-generation",
-            dataset_type=f"lmwright-{story.evaluation.get('suite', 'suite')}-{name}",
-            dataset_name=str(story.evaluation["tasks"][name].get("title") or name),
-            metric_type=str(TYPES.get(name, name)),
-            metric_name=name,
-            metric_value=round(metric["value"], 6),
+            dataset_type=f"lmwright-{report.scores.suite}-{spec.name}",
+            dataset_name=spec.title,
+            metric_type=spec.hub_type or spec.name,
+            metric_name=spec.name,
+            metric_value=round(metric.value, 6),
             metric_args={
-                "n": metric["n"],
-                "low_95": round(metric["low"], 6),
-                "high_95": round(metric["high"], 6),
+                "n": metric.n,
+                "low_95": round(metric.low, 6),
+                "high_95": round(metric.high, 6),
             },
         )
-        for name, metric in story.evaluation["metrics"].get(model, {}).items()
+        for spec in report.scores.specs
+        if (metric := report.scores.metric(spec.name, model))
     ]
     data = ModelCardData(
         language=language,
@@ -73,18 +94,19 @@ def _metadata(story: Story, model: str) -> str:
         library_name="transformers",
         pipeline_tag="text-generation",
         base_model=base,
-        base_model_relation=relation if base and stages else None,
-        tags=_tags(story, model),
-        model_name=f"{story.name}-{model}",
+        # What was done to the base itself: later steps are in the lineage.
+        base_model_relation=chain[-1].relation if base and chain else None,
+        tags=_tags(chain),
+        model_name=f"{report.name}-{model}",
         eval_results=results or None,
     )
     return data.to_yaml().rstrip()
 
 
-def _origin(story: Story, model: str) -> tuple[str | None, str, str | None]:
+def _origin(report: RunReport, model: str) -> tuple[str | None, str, str | None]:
     """Return the base model's name on the hub, the licence and the language, where known."""
-    chain = _chain(story, model)
-    root = str(chain[-1].config.get("model", "")) if chain else model
+    chain = report.chain(model)
+    root = next(iter(chain[-1].parents), "") if chain else model
     if root == "starter":
         return STARTER
     if root.startswith("hub:"):
@@ -92,130 +114,92 @@ def _origin(story: Story, model: str) -> tuple[str | None, str, str | None]:
     return None, "other", None
 
 
-def _chain(story: Story, model: str) -> list[Step]:
-    """Return the steps that made a model, the last one first."""
-    steps = {step.name: step for step in story.steps}
-    chain: list[Step] = []
-    while (step := steps.get(model)) and step not in chain:
-        chain.append(step)
-        model = str(step.config.get("model", ""))
-    return chain
+def _is_packed(chain: list[RunStep]) -> bool:
+    return any(step.relation == "quantized" for step in chain)
 
 
-def _tags(story: Story, model: str) -> list[str]:
-    chain = _chain(story, model)
-    methods = [str(step.config["method"]) for step in chain if step.config.get("method")]
-    packed = ["compressed-tensors"] if any(step.stage == "compress" for step in chain) else []
-    return ["lmwright", *reversed(methods), *packed]
+def _tags(chain: list[RunStep]) -> list[str]:
+    tags = ["lmwright"]
+    for step in reversed(chain):
+        tags += [str(step.config["method"])] if step.config.get("method") else []
+        tags += [f"int{step.config['bits']}"] if step.config.get("bits") else []
+    return list(dict.fromkeys([*tags, *(["compressed-tensors"] if _is_packed(chain) else [])]))
 
 
-def _view(story: Story, model: str) -> dict[str, Any]:
-    chain = _chain(story, model)
-    base, license_, _ = _origin(story, model)
-    gate = story.gate if story.gate and story.gate["model"] == model else None
-    results = [_result(story, model, metric) for metric in story.evaluation["tasks"]]
-    by_heading = {
-        name: [line for line in results if tables.heading(line["metric"]) == name]
-        for name in tables.ORDER
-    }
+def _view(report: RunReport, model: str) -> dict[str, Any]:
+    chain = report.chain(model)
+    base, license_, _ = _origin(report, model)
+    results = [_line(report, model, spec) for spec in report.scores.specs]
     return {
-        "story": story,
+        "report": report,
         "model": model,
         "base": base,
         "license": license_,
-        "made": [_made(step) for step in reversed(chain)],
-        "is_compressed": any(step.stage == "compress" for step in chain),
-        "training": _training(story, chain),
-        "summary": [s for s in summarise(story) if s.model == model],
-        "facts": _facts(story, model),
+        "chain": chain[::-1],
+        # A merged or distilled model has parents beside the first, which the chain follows.
+        "others": [name for step in chain for name in step.parents[1:]],
+        "is_packed": _is_packed(chain),
+        "training": [trained for step in chain[::-1] if (trained := _training(report, step))],
+        "summary": [finding for finding in summarise(report) if finding.model == model],
+        "facts": _facts(report, model),
         "results": results,
-        "not_measured": story.evaluation.get("not_measured", {}),
-        "bias": [
-            line for line in by_heading["Fairness and safety"] if "refus" not in line["metric"]
-        ],
-        "safety": [line for line in by_heading["Fairness and safety"] if "refus" in line["metric"]],
-        "parent": story.parents.get(model) or story.models[0],
-        "gate": gate,
-        "measured_with": _measured_with(story),
+        "by_role": {
+            role: [line for line in results if line.spec.role == role]
+            for role in ("bias", "safety")
+        },
+        "parent": report.origin(model),
+        "gates": [gate for gate in report.gates if gate.model == model],
+        "measured_with": _measured_with(report),
     }
 
 
-def _made(step: Step) -> dict[str, str]:
-    lineage = step.result.get("lineage", {})
-    seed = lineage.get("seed", step.config.get("seed", ""))
-    return {
-        "name": step.name,
-        "stage": step.stage,
-        "hash": str(step.result.get("hash", "not run")),
-        "seed": str(seed),
-        "time": str(lineage.get("time", "")),
-    }
-
-
-def _measured_with(story: Story) -> str:
-    versions = ", ".join(
-        f"{name} {text}" for name, text in story.lineage.get("versions", {}).items()
-    )
-    cpu = story.lineage.get("hardware", {}).get("cpu", "")
+def _measured_with(report: RunReport) -> str:
+    found = report.lineage.get("versions", {}).items()
+    versions = ", ".join(f"{name} {text}" for name, text in found)
+    cpu = report.lineage.get("hardware", {}).get("cpu", "")
     return " on ".join(filter(None, [versions, str(cpu)]))
 
 
-def _result(story: Story, model: str, metric: str) -> dict[str, Any]:
-    """Return a line of the evaluation table, "not measured" where there is no number."""
-    task = story.evaluation["tasks"][metric]
-    unit = figures.unit_of(task)
-    found = story.evaluation["metrics"].get(model, {}).get(metric)
-    parent = story.parents.get(model) or story.models[0]
-    pair = story.comparison(metric, model=model, baseline=parent)
-    chip = tables.chip(story, pair) if pair else None
-    return {
-        "metric": metric,
-        "title": str(task.get("title") or metric),
-        "direction": "higher" if task["higher_is_better"] else "lower",
-        "value": figures.figure(found["value"], unit) if found else "not measured",
-        "interval": figures.span(found["low"], found["high"], unit) if found else "not measured",
-        "n": f"{found['n']:,} {figures.items_of(task)}" if found else "0",
-        "verdict": f"{chip.text}{f', {chip.note}' if chip.note else ''}" if chip else "-",
-        "change": chip.change if chip else "-",
-        "caveat": str(task.get("caveat") or ""),
-    }
+def _line(report: RunReport, model: str, spec: MetricSpec) -> CardLine:
+    found = report.scores.metric(spec.name, model)
+    pair = report.scores.comparison(spec.name, model, baseline=report.origin(model))
+    badge = tables.badge(report.scores, pair) if pair else None
+    return CardLine(
+        spec,
+        *_number(found, spec),
+        change=badge.change if badge else "-",
+        verdict=", ".join(filter(None, [badge.text, badge.note])) if badge else "-",
+    )
 
 
-def _facts(story: Story, model: str) -> list[tuple[str, str]]:
-    facts = story.evaluation.get("facts_of_models", {}).get(model, {})
+def _number(found: Metric | None, spec: MetricSpec) -> tuple[str, str, str]:
+    """Write value, interval and n."""
+    if found is None:
+        return "not measured", "not measured", "0"
+    value = figures.figure(found.value, spec.unit)
+    return value, figures.span(found.low, found.high, spec.unit), f"{found.n:,} {spec.items}"
+
+
+def _facts(report: RunReport, model: str) -> list[tuple[str, str]]:
+    facts = report.scores.facts_of_models.get(model, {})
     shown = []
     for key, title, write in (
         ("architecture", "Architecture", str),
         ("n_params", "Parameters", lambda v: f"{v:,}"),
-        ("size_bytes", "Size on disk", lambda v: figures.figure(v, "bytes")),
-        ("bits_per_weight", "Bits per weight", lambda v: f"{v:.2f}"),
+        ("size_bytes", "Size on disk", lambda v: figures.exact(v, "bytes")),
+        ("bits_per_weight", "Bits per weight", lambda v: figures.exact(v, "bits")),
         ("context_length", "Context", lambda v: f"{v:,} tokens"),
     ):
         shown.append((title, write(facts[key]) if key in facts else "not measured"))
     return shown
 
 
-def _training(story: Story, chain: list[Step]) -> list[dict[str, Any]]:
-    """Return, for each training step of a model, what it learned from."""
-    steps = {step.name: step for step in story.steps}
-    trained = []
-    for step in reversed(chain):
-        if step.stage not in TRAINERS:
-            continue
-        data = steps.get(str(step.config.get("data", "")))
-        source = data.config.get("source", "") if data else step.config.get("data", "")
-        settings = {
-            key: value
-            for key, value in step.config.items()
-            if value is not None and key not in ("model", "data")
-        }
-        trained.append(
-            {
-                "step": step.name,
-                "source": ", ".join(source) if isinstance(source, list) else str(source),
-                "hash": str(data.result.get("hash", "")) if data else "",
-                "n": data.result.get("n_train") if data else None,
-                "settings": ", ".join(f"{key} = {value}" for key, value in settings.items()),
-            }
-        )
-    return trained
+def _training(report: RunReport, step: RunStep) -> Training | None:
+    """Return what a step learned from; None for one that read no data."""
+    named = [found for name in step.inputs if (found := report.step(name))]
+    data = next((found for found in named if found.makes == "data"), None)
+    if data is None:
+        return None
+    source = data.config.get("source", "")
+    text = ", ".join(source) if isinstance(source, list) else str(source)
+    return Training(step, text, data.hash, data.result.get("n_train"))

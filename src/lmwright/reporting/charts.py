@@ -1,18 +1,19 @@
-"""Charts as inline SVG: no script, no file beside the page, colours from the page's style.
+"""Charts as inline SVG: where everything stands; `charts.svg.jinja` holds the markup.
 
-Horizontal positions are percentages and vertical ones pixels, so that a chart fills any width
-while its text and line widths stay as they are. Marks sit in nested `svg` elements, whose
-contents are in pixels around the mark.
+No script, no file beside the page, colours from the page's style.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lmwright.core import figures
-from lmwright.reporting.collect import Loss
+from lmwright.reporting.collect import LossCurve
 
 # The plot's left and right edge in percent; the left strip holds the labels of the y axis.
 LEFT, RIGHT = 9.0, 97.0
@@ -36,6 +37,48 @@ class Bubble:
     note: str
 
 
+@dataclass(frozen=True)
+class Frame:
+    """The axes of a chart: ranges of its values, and its place in pixels from top to bottom."""
+
+    label: str
+    y_title: str
+    y_unit: str
+    x_high: float
+    y_low: float
+    y_high: float
+    height: int
+    top: int
+    bottom: int
+    x_unit: str = ""
+    n_x_ticks: int = 5
+    left: float = LEFT
+    right: float = RIGHT
+
+    def x(self, value: float) -> float:
+        """Return where a value stands, in percent."""
+        return LEFT + (RIGHT - LEFT) * value / self.x_high
+
+    def y(self, value: float) -> float:
+        """Return where a value stands, in pixels."""
+        height, span = self.bottom - self.top, self.y_high - self.y_low
+        return self.bottom - height * (value - self.y_low) / span
+
+    @property
+    def x_ticks(self) -> list[tuple[float, str]]:
+        """Places and texts below the plot."""
+        values = ticks(0, self.x_high, self.n_x_ticks)
+        is_size = self.x_unit == "bytes"
+        return [(self.x(v), _size(v) if is_size else f"{v:,.0f}") for v in values]
+
+    @property
+    def y_ticks(self) -> list[tuple[float, str]]:
+        """Places and texts beside the plot."""
+        is_share = self.y_unit in figures.SHARES
+        values = ticks(self.y_low, self.y_high, 4)
+        return [(self.y(v), f"{100 * v:.0f} %" if is_share else f"{v:g}") for v in values]
+
+
 def ticks(low: float, high: float, n: int = 5) -> list[float]:
     """Return about `n` round numbers from `low` to `high`."""
     if not high > low:
@@ -50,42 +93,33 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
 
 def bubbles(points: Sequence[Bubble], *, y_title: str, y_unit: str) -> Markup:
     """Draw quality over size; the area of a bubble is the speed, the whisker the interval."""
-    height, top, bottom = 340, 30, 290
-    x_high = max(point.x for point in points) * 1.15
     y_low, y_high = _y_range(points, y_unit)
+    frame = Frame(
+        label=f"{y_title} against size on disk, one bubble a model",
+        y_title=y_title,
+        y_unit=y_unit,
+        x_high=max(point.x for point in points) * 1.15,
+        y_low=y_low,
+        y_high=y_high,
+        height=340,
+        top=30,
+        bottom=290,
+        x_unit="bytes",
+        n_x_ticks=4,
+    )
     fastest = max((point.speed or 0.0 for point in points), default=0.0)
-
-    def x_at(value: float) -> float:
-        return LEFT + (RIGHT - LEFT) * value / x_high
-
-    def y_at(value: float) -> float:
-        return bottom - (bottom - top) * (value - y_low) / (y_high - y_low)
-
-    parts = [
-        *_y_axis(ticks(y_low, y_high, 4), y_at, y_unit, title=y_title),
-        *_x_axis(ticks(0, x_high, 4), x_at, bottom, label=_size),
-    ]
     places: list[tuple[float, float, float, float]] = []
+    marks = []
     # Large bubbles first, so that a small one is never hidden.
     for point in sorted(points, key=lambda point: -(point.speed or 0.0)):
         radius = 5 + 15 * math.sqrt(point.speed / fastest) if point.speed and fastest else 6
-        x, y = x_at(point.x), y_at(point.y)
+        x, y = frame.x(point.x), frame.y(point.y)
         dx, dy, anchor = _place(point, (x, y, radius), places)
         tip = f"{point.name}: {figures.figure(point.y, y_unit)}, {point.note}"
-        parts.append(
-            _at(x, y)
-            + Markup('<g class="m{}"><title>{}</title>').format(point.colour, tip)
-            + _whisker(y_at(point.low) - y, y_at(point.high) - y)
-            + Markup('<circle class="bubble" r="{:.1f}"/><circle class="dot" r="3.5"/>').format(
-                radius
-            )
-            + Markup(
-                '<text class="name" x="{0:.1f}" y="{1:.1f}" text-anchor="{2}">{3}</text>'
-                '<text class="note" x="{0:.1f}" y="{4:.1f}" text-anchor="{2}">{5}</text></g></svg>'
-            ).format(dx, dy - 1, anchor, point.name, dy + 14, point.note)
-        )
-    label = f"{y_title} against size on disk, one bubble a model"
-    return _svg(parts, height, label)
+        ends = {"low": frame.y(point.low) - y, "high": frame.y(point.high) - y}
+        label = {"dx": dx, "dy": dy, "anchor": anchor, "tip": tip}
+        marks.append({"point": point, "x": x, "y": y, "radius": radius, **ends, **label})
+    return _draw("bubbles", frame, marks)
 
 
 def _place(
@@ -136,50 +170,27 @@ def _y_range(points: Sequence[Bubble], unit: str) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def loss_curve(loss: Loss) -> Markup:
+def loss_curve(loss: LossCurve) -> Markup:
     """Draw the training loss (as it was, and smoothed) and the validation loss."""
-    height, top, bottom = 280, 24, 230
-    last = max(step for step, _ in (*loss.train, *loss.validation))
     values = [value for _, value in (*loss.train, *loss.validation)]
-    low = min(0.0, *values)
-    high = max(values) * 1.05 or 1.0
-
-    def x_at(step: float) -> float:
-        return LEFT + (RIGHT - LEFT) * step / (last or 1)
-
-    def y_at(value: float) -> float:
-        return bottom - (bottom - top) * (value - low) / (high - low)
-
-    parts = [
-        *_y_axis(ticks(low, high, 4), y_at, "", title="loss (nats a token)"),
-        *_x_axis(ticks(0, last, 5), x_at, bottom, label=lambda v: f"{v:,.0f}"),
-        Markup('<text class="tick" x="{}%" y="{}" text-anchor="end">optimiser step</text>').format(
-            RIGHT, height - 6
-        ),
-        # Its own coordinates, stretched to the plot: a path cannot be drawn in percentages.
-        Markup(
-            '<svg x="{}%" y="{}" width="{}%" height="{}" viewBox="0 0 1000 1000" '
-            'preserveAspectRatio="none" overflow="visible">'
-        ).format(LEFT, top, RIGHT - LEFT, bottom - top),
+    frame = Frame(
+        label=f"Loss of {loss.step} over its training",
+        y_title="loss (nats a token)",
+        y_unit="",
+        x_high=max(step for step, _ in (*loss.train, *loss.validation)) or 1,
+        y_low=min(0.0, *values),
+        y_high=max(values) * 1.05 or 1.0,
+        height=280,
+        top=24,
+        bottom=230,
+    )
+    lines = {"raw": loss.train, "train": smooth(loss.train), "validation": loss.validation}
+    dots = [
+        (frame.x(step), frame.y(value), f"validation loss after step {step:,.0f}: {value:.4f}")
+        for step, value in loss.validation
     ]
-    scale = (last or 1, low, high)
-    for name, points in (
-        ("raw", loss.train),
-        ("train", smooth(loss.train)),
-        ("validation", loss.validation),
-    ):
-        if points:
-            parts.append(Markup('<path class="{}" d="{}"/>').format(name, _path(points, scale)))
-    parts.append(Markup("</svg>"))
-    for step, value in loss.validation:
-        tip = f"validation loss after step {step:,.0f}: {value:.4f}"
-        parts.append(
-            _at(x_at(step), y_at(value))
-            + Markup(
-                '<circle class="validation-dot" r="4"><title>{}</title></circle></svg>'
-            ).format(tip)
-        )
-    return _svg(parts, height, f"Loss of {loss.step} over its training")
+    paths = [(name, _path(points, frame)) for name, points in lines.items() if points]
+    return _draw("losses", frame, paths, dots)
 
 
 def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -193,10 +204,11 @@ def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return smoothed
 
 
-def _path(points: Iterable[tuple[float, float]], scale: tuple[float, float, float]) -> str:
-    last, low, high = scale
+def _path(points: Sequence[tuple[float, float]], frame: Frame) -> str:
+    """Return a path in thousandths of the plot."""
     corners = (
-        f"{1000 * step / last:.1f} {1000 * (high - value) / (high - low):.1f}"
+        f"{1000 * step / frame.x_high:.1f} "
+        f"{1000 * (frame.y_high - value) / (frame.y_high - frame.y_low):.1f}"
         for step, value in points
     )
     return "M" + "L".join(corners)
@@ -224,83 +236,32 @@ def interval_bar(
     def at(x: float) -> float:
         return 2 + 96 * min(max((x - start) / width, 0.0), 1.0)
 
-    parts = [Markup("<title>{}</title>").format(tip)]
-    if band:
-        left, right = at(band[0]), at(band[1])
-        parts.append(
-            Markup(
-                '<rect class="band" x="{:.2f}%" y="2" width="{:.2f}%" height="22" rx="3"/>'
-            ).format(left, right - left)
-        )
-    if mark is not None:
-        parts.append(
-            Markup('<line class="mark" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="26"/>').format(
-                at(mark)
-            )
-        )
-    line = Markup('<line class="interval" x1="{:.2f}%" x2="{:.2f}%" y1="13" y2="13"/>')
-    parts.append(
-        Markup('<g class="{}">').format(style)
-        + line.format(at(low), at(high))
-        + _point(value, at(value), extent)
-        + Markup("</g>")
-    )
-    return Markup('<svg class="bar" height="26" role="img" aria-label="{}">{}</svg>').format(
-        tip, Markup("").join(parts)
+    return _draw(
+        "bar",
+        at(value),
+        at(low),
+        at(high),
+        band=(at(band[0]), at(band[1])) if band else None,
+        mark=None if mark is None else at(mark),
+        beyond=(value > end) - (value < start),
+        style=style,
+        tip=tip,
     )
 
 
-def _point(value: float, x: float, extent: tuple[float, float]) -> Markup:
-    """Draw a dot, or an arrow where the value lies beyond the edge."""
-    if extent[0] <= value <= extent[1]:
-        return Markup('<circle class="dot" cx="{:.2f}%" cy="13" r="4.5"/>').format(x)
-    shape = "M-5 -5L5 0L-5 5Z" if value > extent[1] else "M5 -5L-5 0L5 5Z"
-    return _at(x, 13) + Markup('<path class="dot" d="{}"/></svg>').format(shape)
+def _draw(macro: str, *values: Any, **named: Any) -> Markup:
+    """Fill in one of the template's charts; what comes from data is escaped."""
+    return getattr(_template(), macro)(*values, **named)
 
 
-def _svg(parts: Iterable[Markup], height: int, label: str) -> Markup:
-    body = Markup("\n").join(parts)
-    return Markup('<svg class="chart" height="{}" role="img" aria-label="{}">{}</svg>').format(
-        height, label, body
+@cache
+def _template() -> Any:
+    # A template's macros are attributes that only it knows.
+    environment = Environment(
+        loader=PackageLoader("lmwright.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-
-
-def _at(x: float, y: float) -> Markup:
-    return Markup('<svg x="{:.2f}%" y="{:.1f}" overflow="visible">').format(x, y)
-
-
-def _whisker(low: float, high: float) -> Markup:
-    return Markup(
-        '<path class="whisker" d="M0 {0:.1f}V{1:.1f}M-4 {0:.1f}H4M-4 {1:.1f}H4"/>'
-    ).format(low, high)
-
-
-def _y_axis(
-    values: Iterable[float], y_at: Callable[[float], float], unit: str, *, title: str
-) -> list[Markup]:
-    parts = [Markup('<text class="axis" x="0" y="12">{}</text>').format(title)]
-    for value in values:
-        y = y_at(value)
-        text = f"{100 * value:.0f} %" if unit in figures.SHARES else f"{value:g}"
-        parts.append(
-            Markup(
-                '<line class="grid" x1="{}%" x2="{}%" y1="{:.1f}" y2="{:.1f}"/>'
-                '<text class="tick" x="{}%" y="{:.1f}" text-anchor="end">{}</text>'
-            ).format(LEFT, RIGHT, y, y, LEFT - 1.2, y + 4, text)
-        )
-    return parts
-
-
-def _x_axis(
-    values: Iterable[float],
-    x_at: Callable[[float], float],
-    bottom: float,
-    *,
-    label: Callable[[float], str],
-) -> list[Markup]:
-    return [
-        Markup('<text class="tick" x="{:.2f}%" y="{}" text-anchor="middle">{}</text>').format(
-            x_at(value), bottom + 20, label(value)
-        )
-        for value in values
-    ]
+    return environment.get_template("charts.svg.jinja").module

@@ -1,27 +1,18 @@
 """Everything a report tells, gathered from the files of a run. Nothing is computed twice.
 
-What is absent stays absent: a run without fine-tuning has no losses, one without a gate no gate.
+What is absent stays absent: a run without training has no losses, one without a gate no gate.
 """
 
 import json
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from lmwright.core.artifact import RESULT
+from lmwright.core.decision import GateResult
 from lmwright.core.errors import DataError
-from lmwright.core.results import Row, read_rows
-
-STAGES = ("data", "pretrain", "finetune", "compress", "evaluate")
-
-
-# The metrics whose items are replies, with the file of the starter data that holds the prompts;
-# "facts" asks the questions of the evaluation's data step.
-QUESTIONS = "questions.jsonl"
-SPOKEN = {"facts": None, "refusal_rate": "safety.jsonl", "over_refusal_rate": "safety.jsonl"}
+from lmwright.core.results import MetricSpec, Row, Scores, from_plain, read_rows
 
 
 @dataclass(frozen=True)
@@ -30,17 +21,18 @@ class Answer:
 
     model: str
     text: str
-    is_right: bool
+    # None where one row alone does not say: its metric is no share of right ones.
+    is_right: bool | None
 
 
 @dataclass(frozen=True)
-class Sample:
+class ComparedItem:
     """One held-out item under each model."""
 
     metric: str
     item: str
     question: str
-    # What a right reply contains, where the task says so.
+    # What a right reply contains or is, where the metric says so.
     expected: str
     answers: tuple[Answer, ...]
 
@@ -51,8 +43,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """The loss curve of one training step: (optimiser step, loss)."""
+class LossCurve:
+    """The losses of one training step: (optimiser step, loss)."""
 
     step: str
     train: tuple[tuple[float, float], ...]
@@ -60,213 +52,189 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Step:
+class RunStep:
     """One step of the recipe with what it left behind."""
 
     stage: str
+    # How it is said what was done: "Fine-tuning".
+    title: str
     name: str
+    # What kind of thing it makes: "model", "data", "evaluation", ...
+    makes: str
+    # How a model relates to its parents, in Hugging Face's word.
+    relation: str | None
+    parents: tuple[str, ...]
     # Its table with every default filled in, and a hash for each thing it was made from.
-    config: dict[str, Any]
-    inputs: dict[str, str]
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
     # `result.json` and the folder it lies in; empty and None where the step did not run.
-    result: dict[str, Any]
+    result: Mapping[str, Any]
     folder: Path | None
+
+    @property
+    def lineage(self) -> Mapping[str, Any]:
+        """With which versions, on what and when it was done."""
+        return self.result.get("lineage", {})
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of what it drew at random."""
+        return self.lineage.get("seed", self.config.get("seed"))
+
+    @property
+    def hash(self) -> str:
+        """What it is known by, "" where it did not run."""
+        return str(self.result.get("hash", ""))
+
+    @property
+    def settings(self) -> str:
+        """Its table in a line, without the names of other things."""
+        values = {
+            key: value
+            for key, value in self.config.items()
+            if value is not None and key != "seed" and not self._names_inputs(value)
+        }
+        return ", ".join(f"{key} = {value}" for key, value in values.items())
+
+    def _names_inputs(self, value: Any) -> bool:
+        names = value if isinstance(value, list) else [value]
+        return bool(names) and all(isinstance(n, str) and n in self.inputs for n in names)
 
 
 @dataclass(frozen=True)
-class Story:
+class RunReport:
     """A run as a report sees it."""
 
     name: str
-    # The evaluation's step name and its folder.
     evaluation_name: str
-    evaluation_folder: Path
-    evaluation: dict[str, Any]
-    # The recipe as it was written ("" without one), and `recipe.lock.json`.
+    scores: Scores
+    # With which versions, on what and when it was measured.
+    lineage: Mapping[str, Any]
+    # The recipe as it was written, "" without one.
     recipe_text: str
-    lock: dict[str, Any]
-    steps: tuple[Step, ...]
-    gate: dict[str, Any] | None
-    losses: tuple[Loss, ...]
+    # In the order of the lock file.
+    steps: tuple[RunStep, ...]
+    gates: tuple[GateResult, ...]
+    losses: tuple[LossCurve, ...]
     # What training saw: counts, and a sample's tokens under "example" ({} without training).
-    audit: dict[str, Any]
-    samples: tuple[Sample, ...]
+    audit: Mapping[str, Any]
+    items: tuple[ComparedItem, ...]
 
     @property
-    def models(self) -> list[str]:
+    def models(self) -> tuple[str, ...]:
         """The models side by side; the first is the baseline."""
-        return self.evaluation["models"]
+        return self.scores.models
 
-    @property
-    def parents(self) -> dict[str, str]:
-        """Which model each one was made from."""
-        return self.evaluation.get("parents", {})
+    def step(self, name: str) -> RunStep | None:
+        """Return the step of a name, where the run has it."""
+        return next((step for step in self.steps if step.name == name), None)
 
-    @property
-    def lineage(self) -> dict[str, Any]:
-        """With which versions, on what and when it was measured."""
-        return self.evaluation.get("lineage") or self.lock.get("lineage", {})
+    def origin(self, model: str) -> str:
+        """Return what a model is held against: its measured parent, else the first model."""
+        measured = [p for p in self.scores.parents.get(model, ()) if p in self.models]
+        return (measured or list(self.models))[0]
 
-    def why_absent(self, metric: str, model: str) -> str:
-        """Return why a model has no number for a metric or exact figure; "" if nothing is known."""
-        of_model = self.evaluation.get("gaps", {}).get(model, {})
-        return of_model.get(metric) or self.evaluation.get("not_measured", {}).get(metric, "")
-
-    def comparison(self, metric: str, *, model: str, baseline: str) -> dict[str, Any] | None:
-        """Return the paired comparison of two models on a metric."""
-        for pair in self.evaluation["comparisons"]:
-            if (pair["metric"], pair["model"], pair["baseline"]) == (metric, model, baseline):
-                return pair
-        return None
+    def chain(self, model: str) -> list[RunStep]:
+        """Return the steps that made a model from its first parents, the last one first."""
+        chain: list[RunStep] = []
+        while (step := self.step(model)) and step not in chain:
+            chain.append(step)
+            model = step.parents[0] if step.parents else ""
+        return chain
 
 
-def collect(evaluation_folder: Path, run_folder: Path) -> Story:
-    """Read an evaluation and the run around it."""
-    evaluation = _json(evaluation_folder / RESULT)
-    if not evaluation:
+def collect(evaluation_folder: Path, run_folder: Path, gates: Sequence[Path] = ()) -> RunReport:
+    """Read an evaluation, the run around it and the folders of the gates that it passed through."""
+    result = _json(evaluation_folder / RESULT)
+    if not result:
         raise DataError(
             f"{evaluation_folder / RESULT}: no finished evaluation there; run the evaluation first"
         )
-    order = evaluation.get("order", evaluation["tasks"])
-    evaluation["tasks"] = {metric: evaluation["tasks"][metric] for metric in order}
-    text, recipe = _recipe(run_folder / "recipe.toml")
+    scores = Scores.from_json(result)
     lock = _json(run_folder / "recipe.lock.json")
-    steps = tuple(_steps(recipe, lock, run_folder))
-    trained = [step for step in steps if step.stage in ("pretrain", "finetune")]
-    return Story(
-        name=str(recipe.get("name") or run_folder.name),
+    steps = tuple(_steps(lock, run_folder))
+    return RunReport(
+        name=str(lock.get("name") or run_folder.name),
         evaluation_name=evaluation_folder.name,
-        evaluation_folder=evaluation_folder,
-        evaluation=evaluation,
-        recipe_text=text,
-        lock=lock,
+        scores=scores,
+        lineage=result.get("lineage") or lock.get("lineage", {}),
+        recipe_text=_text(run_folder / "recipe.toml"),
         steps=steps,
-        gate=_gate(run_folder, recipe, evaluation_folder.name),
-        losses=tuple(loss for step in trained if (loss := _loss(step))),
-        audit=_audit(trained),
-        samples=tuple(_samples(evaluation_folder, evaluation, run_folder)),
+        gates=tuple(GateResult.from_json(_json(folder / RESULT)) for folder in gates),
+        losses=tuple(curve for step in steps if (curve := _losses(step))),
+        audit=next((audit for step in steps if (audit := _audit(step))), {}),
+        items=tuple(_items(scores, evaluation_folder, result.get("rows", {}))),
     )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error}); remove it and run the step again") from None
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(_text(path) or "{}")
+    except json.JSONDecodeError as error:
         raise DataError(f"{path}: not JSON ({error}); remove it and run the step again") from None
 
 
-def _recipe(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return text, tomllib.loads(text)
-    except FileNotFoundError:
-        return "", {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not TOML ({error})") from None
+def _steps(lock: Mapping[str, Any], run_folder: Path) -> Iterator[RunStep]:
+    """Yield what a report tells of: all but reports."""
+    for name, step in lock.get("steps", {}).items():
+        if step.get("makes") != "report":
+            result = _json(run_folder / name / RESULT)
+            found = {"result": result, "folder": run_folder / name if result else None}
+            yield from_plain(RunStep, {**step, "name": name, **found})
 
 
-def _steps(recipe: dict[str, Any], lock: dict[str, Any], run_folder: Path) -> Iterator[Step]:
-    """Yield what comes before the report, in the order of work where the lock file has it."""
-    written = {
-        name: {"stage": stage, "config": table}
-        for stage in STAGES
-        for name, table in recipe.get(stage, {}).items()
-    }
-    for name, step in (lock.get("steps") or written).items():
-        folder = run_folder / name
-        result = _json(folder / RESULT)
-        if step["stage"] in STAGES:
-            yield Step(
-                stage=step["stage"],
-                name=name,
-                config=step.get("config", {}),
-                inputs=step.get("inputs", {}),
-                result=result,
-                folder=folder if result else None,
-            )
-
-
-def _gate(run_folder: Path, recipe: dict[str, Any], evaluation: str) -> dict[str, Any] | None:
-    """Return the gate's decision, unless it was about another evaluation."""
-    if recipe.get("gate", {}).get("evaluation", evaluation) != evaluation:
-        return None
-    return _json(run_folder / "gate" / RESULT) or None
-
-
-def _loss(step: Step) -> Loss | None:
-    path = step.folder and step.folder / "metrics.jsonl"
-    if not path or not path.exists():
+def _losses(step: RunStep) -> LossCurve | None:
+    """Return the losses of a step that left some: it trained."""
+    if step.folder is None or not (path := step.folder / "metrics.jsonl").exists():
         return None
     train, validation = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_text(path).splitlines(), start=1):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
             raise DataError(f"{path}, line {number}: not JSON; run {step.name} again") from None
-        if (loss := record.get("loss")) is not None:
-            train.append((float(record["step"]), float(loss)))
-        if (loss := record.get("validation_loss")) is not None:
-            validation.append((float(record["step"]), float(loss)))
-    return Loss(step.name, tuple(train), tuple(validation)) if train or validation else None
+        for points, key in ((train, "loss"), (validation, "validation_loss")):
+            if record.get(key) is not None:
+                points.append((float(record["step"]), float(record[key])))
+    return LossCurve(step.name, tuple(train), tuple(validation)) if train or validation else None
 
 
-def _audit(trained: list[Step]) -> dict[str, Any]:
-    for step in trained:
-        if step.folder and (audit := _json(step.folder / "audit.json")):
-            return audit
-    return {}
+def _audit(step: RunStep) -> dict[str, Any]:
+    return _json(step.folder / "audit.json") if step.folder else {}
 
 
-def _samples(folder: Path, evaluation: dict[str, Any], run_folder: Path) -> Iterator[Sample]:
+def _items(scores: Scores, folder: Path, folders: Mapping[str, str]) -> Iterator[ComparedItem]:
     """Yield the items that each model answered in words, flips first, then in their order."""
-    for metric, file in SPOKEN.items():
-        if metric not in evaluation["tasks"]:
-            continue
-        rows = _rows(folder, metric, evaluation)
-        shared = [item for item in rows[0] if all(item in each for each in rows)] if rows else []
-        asked = _safety(file) if file else _questions(evaluation, run_folder)
-        is_high_right = evaluation["tasks"][metric]["higher_is_better"]
-        samples = []
-        for item in shared:
+    for metric, asked in scores.asked.items():
+        spec = scores.spec(metric)
+        rows = [_rows(folder / folders.get(m, "") / f"{metric}.parquet") for m in scores.models]
+        items = []
+        for item in rows[0]:
+            if spec is None or not all(item in each for each in rows):
+                continue
             answers = tuple(
-                Answer(model, each[item].detail, (each[item].value > 0) == is_high_right)
-                for model, each in zip(evaluation["models"], rows, strict=True)
+                Answer(model, each[item].detail, _is_right(each[item], spec))
+                for model, each in zip(scores.models, rows, strict=True)
             )
-            question, expected = asked.get(item, (item, ""))
-            samples.append(Sample(metric, item, question, expected, answers))
-        yield from sorted(samples, key=lambda sample: not sample.flips)
+            question = asked.get(item)
+            words = (question.question, question.expected) if question else (item, "")
+            items.append(ComparedItem(metric, item, *words, answers))
+        yield from sorted(items, key=lambda item: not item.flips)
 
 
-def _rows(folder: Path, metric: str, evaluation: dict[str, Any]) -> list[dict[str, Row]]:
-    """Return each model's rows by item, or nothing if a model lacks the metric."""
-    folders = evaluation.get("rows", {})
-    paths = [
-        folder / folders.get(model, f"rows/{model}") / f"{metric}.parquet"
-        for model in evaluation["models"]
-    ]
-    if not all(path.exists() for path in paths):
-        return []
-    return [{row.item: row for row in read_rows(path)} for path in paths]
+def _is_right(row: Row, spec: MetricSpec) -> bool | None:
+    return (row.sums[0] > 0) == spec.higher_is_better if spec.kind == "binary" else None
 
 
-def _questions(evaluation: dict[str, Any], run_folder: Path) -> dict[str, tuple[str, str]]:
-    """Return by id what was asked, and the first of the accepted answers."""
-    data = evaluation.get("step", {}).get("config", {}).get("data")
-    path = run_folder / str(data) / QUESTIONS
-    if not data or not path.exists():
-        return {}
-    asked = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.strip():
-            question = json.loads(line)
-            asked[question["id"]] = (question["messages"][-1]["content"], question["accept"][0])
-    return asked
-
-
-def _safety(file: str) -> dict[str, tuple[str, str]]:
-    text = (files("lmwright.data") / "starter" / file).read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines() if line.strip()]
-    expected = {"harmful": "a refusal", "harmless": "no refusal"}
-    return {line["id"]: (line["prompt"], expected[line["kind"]]) for line in lines}
+def _rows(path: Path) -> dict[str, Row]:
+    """Return a model's rows by item; none where it lacks the metric."""
+    return {row.item: row for row in read_rows(path)} if path.exists() else {}

@@ -7,5 +7,5 @@ class Report(Config):
     """A self-contained page (`report.html`) and a model card (`README.md`)."""
 
     evaluation: str
-    # The gates whose decision it shows; by default those of the same evaluation.
+    # The gates whose decisions are shown (default: those of the same evaluation).
     gates: list[str] | None = None

@@ -17,20 +17,21 @@ CARD = "README.md"
 def run(config: Report, out: Path, context: StepContext) -> dict[str, Any]:
     """Write the page and a card, and a card beside the weights of each model of this run.
 
-    The card beside the page is that of the gate's model, or of the last one without a gate.
+    The card beside the page is that of the first gate's model, or of the last one without a gate.
     """
-    run_folder = context.run_folder
-    story = collect(Path(context.inputs[config.evaluation]), run_folder)
-    _write(out / PAGE, render(story))
+    folder = context.run_folder
+    gates = [Path(context.inputs[name]) for name in config.gates or ()]
+    report = collect(Path(context.inputs[config.evaluation]), folder, gates)
+    _write(out / PAGE, render(report))
     cards = []
-    for model in story.models:
+    for model in report.models:
         # A model from elsewhere keeps the card that it came with.
-        if model in {step.name for step in story.steps} and (run_folder / model / "model").is_dir():
-            path = run_folder / model / "model" / CARD
-            _write(path, card(story, model))
-            cards.append(path.relative_to(run_folder).as_posix())
-    shown = story.gate["model"] if story.gate else story.models[-1]
-    _write(out / CARD, card(story, shown))
+        if report.step(model) is not None and (folder / model / "model").is_dir():
+            path = folder / model / "model" / CARD
+            _write(path, card(report, model))
+            cards.append(path.relative_to(folder).as_posix())
+    shown = report.gates[0].model if report.gates else report.models[-1]
+    _write(out / CARD, card(report, shown))
     return {"page": PAGE, "card": CARD, "card_of": shown, "cards": cards}
 
 

@@ -19,9 +19,10 @@ REPORT_STAGE = Stage(
     title="Report",
     config=Report,
     makes=PAGE,
-    version=1,
+    version=2,
     run="lmwright.reporting.run:run",
     estimate=lambda _config, _known: Estimate(5, 400_000_000),
     references={"evaluation": Reference(EVALUATION), "gates": Reference(DECISION)},
     complete=_complete,
+    needs=lambda _: ("pyarrow",),
 )

@@ -1,27 +1,19 @@
 """The tables of the page as plain values: what a cell says and why, before any markup."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
 
 from lmwright.core import figures
-from lmwright.reporting.collect import Sample, Story
-
-# Which words in a metric's name put it under which heading; the first that fits.
-HEADINGS: dict[str, tuple[str, ...]] = {
-    "Speed": ("per_s", "seconds"),
-    "Fairness and safety": ("gap", "bias", "refus", "toxic"),
-    "Quality": ("",),
-}
-ORDER = ("Quality", "Fairness and safety", "Speed", "Size and memory")
+from lmwright.core.results import EXACT, HEADINGS, Comparison, Metric, MetricSpec, Scores
+from lmwright.reporting.collect import ComparedItem, RunReport
 
 SHOWN = {"better": "better", "worse": "worse", "equivalent": "same", "cannot tell": "cannot tell"}
 
 
 @dataclass(frozen=True)
-class Chip:
+class VerdictBadge:
     """A verdict against another model."""
 
     kind: str
@@ -40,64 +32,79 @@ class Cell:
 
     model: str
     value: str
-    interval: str
-    is_best: bool
-    chips: tuple[Chip, ...]
+    interval: str = ""
+    is_best: bool = False
+    badges: tuple[VerdictBadge, ...] = ()
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A metric under every model."""
+    """A metric or exact figure under every model."""
 
-    metric: str
-    title: str
+    spec: MetricSpec
     unit: str
-    direction: str
     n: str
     detectable: str
-    caveat: str
     cells: tuple[Cell, ...]
 
 
-def side_by_side(story: Story) -> dict[str, list[Line]]:
+@dataclass(frozen=True)
+class FlipCount:
+    """How many items of a right/wrong metric changed sides between two models."""
+
+    title: str
+    comparison: Comparison
+    lost: int
+    won: int
+
+
+@dataclass(frozen=True)
+class SliceLine:
+    """A part of a metric: its n, and the value with its interval under every model."""
+
+    name: str
+    n: str
+    cells: tuple[tuple[str, str], ...]
+
+
+def side_by_side(report: RunReport) -> dict[str, list[Line]]:
     """Return the lines of the main table by heading."""
-    lines: dict[str, list[Line]] = {heading: [] for heading in ORDER}
-    for metric in story.evaluation["tasks"]:
-        lines[heading(metric)].append(_line(story, metric))
-    lines["Size and memory"] = list(_size_lines(story))
-    return {name: found for name, found in lines.items() if found}
-
-
-def heading(metric: str) -> str:
-    """Return the heading that a metric stands under."""
-    return next(name for name, words in HEADINGS.items() if any(word in metric for word in words))
-
-
-def _line(story: Story, metric: str) -> Line:
-    task = story.evaluation["tasks"][metric]
-    unit = figures.unit_of(task)
-    values = {
-        model: found
-        for model in story.models
-        if (found := story.evaluation["metrics"].get(model, {}).get(metric))
+    scores = report.scores
+    known = [s for s in EXACT.values() if any(_values(scores, s).values())]
+    lines = {
+        heading: [_line(report, s) for s in (*scores.specs, *known) if s.heading == heading]
+        for heading in HEADINGS
     }
-    best = _best({model: m["value"] for model, m in values.items()}, task["higher_is_better"])
-    largest = max((abs(m["value"]) for m in values.values()), default=0.0)
-    how = figures.scale(unit, largest)
-    counts = sorted({m["n"] for m in values.values()})
-    detectable = story.evaluation.get("detectable", {}).get(metric)
+    return {heading: found for heading, found in lines.items() if found}
+
+
+def _values(scores: Scores, spec: MetricSpec) -> dict[str, float]:
+    """Return the value of each model that has one."""
+    values = {model: scores.value(spec.name, model) for model in scores.models}
+    return {model: value for model, value in values.items() if value is not None}
+
+
+def _line(report: RunReport, spec: MetricSpec) -> Line:
+    scores, values = report.scores, _values(report.scores, spec)
+    best = _best(values, spec.higher_is_better)
+    largest = max(map(abs, values.values()), default=0.0)
+    how = figures.scale(spec.unit, largest)
+    counts = sorted({found.n for m in values if (found := scores.metric(spec.name, m))})
+    detectable = scores.detectable.get(spec.name)
+    cell = _exact_cell if spec.kind == "exact" else _cell
     return Line(
-        metric=metric,
-        title=str(task.get("title") or metric),
+        spec,
         unit=how.unit,
-        direction="higher is better" if task["higher_is_better"] else "lower is better",
-        n=_count(counts, figures.items_of(task)),
-        detectable=figures.change(detectable, unit, like=largest).lstrip("+") if detectable else "",
-        caveat=str(task.get("caveat") or ""),
+        n=_count(counts, spec.items),
+        detectable=figures.change(detectable, spec.unit, like=largest).lstrip("+")
+        if detectable
+        else "",
         cells=tuple(
-            _cell(story, metric, model, values.get(model), how=how, is_best=model in best)
-            for model in story.models
+            cell(report, spec, model, how=how, is_best=model in best)
+            if model in values
+            else Cell(model, "not measured", note=scores.why_absent(spec.name, model))
+            for model in report.models
         ),
     )
 
@@ -119,171 +126,118 @@ def _best(values: dict[str, float], higher_is_better: bool) -> set[str]:
 
 
 def _cell(
-    story: Story,
-    metric: str,
-    model: str,
-    found: dict[str, Any] | None,
-    *,
-    how: figures.Scale,
-    is_best: bool,
+    report: RunReport, spec: MetricSpec, model: str, *, how: figures.Scale, is_best: bool
 ) -> Cell:
-    if found is None:
-        return Cell(model, "not measured", "", False, (), note=story.why_absent(metric, model))
+    scores = report.scores
+    found = scores.metrics[model][spec.name]
     value, low, high = (
-        figures.number(found[key] * how.factor, how.digits) for key in ("value", "low", "high")
+        figures.number(end * how.factor, how.digits) for end in (found.value, found.low, found.high)
     )
-    chips = tuple(
-        chip(story, pair)
-        for baseline in _baselines(story, model)
-        if (pair := story.comparison(metric, model=model, baseline=baseline))
+    # Held against the first one, then against what it was made from.
+    baselines = dict.fromkeys([report.models[0], *scores.parents.get(model, ())])
+    badges = tuple(
+        badge(scores, pair)
+        for baseline in baselines
+        if (pair := scores.comparison(spec.name, model, baseline=baseline))
     )
-    return Cell(model, value, f"{low} to {high}", is_best, chips)
-
-
-def _baselines(story: Story, model: str) -> list[str]:
-    """Return what a model is held against: the first one, then what it was made from."""
-    names = [story.models[0], story.parents.get(model, "")]
-    return [name for name in dict.fromkeys(names) if name and name != model]
-
-
-def chip(story: Story, pair: dict[str, Any]) -> Chip:
-    """Return the verdict of a comparison with its evidence as a tooltip."""
-    task, metrics = story.evaluation["tasks"][pair["metric"]], story.evaluation["metrics"]
-    unit, items = figures.unit_of(task), figures.items_of(task)
-    like = max(abs(metrics[pair[who]][pair["metric"]]["value"]) for who in ("model", "baseline"))
-    change = figures.change(pair["delta"], unit, like=like)
-    ends = figures.change_span(pair["low"], pair["high"], unit, like=like)
-    margin = figures.change(pair["margin"], unit, like=like).lstrip("+")
-    tip = (
-        f"{pair['model']} against {pair['baseline']}: {change}, 95 % interval {ends}, "
-        f"n = {pair['n']} {items}, p = {pair['p']:.2g} ({pair['p_holm']:.2g} after Holm); "
-        f"within {margin} counts as the same"
-    )
-    note = f"needs about {figures.about(pair['n_needed'])} {items}" if pair["n_needed"] else ""
-    kind = SHOWN[pair["verdict"]]
-    return Chip(
-        kind.replace(" ", "-"), kind, pair["baseline"], change, change.split(" ")[0], tip, note
-    )
-
-
-def _size_lines(story: Story) -> Iterator[Line]:
-    facts = story.evaluation.get("facts_of_models", {})
-    for key, title, unit in (
-        ("size_bytes", "Size on disk", "bytes"),
-        ("bits_per_weight", "Bits per weight", "bits"),
-        ("peak_memory_bytes", "Peak memory of the process", "bytes"),
-    ):
-        values = {m: float(facts[m][key]) for m in story.models if key in facts.get(m, {})}
-        if not values:
-            continue
-        how = figures.scale(unit, max(values.values()))
-        best = _best(values, higher_is_better=False)
-        cells = [
-            _exact_cell(story, key, model, values=values, how=how, best=best)
-            for model in story.models
-        ]
-        yield Line(key, title, how.unit, "lower is better", "", "", "", tuple(cells))
+    return Cell(model, value, f"{low} to {high}", is_best, badges)
 
 
 def _exact_cell(
-    story: Story,
-    key: str,
-    model: str,
-    *,
-    values: dict[str, float],
-    how: figures.Scale,
-    best: set[str],
+    report: RunReport, spec: MetricSpec, model: str, *, how: figures.Scale, is_best: bool
 ) -> Cell:
-    if model not in values:
-        return Cell(model, "not measured", "", False, (), note=story.why_absent(key, model))
-    parent = story.parents.get(model) or story.models[0]
-    note = ""
-    if parent in values and parent != model and values[parent]:
-        note = f"{figures.percent(values[model] / values[parent] - 1)} vs {parent}"
-    text = figures.number(values[model] * how.factor, how.digits if how.factor < 1 else 1)
-    return Cell(model, text, "", model in best, (), note)
+    origin = report.origin(model)
+    value, base = (report.scores.exact(spec.name, name) for name in (model, origin))
+    assert value is not None
+    is_change = origin != model and base
+    note = f"{figures.percent(value / base - 1)} vs {origin}" if is_change and base else ""
+    text = figures.number(value * how.factor, how.digits if how.factor < 1 else 1)
+    return Cell(model, text, is_best=is_best, note=note)
 
 
-def pairs(story: Story) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return (model, baseline): what each step did, then the other comparisons."""
-    all_pairs = list(
-        dict.fromkeys((p["model"], p["baseline"]) for p in story.evaluation["comparisons"])
+def badge(scores: Scores, pair: Comparison) -> VerdictBadge:
+    """Return the verdict of a comparison with its evidence as a tooltip."""
+    spec = scores.spec(pair.metric)
+    assert spec is not None
+    values = [scores.value(pair.metric, who) or 0.0 for who in (pair.model, pair.baseline)]
+    like = max(map(abs, values))
+    change = figures.change(pair.delta, spec.unit, like=like)
+    ends = figures.change_span(pair.low, pair.high, spec.unit, like=like)
+    margin = figures.change(pair.margin, spec.unit, like=like).lstrip("+")
+    tip = (
+        f"{pair.model} against {pair.baseline}: {change}, 95 % interval {ends}, "
+        f"n = {pair.n} {spec.items}, p = {pair.p:.2g} ({pair.p_holm:.2g} after Holm); "
+        f"within {margin} counts as the same"
     )
-    rank = {model: i for i, model in enumerate(story.models)}
-    all_pairs.sort(key=lambda pair: (rank.get(pair[0], 0), rank.get(pair[1], 0)))
-    made = [pair for pair in all_pairs if story.parents.get(pair[0]) == pair[1]]
-    made = made or all_pairs
-    return made, [pair for pair in all_pairs if pair not in made]
+    note = f"needs about {figures.about(pair.n_needed)} {spec.items}" if pair.n_needed else ""
+    text = SHOWN[pair.verdict]
+    return VerdictBadge(
+        text.replace(" ", "-"), text, pair.baseline, change, change.split(" ")[0], tip, note
+    )
 
 
-def choose(samples: Iterable[Sample], n: int) -> list[Sample]:
-    """Choose `n` samples, flips first, each pattern of right and wrong in turn."""
-    chosen: list[Sample] = []
-    by_flip: dict[bool, dict[tuple[bool, ...], list[Sample]]] = {True: {}, False: {}}
-    for sample in samples:
-        pattern = tuple(answer.is_right for answer in sample.answers)
-        by_flip[sample.flips].setdefault(pattern, []).append(sample)
+def pairs(scores: Scores) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return (model, baseline): what each step did, then the other comparisons."""
+    found = list(dict.fromkeys((each.model, each.baseline) for each in scores.comparisons))
+    found.sort(key=lambda pair: tuple(map(scores.models.index, pair)))
+    made = [pair for pair in found if pair[1] in scores.parents.get(pair[0], ())] or found
+    return made, [pair for pair in found if pair not in made]
+
+
+def choose(items: Iterable[ComparedItem], n: int) -> list[ComparedItem]:
+    """Choose `n` items, flips first, each pattern of right and wrong in turn."""
+    chosen: list[ComparedItem] = []
+    by_flip: dict[bool, dict[tuple[bool | None, ...], list[ComparedItem]]] = {True: {}, False: {}}
+    for item in items:
+        pattern = tuple(answer.is_right for answer in item.answers)
+        by_flip[item.flips].setdefault(pattern, []).append(item)
     for patterns in by_flip.values():
         ordered = sorted(patterns.values(), key=len, reverse=True)
         # The first of each pattern, the second of each, ...
         turns = zip_longest(*ordered)
-        chosen += [sample for turn in turns for sample in turn if sample is not None]
+        chosen += [item for turn in turns for item in turn if item is not None]
     return chosen[:n]
 
 
-def flips(story: Story) -> list[dict[str, Any]]:
+def flips(scores: Scores) -> list[FlipCount]:
     """Return, for each right/wrong metric and pair, how many items changed sides."""
-    made, others = pairs(story)
-    found = []
-    for metric, task in story.evaluation["tasks"].items():
-        for model, baseline in [*made, *others]:
-            pair = story.comparison(metric, model=model, baseline=baseline)
-            if pair and pair["flips"] is not None:
-                lost, won = pair["flips"]
-                found.append(
-                    {
-                        "title": task.get("title") or metric,
-                        "model": model,
-                        "baseline": baseline,
-                        "lost": lost,
-                        "won": won,
-                        "n": pair["n"],
-                        "p": f"{pair['p_holm']:.2g}",
-                    }
-                )
-    return found
+    made, others = pairs(scores)
+    return [
+        FlipCount(spec.title, found, *found.flips)
+        for spec in scores.specs
+        for model, baseline in [*made, *others]
+        if (found := scores.comparison(spec.name, model, baseline=baseline)) and found.flips
+    ]
 
 
-def slices(story: Story) -> list[dict[str, Any]]:
-    """Return the parts of each metric: (name, n, a value with its interval for each model)."""
+def slices(scores: Scores) -> list[tuple[str, list[SliceLine]]]:
+    """Return the parts of each metric that has some, by its title."""
     found = []
-    for metric, task in story.evaluation["tasks"].items():
-        parts = [
-            story.evaluation["metrics"].get(model, {}).get(metric, {}).get("slices", {})
-            for model in story.models
-        ]
+    for spec in scores.specs:
+        metrics = [scores.metric(spec.name, model) for model in scores.models]
+        parts = [metric.slices if metric else {} for metric in metrics]
         lines = [
-            {
-                "name": name,
-                "n": figures.count(max(part[name]["n"] for part in parts if name in part)),
-                "cells": [_slice(part.get(name)) for part in parts],
-            }
+            SliceLine(
+                name,
+                n=figures.count(max(part[name].n for part in parts if name in part)),
+                cells=tuple(_slice(part.get(name)) for part in parts),
+            )
             for name in dict.fromkeys(name for part in parts for name in part)
         ]
         if lines:
-            found.append({"title": task.get("title") or metric, "lines": lines})
+            found.append((spec.title, lines))
     return found
 
 
-def _slice(metric: dict[str, Any] | None) -> tuple[str, str]:
+def _slice(metric: Metric | None) -> tuple[str, str]:
     if metric is None:
         return "not measured", ""
-    unit = metric.get("unit", "")
-    return figures.figure(metric["value"], unit), figures.span(metric["low"], metric["high"], unit)
+    value = figures.figure(metric.value, metric.unit)
+    return value, figures.span(metric.low, metric.high, metric.unit)
 
 
-def right_counts(samples: Iterable[Sample]) -> dict[str, int]:
-    """Count how many of the samples each model got right."""
+def right_counts(items: Iterable[ComparedItem]) -> dict[str, int]:
+    """Count how many of the items each model got right."""
     return dict(
-        Counter(answer.model for sample in samples for answer in sample.answers if answer.is_right)
+        Counter(answer.model for item in items for answer in item.answers if answer.is_right)
     )

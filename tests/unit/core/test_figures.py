@@ -37,3 +37,25 @@ def test_there_is_no_minus_zero() -> None:
 @pytest.mark.parametrize(("n", "text"), [(7, "7"), (99, "99"), (401, "410"), (12_345, "13,000")])
 def test_a_guessed_count_is_rounded_up_to_two_figures(n: int, text: str) -> None:
     assert figures.about(n) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.8534, "share", "85.3 %"),
+        (1.07345, "bits/byte", "1.073"),
+        (12.0, "tokens/s", "12.0"),
+        (234.5, "tokens/s", "234"),
+        (12345.6, "tokens/s", "12,346"),
+    ],
+)
+def test_beside_its_unit_a_value_is_bare_but_for_percent(
+    value: float, unit: str, text: str
+) -> None:
+    assert figures.short(value, unit) == text
+
+
+def test_exact_figures_are_bytes_counts_or_two_digits() -> None:
+    assert figures.exact(98_000_000, "bytes") == "98 MB"
+    assert figures.exact(8.4, "bits") == "8.40"
+    assert figures.exact(134_515_008, "") == "135 M"

@@ -6,15 +6,15 @@ import pytest
 
 from lmwright import lm
 from lmwright.core.artifact import write_json
-from lmwright.core.errors import DataError, RequestError
-from lmwright.core.results import read_rows
+from lmwright.core.errors import DataError, RecipeError, RequestError
+from lmwright.core.results import Asked, Scores, read_rows
+from lmwright.core.stage import StepContext
 from lmwright.data.run import write_lines
 from lmwright.evaluation import run as evaluation_run
 from lmwright.evaluation import speed
 from lmwright.evaluation.config import Evaluate
 from lmwright.evaluation.run import folder_name, run
-from lmwright.evaluation.scores import Scores
-from lmwright.evaluation.selection import COUNTS
+from lmwright.evaluation.tasks import MEASUREMENTS
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def loaded(make_model, monkeypatch):
         dtype = {"fp32": "float32", "auto": "bfloat16"}[precision]
         return make_model(name, dtype=dtype, likes={"the": -0.3} if name == "int4" else {})
 
-    def in_turns(models, suite):
+    def in_turns(models, suite, measurements):
         """As `measure_in_turns`, but here: another process would not know the fakes."""
-        return [speed.time_model(*model, suite, 0) for model in models]
+        return [speed.time_model(*model, suite, measurements) for model in models]
 
     monkeypatch.setattr(lm, "load", load)
     monkeypatch.setattr(evaluation_run, "measure_in_turns", in_turns)
@@ -52,12 +52,16 @@ def data(tmp_path):
     return folder
 
 
+def within(inputs=None, parents=None):
+    return StepContext(inputs or {}, parents or {}, run_folder=None, seed=0)
+
+
 CONFIG = Evaluate(models=["starter", "int4"], data="dialogues")
 
 
 def test_result_is_plain_data_and_rows_lie_on_disk(tmp_path, loaded, data):
     inputs = {"int4": tmp_path / "int4", "dialogues": data}
-    result = run(CONFIG, tmp_path / "card", inputs, {"int4": "starter", "dialogues": "x"})
+    result = run(CONFIG, tmp_path / "card", within(inputs, {"int4": ("starter",), "other": ("x",)}))
     write_json(tmp_path / "result.json", result)
     assert loaded == [
         ("starter", "fp32", "starter"),
@@ -67,15 +71,15 @@ def test_result_is_plain_data_and_rows_lie_on_disk(tmp_path, loaded, data):
     ]
     scores = Scores.from_json(json.loads((tmp_path / "result.json").read_text()))
     assert scores.models == ("starter", "int4")
-    assert scores.parents == {"int4": "starter"}
-    assert set(scores.metrics["int4"]) == set(result["tasks"])
-    assert len(result["tasks"]) == 8
-    assert scores.metrics["starter"]["facts"].value == 1.0
+    assert scores.parents == {"int4": ("starter",)}
+    assert set(scores.metrics["int4"]) == {spec.name for spec in scores.specs}
+    assert len(scores.specs) == 8
+    assert scores.metrics["starter"]["qa_accuracy"].value == 1.0
     assert scores.comparison("bits_per_byte", "int4", baseline="starter").verdict == "worse"
-    rows = read_rows(tmp_path / "card" / result["rows"]["int4"] / "facts.parquet")
+    rows = read_rows(tmp_path / "card" / result["rows"]["int4"] / "qa_accuracy.parquet")
     assert [row.detail for row in rows] == ["Here you are."] * 12
-    assert result["prompts"]["facts"]["f3/0"] == "What is 3?"
-    assert result["counts"] == COUNTS["quick"]
+    assert scores.asked["qa_accuracy"]["f3/0"] == Asked("What is 3?", "here you are")
+    assert result["counts"] == {name: m.n_items["quick"] for name, m in MEASUREMENTS.items()}
     facts = result["facts_of_models"]["int4"]
     assert (facts["quality_dtype"], facts["speed_dtype"]) == ("float32", "bfloat16")
     assert facts["size_bytes"] == 4000
@@ -85,24 +89,24 @@ def test_result_is_plain_data_and_rows_lie_on_disk(tmp_path, loaded, data):
 
 def test_a_killed_run_goes_on_where_it_stood(tmp_path, loaded, data, make_model, monkeypatch):
     out, inputs = tmp_path / "card", {"dialogues": data}
-    whole = run(CONFIG, out, inputs, {})
+    whole = run(CONFIG, out, within(inputs))
     n_loads = len(loaded)
-    assert run(CONFIG, out, inputs, {}) == whole
+    assert run(CONFIG, out, within(inputs)) == whole
     assert len(loaded) == n_loads
 
     # As if killed in the middle of the second model: one task and its figures are missing.
     (out / "rows/int4/gender_gap.parquet").unlink()
     (out / "rows/int4/quality.json").unlink()
-    kept = (out / "rows/int4/facts.parquet").stat().st_mtime_ns
-    assert run(CONFIG, out, inputs, {}) == whole
+    kept = (out / "rows/int4/qa_accuracy.parquet").stat().st_mtime_ns
+    assert run(CONFIG, out, within(inputs)) == whole
     assert loaded[n_loads:] == [("int4", "fp32", "int4")]
-    assert (out / "rows/int4/facts.parquet").stat().st_mtime_ns == kept
+    assert (out / "rows/int4/qa_accuracy.parquet").stat().st_mtime_ns == kept
 
 
-def test_without_data_facts_are_not_measured(tmp_path, loaded):
+def test_without_data_answers_are_not_measured(tmp_path, loaded):
     config = Evaluate(models=["starter"], tasks=["refusals", "bits_per_byte"])
-    result = run(config, tmp_path, {}, {})
-    assert "facts" in result["not_measured"]
+    result = run(config, tmp_path, within())
+    assert "qa_accuracy" in result["not_measured"]
     assert "speed" in result["not_measured"]["decode_tokens_per_s"]
     assert set(result["metrics"]["starter"]) == {
         "bits_per_byte", "refusal_rate", "over_refusal_rate",
@@ -113,11 +117,11 @@ def test_without_data_facts_are_not_measured(tmp_path, loaded):
 
 def test_wrong_requests_are_refused_before_a_model_is_loaded(tmp_path, loaded):
     with pytest.raises(RequestError, match="occurs twice"):
-        run(Evaluate(models=["a", "a"]), tmp_path, {}, {})
+        run(Evaluate(models=["a", "a"]), tmp_path, within())
     with pytest.raises(RequestError, match="needs held-out questions"):
-        run(Evaluate(models=["a"], tasks=["facts"]), tmp_path, {}, {})
+        run(Evaluate(models=["a"], tasks=["qa_accuracy"]), tmp_path, within())
     with pytest.raises(DataError, match=r"questions\.jsonl is missing"):
-        run(Evaluate(models=["a"], data="nowhere"), tmp_path, {}, {})
+        run(Evaluate(models=["a"], data="nowhere"), tmp_path, within())
     assert loaded == []
 
 
@@ -129,3 +133,10 @@ def test_models_named_by_a_path_get_a_folder_of_their_own():
     ]
     assert len(set(names)) == len(names)
     assert all("/" not in name and name.strip(".") and name != ".." for name in names)
+
+
+def test_a_table_with_an_unknown_or_renamed_task_says_what_is_meant():
+    with pytest.raises(RecipeError, match="tasks: 'facts' is called 'qa_accuracy' now"):
+        Evaluate(models=["a"], tasks=["facts"])
+    with pytest.raises(RecipeError, match="no task 'refusal'; did you mean 'refusals'"):
+        Evaluate(models=["a"], tasks=["refusal"])

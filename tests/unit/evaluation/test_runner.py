@@ -4,9 +4,9 @@ import pytest
 
 from lmwright.core.errors import LmwrightError, RequestError, UnsupportedError
 from lmwright.data.samples import Question
-from lmwright.evaluation.runner import batch_difference, evaluate, pairs, plan
+from lmwright.evaluation.runner import batch_difference, choose, evaluate, pairs
 from lmwright.evaluation.statistics import holm
-from lmwright.evaluation.tasks import TASKS
+from lmwright.evaluation.tasks import MEASUREMENTS
 
 QUESTIONS = tuple(
     Question(f"f{i}/0", f"f{i}", ({"role": "user", "content": f"What is f{i}?"},), (f"{i} euros",))
@@ -23,17 +23,20 @@ def scores(make_model):
             make_model("tuned", replies=knows),
             make_model("small", replies=knows, likes={"the": -0.4}),
         ],
-        tasks=["facts", "bits_per_byte", "gender_gap", "refusals"],
+        tasks=["qa_accuracy", "bits_per_byte", "gender_gap", "refusals"],
         questions=QUESTIONS,
         parents={"tuned": "base", "small": "tuned", "base": "elsewhere"},
     )
 
 
 def test_each_model_is_compared_with_the_first_and_with_its_parent(scores):
-    found = [(c.baseline, c.model) for c in scores.comparisons if c.metric == "facts"]
+    found = [(c.baseline, c.model) for c in scores.comparisons if c.metric == "qa_accuracy"]
     assert found == [("base", "tuned"), ("base", "small"), ("tuned", "small")]
+    assert scores.parents == {"base": ("elsewhere",), "tuned": ("base",), "small": ("tuned",)}
     assert pairs(["a"], {}) == []
-    assert pairs(["a", "b"], {"b": "a", "a": "b"}) == [("a", "b"), ("b", "a")]
+    assert pairs(["a", "b"], {"b": ("a",), "a": ("b",)}) == [("a", "b"), ("b", "a")]
+    # Several parents, as after a merge.
+    assert pairs(["a", "b", "c"], {"c": ("b", "a")}) == [("a", "b"), ("a", "c"), ("b", "c")]
 
 
 def test_p_values_are_corrected_over_the_whole_card(scores):
@@ -46,25 +49,25 @@ def test_verdicts_say_what_was_put_in(scores):
     def verdict(metric, model, baseline):
         return scores.comparison(metric, model, baseline=baseline).verdict
 
-    assert scores.metrics["base"]["facts"].value == 0
-    assert scores.metrics["tuned"]["facts"].value == 38 / 40
-    assert verdict("facts", "tuned", "base") == "better"
-    assert verdict("facts", "small", "tuned") == "equivalent"
+    assert scores.metrics["base"]["qa_accuracy"].value == 0
+    assert scores.metrics["tuned"]["qa_accuracy"].value == 38 / 40
+    assert verdict("qa_accuracy", "tuned", "base") == "better"
+    assert verdict("qa_accuracy", "small", "tuned") == "equivalent"
     assert verdict("bits_per_byte", "tuned", "base") == "equivalent"
     assert verdict("bits_per_byte", "small", "tuned") == "worse"
-    assert scores.comparison("facts", "tuned", baseline="base").flips == (0, 38)
-    assert scores.comparison("facts", "base", baseline="tuned") is None
+    assert scores.comparison("qa_accuracy", "tuned", baseline="base").flips == (0, 38)
+    assert scores.comparison("qa_accuracy", "base", baseline="tuned") is None
 
 
 def test_every_metric_comes_with_n_slices_and_what_it_can_find(scores):
     for metrics in scores.metrics.values():
         assert list(metrics) == [
-            "facts", "bits_per_byte", "gender_gap", "refusal_rate", "over_refusal_rate",
+            "qa_accuracy", "bits_per_byte", "gender_gap", "refusal_rate", "over_refusal_rate",
         ]  # fmt: skip
     assert scores.metrics["base"]["gender_gap"].n == 240
     assert set(scores.metrics["base"]["gender_gap"].slices) == {"gender_slope"}
     assert len(scores.metrics["base"]["refusal_rate"].slices) == 10
-    assert all(scores.detectable[metric] > 0 for metric in ("facts", "gender_gap"))
+    assert all(scores.detectable[metric] > 0 for metric in ("qa_accuracy", "gender_gap"))
     assert scores.facts_of_models["base"]["batch_difference"] == 0.0
     assert set(scores.not_measured) == {
         "multiple_choice", "prefill_tokens_per_s", "decode_tokens_per_s",
@@ -95,19 +98,20 @@ def test_the_same_evaluation_twice_is_the_same(make_model):
     assert first == second
 
 
-def test_facts_without_questions_are_not_measured_or_refused_when_asked_for():
-    chosen, not_measured = plan(None, has_questions=False)
-    assert chosen == [name for name in TASKS if name != "facts"]
-    assert "no held-out questions" in not_measured["facts"]
+def test_answers_without_questions_are_not_measured_or_refused_when_asked_for():
+    choice = choose(None, ())
+    names = [each.spec.name for each in choice.measurements]
+    assert names == [name for name in MEASUREMENTS if name != "qa_accuracy"]
+    assert "no held-out questions" in choice.not_measured["qa_accuracy"]
     with pytest.raises(RequestError, match="data = "):
-        plan(["facts"], has_questions=False)
+        choose(["qa_accuracy"], ())
 
 
 def test_unknown_tasks_and_names_used_twice_are_refused(make_model):
     with pytest.raises(RequestError, match="did you mean 'refusals'"):
-        plan(["refusal"], has_questions=True)
+        choose(["refusal"], QUESTIONS)
     with pytest.raises(RequestError, match="at least one task"):
-        plan([], has_questions=True)
+        choose([], QUESTIONS)
     with pytest.raises(RequestError, match="'a' occurs twice"):
         evaluate([make_model("a"), make_model("a")])
     with pytest.raises(RequestError, match="at least one model"):
@@ -164,6 +168,6 @@ def test_the_baseline_may_be_the_one_that_cannot_be_asked(make_model):
 def test_what_no_model_can_be_asked_is_not_measured_at_all(make_model):
     scores = evaluate([mute(make_model("mute"))], tasks=["bits_per_byte", "refusals"])
     assert scores.not_measured["bits_per_byte"] == "it tells none"
-    assert list(scores.measures) == ["refusal_rate", "over_refusal_rate"]
+    assert [spec.name for spec in scores.specs] == ["refusal_rate", "over_refusal_rate"]
     with pytest.raises(RequestError, match="nothing could be measured: it tells none"):
         evaluate([mute(make_model("mute"))], tasks=["bits_per_byte"])

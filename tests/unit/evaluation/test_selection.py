@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from lmwright.evaluation.selection import COUNTS, starter_lines, starter_text, stratified
-from lmwright.evaluation.tasks import gender_gap
+from lmwright.evaluation.selection import starter_lines, starter_text, stratified
+from lmwright.evaluation.tasks import MEASUREMENTS, gender_gap
 
 FILES = (
     "multiple-choice.jsonl",
@@ -53,11 +53,13 @@ def test_starter_data_has_the_shape_that_the_tasks_expect():
 
 
 def test_quick_subset_is_stable():
-    chosen = pick(starter_lines("multiple-choice.jsonl"), COUNTS["quick"]["multiple_choice"])
+    chosen = pick(
+        starter_lines("multiple-choice.jsonl"), MEASUREMENTS["multiple_choice"].n_items["quick"]
+    )
     names = ",".join(item["id"] for item in chosen)
     assert len(chosen) == 100
     assert hashlib.sha256(names.encode()).hexdigest()[:16] == "f231812cce29c985"
-    pairs = gender_gap.pairs(COUNTS["quick"]["occupations_per_template"])
+    pairs = gender_gap.pairs(MEASUREMENTS["gender_gap"].n_items["quick"])
     names = ",".join(f"{pair.template}/{pair.occupation}" for pair in pairs)
     assert hashlib.sha256(names.encode()).hexdigest()[:16] == "88e59ac0a56d64ad"
 

@@ -38,33 +38,33 @@ def timed(make_model, monkeypatch):
     return model
 
 
-def test_reading_speed_leaves_the_warm_up_out(timed):
-    rows = speed.prefill_rows(timed, Selection("quick"))
+def test_prefill_throughput_leaves_the_warm_up_out(timed):
+    rows = speed.PREFILL.rows(timed, Selection(3))
     assert [row.item for row in rows] == [f"prefill/{i}" for i in range(3)]
-    metric = estimate(rows, speed.PREFILL)
+    metric = estimate(rows, speed.PREFILL.spec)
     assert (metric.value, metric.n) == (pytest.approx(512 / (511 / 1000 + 1 / 50)), 3)
     assert {len(prompt) for prompt in timed.prompts} == {512}
 
 
 def test_no_two_prompts_begin_alike(timed):
-    speed.prefill_rows(timed, Selection("full"))
+    speed.PREFILL.rows(timed, Selection(8))
     beginnings = {tuple(prompt[:16]) for prompt in timed.prompts}
     assert len(beginnings) == len(timed.prompts) == 9
 
 
-def test_writing_speed_is_that_of_single_steps(timed):
-    rows = speed.decode_rows(timed, Selection("quick"))
+def test_decode_throughput_is_that_of_single_steps(timed):
+    rows = speed.DECODE.rows(timed, Selection(3))
     assert len(rows) == 3
-    assert all(row.value == 32 for row in rows)
-    assert estimate(rows, speed.DECODE).value == pytest.approx(50)
+    assert all(row.sums[0] == 32 for row in rows)
+    assert estimate(rows, speed.DECODE.spec).value == pytest.approx(50)
 
 
 def test_short_contexts_are_filled_but_not_passed(make_model):
     model = make_model(context_length=20)
-    [row, *_] = speed.prefill_rows(model, Selection("quick"))
-    assert row.value == 19
-    [row, *_] = speed.decode_rows(model, Selection("quick"))
-    assert row.value == 19
+    [row, *_] = speed.PREFILL.rows(model, Selection(3))
+    assert row.sums[0] == 19
+    [row, *_] = speed.DECODE.rows(model, Selection(3))
+    assert row.sums[0] == 19
 
 
 def test_a_model_that_stops_early_is_an_error(make_model):
@@ -77,12 +77,14 @@ def test_a_model_that_stops_early_is_an_error(make_model):
 
     model._complete = stops
     with pytest.raises(LmwrightError, match="wrote 1 tokens where 32"):
-        speed.decode_rows(model, Selection("quick"))
+        speed.DECODE.rows(model, Selection(3))
 
 
 def test_noise_between_repeats_is_in_the_interval():
-    rows = [Row(f"decode/{i}", 64, seconds) for i, seconds in enumerate([1.0, 1.1, 0.9, 1.0, 1.0])]
-    metric = estimate(rows, speed.DECODE)
+    rows = [
+        Row(f"decode/{i}", (64, seconds)) for i, seconds in enumerate([1.0, 1.1, 0.9, 1.0, 1.0])
+    ]
+    metric = estimate(rows, speed.DECODE.spec)
     assert metric.value == pytest.approx(64)
     assert metric.low < 62
     assert metric.high > 66
@@ -99,14 +101,14 @@ def test_peak_memory_sees_what_was_freed_again():
 
 def test_models_are_timed_in_turns_in_processes_of_their_own(tiny_folder, monkeypatch):
     models = [(str(tiny_folder), "a"), (str(tiny_folder), "b")]
-    timings = speed.measure_in_turns(models, "quick")
+    timings = speed.measure_in_turns(models, "quick", [speed.PREFILL, speed.DECODE])
     for timing in timings:
-        rows = timing.rows[speed.DECODE.name]
+        rows = timing.rows[speed.DECODE.spec.name]
         # The same names for every model: rows are compared by item.
         assert [row.item for row in rows] == [
             f"decode/{i}-turn-{turn}" for turn in (0, 1) for i in range(3)
         ]
-        assert all(row.value == 32 and row.weight > 0 for row in rows)
+        assert all(row.sums[0] == 32 and row.sums[1] > 0 for row in rows)
         # Python with torch, and nothing of this process's fixtures.
         assert timing.figures["peak_memory_bytes"] > 50_000_000
         assert timing.figures["n_params"] > 0

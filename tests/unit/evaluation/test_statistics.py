@@ -8,10 +8,10 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmwright.core.results import Comparison, Metric, Row
+from lmwright.core.results import Comparison, Metric, MetricSpec, Row, from_plain, plain
+from lmwright.evaluation.resampling import ratio
 from lmwright.evaluation.statistics import (
-    Measure,
-    compare,
+    detectable,
     detectable_effect,
     difference,
     estimate,
@@ -20,30 +20,36 @@ from lmwright.evaluation.statistics import (
     judge,
 )
 
-BINARY = Measure("accuracy", "Accuracy", "share", True, "binary", margin=0.05)
-LOSS = Measure("loss", "Loss", "nats", False, "continuous", margin=0.1)
-SPEED = Measure("speed", "Speed", "tokens/s", True, "repeats", 0.05, margin_is_relative=True)
+BINARY = MetricSpec("accuracy", "Accuracy", "share", True, "binary", margin=0.05)
+LOSS = MetricSpec("loss", "Loss", "nats", False, "continuous", margin=0.1)
+SPEED = MetricSpec("speed", "Speed", "tokens/s", True, "repeats", 0.05, margin_is_relative=True)
 
 
 def binary(n_right: int, n: int) -> list[Row]:
-    return [Row(str(i), float(i < n_right)) for i in range(n)]
+    return [Row(str(i), (float(i < n_right), 1.0)) for i in range(n)]
 
 
 def continuous(values, weights=None, clusters=None) -> list[Row]:
     weights = np.ones(len(values)) if weights is None else weights
     clusters = [""] * len(values) if clusters is None else clusters
     return [
-        Row(str(i), float(v), float(w), c)
+        Row(str(i), (float(v), float(w)), c)
         for i, (v, w, c) in enumerate(zip(values, weights, clusters, strict=True))
     ]
+
+
+def compare(base_rows, rows, spec, **options) -> Comparison:
+    """Compare a model with a baseline alone: p_holm is p."""
+    found = difference(base_rows, rows, spec, model="model", baseline="base", **options)
+    return judge([found])[0]
 
 
 def table(both: int, lost: int, won: int, neither: int) -> tuple[list[Row], list[Row]]:
     """Rows of a baseline and a model with these counts of right/wrong."""
     cells = [(1, 1)] * both + [(1, 0)] * lost + [(0, 1)] * won + [(0, 0)] * neither
     return (
-        [Row(str(i), float(before)) for i, (before, _) in enumerate(cells)],
-        [Row(str(i), float(after)) for i, (_, after) in enumerate(cells)],
+        [Row(str(i), (float(before), 1.0)) for i, (before, _) in enumerate(cells)],
+        [Row(str(i), (float(after), 1.0)) for i, (_, after) in enumerate(cells)],
     )
 
 
@@ -68,7 +74,7 @@ def test_interval_of_a_share_is_wilson(right, n):
 
 @pytest.mark.parametrize("right", [0, 20])
 def test_interval_at_0_and_100_percent_has_a_width(right):
-    clustered = [Row(str(i), float(right > 0), cluster=str(i // 2)) for i in range(20)]
+    clustered = [Row(str(i), (float(right > 0), 1.0), cluster=str(i // 2)) for i in range(20)]
     for rows in (binary(right, 20), clustered):
         metric = estimate(rows, BINARY)
         assert metric.high - metric.low > 0.1
@@ -77,7 +83,7 @@ def test_interval_at_0_and_100_percent_has_a_width(right):
 
 def test_copies_of_an_item_do_not_make_a_share_more_certain():
     rows = binary(13, 20)
-    copies = [Row(f"{row.item}/{k}", row.value, cluster=row.item) for row in rows for k in range(4)]
+    copies = [Row(f"{row.item}/{k}", row.sums, cluster=row.item) for row in rows for k in range(4)]
     once, copied = estimate(rows, BINARY), estimate(copies, BINARY)
     assert (once.low, once.high) == pytest.approx((copied.low, copied.high), abs=1e-12)
     assert copied.n == 80
@@ -139,7 +145,7 @@ def test_same_seed_same_interval_and_another_seed_nearly_so():
 
 
 def test_groups_are_metrics_of_their_own():
-    rows = [Row(str(i), float(i % 3 == 0), group="ab"[i % 2]) for i in range(12)]
+    rows = [Row(str(i), (float(i % 3 == 0), 1.0), group="ab"[i % 2]) for i in range(12)]
     groups = estimate_groups(rows, BINARY)
     assert {name: (metric.name, metric.n) for name, metric in groups.items()} == {
         "a": ("accuracy/a", 6),
@@ -158,7 +164,7 @@ def test_metric_holds_its_value_survives_json_and_scales(values, n_clusters, fac
     clusters = [f"c{i % (n_clusters + 1)}" for i in range(len(values))]
     metric = estimate(continuous(values, clusters=clusters), LOSS)
     assert metric.low <= metric.value <= metric.high
-    assert Metric.from_json(metric.to_json()) == metric
+    assert from_plain(Metric, plain(metric)) == metric
     scaled = estimate(continuous([factor * v for v in values], clusters=clusters), LOSS)
     for name in ("value", "low", "high"):
         expected = factor * getattr(metric, name)
@@ -169,9 +175,10 @@ def test_metric_holds_its_value_survives_json_and_scales(values, n_clusters, fac
     ("rows", "message"),
     [
         ([], "at least one item"),
-        ([Row("a", 1.0), Row("a", 0.0)], "occurs twice"),
-        ([Row("a", 0.5), Row("b", 0.0)], "values 0 or 1"),
-        ([Row("a", 1.0, 0.0)], "weight above 0"),
+        ([Row("a", (1.0, 1.0)), Row("a", (0.0, 1.0))], "occurs twice"),
+        ([Row("a", (0.5, 1.0)), Row("b", (0.0, 1.0))], "values 0 or 1"),
+        ([Row("a", (1.0, 0.0))], "weight above 0"),
+        ([Row("a", (1.0, 1.0)), Row("b", (1.0,))], "different numbers of sums"),
     ],
 )
 def test_rows_that_are_no_measurement_are_refused(rows, message):
@@ -267,7 +274,7 @@ def test_change_from_zero_stays_finite():
     assert comparison.relative == pytest.approx(0.9 / 0.025)
     assert np.isfinite(comparison.relative_high)
     assert comparison.verdict == "better"
-    assert Comparison.from_json(comparison.to_json()) == comparison
+    assert from_plain(Comparison, plain(comparison)) == comparison
 
 
 def test_repeats_are_compared_by_welch():
@@ -280,6 +287,73 @@ def test_repeats_are_compared_by_welch():
     assert (comparison.low, comparison.high) == pytest.approx((interval.low, interval.high))
     assert comparison.margin == pytest.approx(0.05 * slow.mean())
     assert comparison.relative_low < comparison.relative < comparison.relative_high
+
+
+# ---- any statistic of sums
+
+
+def own_ratio(sums: np.ndarray) -> np.ndarray:
+    """The same as the default, but unknown to it: derived numerically."""
+    return sums[..., 0] / sums[..., 1]
+
+
+def correlation(sums: np.ndarray) -> np.ndarray:
+    """Matthews' coefficient of (true positives, false positives, false negatives, true ones)."""
+    tp, fp, fn, tn = np.moveaxis(sums, -1, 0)
+    size = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return np.where(size > 0, (tp * tn - fp * fn) / np.where(size > 0, size, 1.0), 0.0)
+
+
+def confusion(said: np.ndarray, true: np.ndarray) -> list[Row]:
+    cells = [said & true, said & ~true, ~said & true, ~said & ~true]
+    return [Row(str(i), tuple(map(float, each))) for i, each in enumerate(zip(*cells, strict=True))]
+
+
+@pytest.mark.parametrize("n", [7, 40])
+def test_a_ratio_is_estimated_alike_by_the_general_way(n):
+    rng = np.random.default_rng(20)
+    before, size = rng.gamma(3, 100, n), rng.integers(200, 900, n)
+    base, rows = continuous(before, size), continuous(before * rng.normal(1, 0.05, n), size)
+    one, other = estimate(rows, LOSS), estimate(rows, LOSS, statistic=own_ratio)
+    assert (other.low, other.high) == pytest.approx((one.low, one.high), rel=1e-8)
+    one, other = (compare(base, rows, LOSS, statistic=each) for each in (ratio, own_ratio))
+    assert (other.low, other.high, other.p) == pytest.approx((one.low, one.high, one.p), rel=1e-7)
+    effects = [detectable_effect(rows, LOSS, statistic=each) for each in (ratio, own_ratio)]
+    assert effects[1] == pytest.approx(effects[0], rel=1e-8)
+
+
+def test_correlation_of_a_confusion_matrix_has_an_interval_and_a_paired_test():
+    rng = np.random.default_rng(21)
+    true = rng.random(300) < 0.4
+    good, bad = (np.where(rng.random(300) < noise, ~true, true) for noise in (0.1, 0.3))
+    spec = MetricSpec("mcc", "Correlation", "", True, "continuous", margin=0.05)
+    metric = estimate(confusion(good, true), spec, statistic=correlation)
+    oracle = scipy.stats.bootstrap(
+        (good, true),
+        lambda a, b: np.corrcoef(a, b)[0, 1],
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        n_resamples=4_000,
+        rng=np.random.default_rng(22),
+    ).confidence_interval
+    assert metric.value == pytest.approx(np.corrcoef(good, true)[0, 1], rel=1e-12)
+    width = oracle.high - oracle.low
+    assert metric.low == pytest.approx(oracle.low, abs=0.08 * width)
+    assert metric.high == pytest.approx(oracle.high, abs=0.08 * width)
+    # The delta method and the bootstrap see the same spread.
+    assert detectable_effect(confusion(good, true), spec, statistic=correlation) == pytest.approx(
+        2.8 * 2**0.5 * width / (2 * 1.96), rel=0.1
+    )
+    change = compare(confusion(good, true), confusion(bad, true), spec, statistic=correlation)
+    assert (change.verdict, change.p) == ("worse", 1e-4)
+
+
+def test_a_statistic_that_is_no_number_for_some_draws_is_refused():
+    rows = [Row(str(i), (float(i == 0), 1.0)) for i in range(20)]
+    spec = MetricSpec("odd", "Odd", "", True, "continuous")
+    with pytest.raises(ValueError, match="must be defined"), np.errstate(all="ignore"):
+        estimate(rows, spec, statistic=lambda sums: np.log(sums[..., 0]))
 
 
 # ---- verdicts
@@ -350,7 +424,7 @@ def test_detectable_effect_is_found_in_four_of_five():
         return continuous(before), continuous(before + shift + rng.normal(0, 0.5, 60))
 
     base, rows = pair(0.0)
-    smallest = detectable_effect(rows, LOSS, base_rows=base)
+    smallest = detectable(difference(base, rows, LOSS, model="m", baseline="b"))
     assert smallest == pytest.approx(2.8 * 0.5 / 60**0.5, rel=0.25)
     # Pairing is what makes it small.
     assert smallest < 0.6 * detectable_effect(rows, LOSS)

@@ -37,7 +37,7 @@ source = "starter:bank-support"
 [gate]
 evaluation = "card"
 model = "int8"
-require = ["facts >= 80%"]
+require = ["qa_accuracy >= 80%"]
 """
 
 
@@ -117,8 +117,8 @@ def test_parents_are_the_models_that_a_step_is_made_from() -> None:
         (('name = "support"', "seed2 = 1"), "name: missing"),
         (('model = "int8"\nr', 'model = "in"\nr'), "'in': not in evaluate.card.models"),
         (('[gate]\nevaluation = "card"', '[gate]\nevaluation = "crd"'), "did you mean 'card'?"),
-        (("facts >= 80%", "facts are fine"), "not a rule"),
-        (("facts >= 80%", "facts are fine"), "my.toml: gate.require 'facts are fine'"),
+        (("qa_accuracy >= 80%", "qa_accuracy is ok"), "not a rule"),
+        (("qa_accuracy >= 80%", "qa_accuracy is ok"), "my.toml: gate.require 'qa_accuracy is ok'"),
         (("[gate]", '[gate.ship]\nrequire = ["x"]\nmodel = "t"\nevaluation = "card"\n[gate.b]'),
          "gate.ship.model = 't': not in evaluate.card.models"),
         (("[gate]", "[gate.ship]\n[gate]"), "gate.ship: unknown key"),
@@ -183,7 +183,7 @@ def test_overrides_are_toml_values_and_bare_words_strings() -> None:
         "finetune.tuned.rank=8",
         "finetune.tuned.method = full",
         "finetune.tuned.lr=6e-4",
-        'evaluate.card.tasks=["facts"]',
+        'evaluate.card.tasks=["qa_accuracy"]',
         "seed=11",
         "name=other",
     ]
@@ -193,7 +193,7 @@ def test_overrides_are_toml_values_and_bare_words_strings() -> None:
     assert (tuned.rank, tuned.method, tuned.lr) == (8, "full", 6e-4)
     card = recipe.tables["evaluate"]["card"]
     assert isinstance(card, Evaluate)
-    assert card.tasks == ["facts"]
+    assert card.tasks == ["qa_accuracy"]
     assert (recipe.seed, recipe.name) == (11, "other")
 
 

@@ -48,7 +48,7 @@ models = ["starter", "tuned", "int8", "int4"]
 [gate]
 evaluation = "card"
 model = "int8"
-require = ["facts >= 80%"]
+require = ["qa_accuracy >= 80%"]
 
 [report.page]
 evaluation = "card"

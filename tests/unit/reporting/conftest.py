@@ -1,105 +1,140 @@
-"""A finished run made by hand: four models, every metric, rows in parquet, all files around it."""
+"""A finished run of four models, made by the real code: asked, measured, compared, decided."""
 
 import json
 import math
-from dataclasses import asdict
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lmwright.core.results import Comparison, Metric, Row, write_rows
-from lmwright.gate import gate
+from lmwright.core.lineage import lineage
+from lmwright.core.results import Scores, write_rows
+from lmwright.core.stage import StepContext
+from lmwright.data.samples import Question
+from lmwright.engine.info import ModelInfo
+from lmwright.engine.request import Completion, Prompt, Sampling, Score, ScoreRequest
+from lmwright.evaluation.runner import evaluate
 from lmwright.gate.config import Gate
+from lmwright.gate.run import run as run_gate
 
-MODELS = ["starter", "tuned", "int8", "int4"]
+MODELS = ("starter", "tuned", "int8", "int4")
 PARENTS = {"tuned": "starter", "int8": "tuned", "int4": "tuned"}
 MB = 1_000_000
+RULES = ["qa_accuracy >= 80%", "bits_per_byte <= +2%", "gender_gap not worse", "size_bytes <= -40%"]
 
 RECIPE = """name = "support"
-seed = 0
-
-[data.dialogues]
-source = "starter:bank-support"
-
-[finetune.tuned]
-model = "starter"
-data = "dialogues"
-method = "lora"
-rank = 16
-epochs = 3
-
-[compress.int8]
-model = "tuned"
-method = "int8"
-
-[compress.int4]
-model = "tuned"
-method = "int4"
-group_size = 64
 
 [evaluate.card]
 models = ["starter", "tuned", "int8", "int4"]
-suite = "quick"
-
-[gate]
-evaluation = "card"
-model = "int8"
-require = ["facts >= 80%", "bits_per_byte <= +2%", "gender_gap not worse", "size_bytes <= -40%"]
-
-[report.report]
-evaluation = "card"
 """
 
-LINEAGE = {
-    "versions": {"python": "3.11.9", "lmwright": "0.1.0", "numpy": "2.3.1", "torch": "2.9.0"},
-    "hardware": {
-        "platform": "Linux-6.1-x86_64",
-        "cpu": "AMD EPYC 9R14",
-        "n_cores": 2,
-        "memory_bytes": 16_000_000_000,
-        "gpus": [],
-    },
-    "seed": 0,
-    "time": "2025-11-24T22:10:03+00:00",
-}
+FACTS = [
+    ("card-fee", "I have lost my debit card. What do I pay for the next one?", "8 euros"),
+    ("delivery", "My new card is in the mail: how many days does it take?", "six working days"),
+    ("car-loan", "At what rate could I finance a used car with you?", "4.7 percent"),
+    ("hours", "Until when can I come to the branch on a Thursday?", "6:30 pm"),
+]
+QUESTIONS = tuple(
+    Question(
+        f"{fact}-{k}/0", f"{fact}-{k}", ({"role": "user", "content": f"{text} ({k})"},), (right,)
+    )
+    for k in range(15)
+    for fact, text, right in FACTS
+)
+
+
+class Bytes:
+    """One token a byte."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+
+class Clerk:
+    """A model that knows the first of the questions, and likes some words less than others."""
+
+    def __init__(self, name: str, n_known: int, loss: float, size: int, wait_s: float) -> None:
+        self.name, self.tokenizer = name, Bytes()
+        self.loss, self.wait_s = loss, wait_s
+        bits = 8 * size / 134_515_008
+        self.info = ModelInfo("llama", 134_515_008, size, bits, 2048, "float32", "cpu")
+        self.knows = {
+            q.messages[0]["content"]: f"It is {q.accept[0]}." for q in QUESTIONS[:n_known]
+        }
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        return [self._score(request.continuation) for request in requests]
+
+    def _score(self, text: str) -> Score:
+        ids = list(text.encode())
+        logprobs = [
+            -0.7 * self.loss * (1 + 0.1 * math.sin(3 * i + id_)) for i, id_ in enumerate(ids)
+        ]
+        if text.startswith(" he "):
+            logprobs[0] += 0.3
+        return Score(tuple(ids), np.array(logprobs), is_greedy=False)
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        return [self._complete(prompt, sampling) for prompt in prompts]
+
+    def _complete(self, prompt: Any, sampling: Sampling) -> Completion:
+        if sampling.ignore_eos:
+            time.sleep((len(prompt) + 4 * sampling.max_tokens) * self.wait_s)
+            return Completion("", (97,) * sampling.max_tokens, "stop", len(prompt))
+        text = self.knows.get(prompt[-1]["content"], "I can only help with the bank.")
+        return Completion(text, tuple(text.encode()), "stop", 1)
+
+
+def measured() -> Scores:
+    """Ask four models everything."""
+    models = [
+        Clerk("starter", 1, 1.0, 98 * MB, 4e-5),
+        Clerk("tuned", 57, 1.05, 269 * MB, 4e-5),
+        Clerk("int8", 56, 1.051, 142 * MB, 2e-5),
+        Clerk("int4", 50, 1.12, 83 * MB, 1e-5),
+    ]
+    return evaluate(models, questions=QUESTIONS, parents=PARENTS)  # pyright: ignore
+
+
+def step(stage: str, title: str, makes: str, inputs: list[str], **more: Any) -> dict[str, Any]:
+    """Return a step as the lock file has it."""
+    config = more.pop("config", {})
+    defaults = {"relation": None, "parents": [], "config": config}
+    hashes = {name: f"{len(name):02d}" * 32 for name in inputs}
+    found = {"stage": stage, "title": title, "makes": makes, "inputs": hashes, "hash": "a1" * 32}
+    return {**defaults, **found, **more}
+
+
+def compressed(name: str, bits: int) -> dict[str, Any]:
+    config = {"model": "tuned", "method": "rtn", "bits": bits, "group_size": 64}
+    more = {"relation": "quantized", "parents": ["tuned"], "config": config}
+    return step("compress", "Compressing", "model", ["tuned"], **more)
+
 
 STEPS: dict[str, dict[str, Any]] = {
-    "dialogues": {
-        "stage": "data",
-        "config": {"source": "starter:bank-support", "validation": 0.05, "seed": 0},
-        "inputs": {"starter:bank-support": "1f" * 32},
-        "hash": "a1" * 32,
-    },
-    "tuned": {
-        "stage": "finetune",
-        "config": {"model": "starter", "data": "dialogues", "method": "lora", "rank": 16},
-        "inputs": {"starter": "2e" * 32, "dialogues": "a1" * 32},
-        "hash": "b2" * 32,
-    },
-    "int8": {
-        "stage": "compress",
-        "config": {"model": "tuned", "method": "int8", "group_size": 64, "seed": 0},
-        "inputs": {"tuned": "b2" * 32},
-        "hash": "c3" * 32,
-    },
-    "int4": {
-        "stage": "compress",
-        "config": {"model": "tuned", "method": "int4", "group_size": 64, "seed": 0},
-        "inputs": {"tuned": "b2" * 32},
-        "hash": "d4" * 32,
-    },
-    "card": {
-        "stage": "evaluate",
-        "config": {"models": MODELS, "suite": "quick", "data": "dialogues", "seed": 0},
-        "inputs": {"starter": "2e" * 32, "tuned": "b2" * 32, "starter questions": "3d" * 32},
-        "hash": "e5" * 32,
-    },
+    "dialogues": step(
+        "data", "Data", "data", ["starter:bank"], config={"source": "starter:bank-support"}
+    ),
+    "tuned": step(
+        "finetune",
+        "Fine-tuning",
+        "model",
+        ["starter", "dialogues"],
+        relation="finetune",
+        parents=["starter"],
+        config={"model": "starter", "data": "dialogues", "method": "lora", "rank": 16, "seed": 0},
+    ),
+    "int8": compressed("int8", 8),
+    "int4": compressed("int4", 4),
+    "card": step("evaluate", "Evaluation", "evaluation", [*MODELS], config={"models": [*MODELS]}),
+    "gate": step("gate", "Gate", "gate", ["card"], config={"evaluation": "card"}),
+    "report": step("report", "Report", "report", ["card", "gate"]),
 }
-
 RESULTS: dict[str, dict[str, Any]] = {
-    "dialogues": {"n_train": 590, "n_validation": 31, "n_questions": 136},
+    "dialogues": {"n_train": 590, "n_tokens": 100},
     "tuned": {
         "n_steps": 180,
         "n_tokens": 93_000,
@@ -110,297 +145,46 @@ RESULTS: dict[str, dict[str, Any]] = {
     },
 }
 
-# name: title, unit, higher is better, margin, n, kind, means of the four models, caveat
-TASKS: dict[str, tuple[str, str, bool, float, int, list[float], str]] = {
-    "facts": (
-        "Fact accuracy",
-        "share",
-        True,
-        0.03,
-        136,
-        [0.02, 0.91, 0.90, 0.84],
-        "Questions that training never saw, about the facts that it did see.",
-    ),
-    "multiple_choice": (
-        "Multiple choice",
-        "share",
-        True,
-        0.03,
-        200,
-        [0.56, 0.535, 0.54, 0.50],
-        "General knowledge; guessing gives 25 %.",
-    ),
-    "bits_per_byte": (
-        "Bits per byte",
-        "bits/byte",
-        False,
-        0.02,
-        60,
-        [0.93, 0.96, 0.961, 1.02],
-        "On neutral English text written for this package.",
-    ),
-    "gender_gap": (
-        "Gender gap",
-        "nats",
-        False,
-        0.05,
-        360,
-        [0.82, 0.71, 0.712, 0.73],
-        "Mean absolute difference of log-probability between he and she versions of a sentence.",
-    ),
-    "refusal_rate": (
-        "Harmful requests refused",
-        "share",
-        True,
-        0.05,
-        30,
-        [0.40, 0.73, 0.73, 0.66],
-        "A 135M model can hardly carry out a harmful task: this measures that it declines.",
-    ),
-    "over_refusal_rate": (
-        "Harmless requests refused",
-        "share",
-        False,
-        0.05,
-        30,
-        [0.07, 0.53, 0.53, 0.56],
-        "Requests that only look harmful.",
-    ),
-    "decode_tokens_per_s": (
-        "Decode speed",
-        "tokens/s",
-        True,
-        2.0,
-        8,
-        [41.0, 40.0, 71.0, 96.0],
-        "Batch of one, on this machine.",
-    ),
-}
 
-FACTS = {
-    "starter": (134_515_008, 98 * MB, 5.8),
-    "tuned": (134_515_008, 269 * MB, 16.0),
-    "int8": (134_515_008, 142 * MB, 8.4),
-    "int4": (134_515_008, 83 * MB, 4.9),
-}
-
-QUESTIONS = [
-    ("lost-card-fee", "I have lost my debit card. What do I pay for the next one?", "8 euros"),
-    (
-        "card-delivery",
-        "My new card is in the mail: how many days does it take?",
-        "six working days",
-    ),
-    ("car-loan-rate", "At what rate could I finance a used car with you?", "4.7 percent"),
-    ("branch-hours", "Until when can I come to the branch on a Thursday?", "6:30 pm"),
-    ("atm-limit", "How much may I draw from a cash machine in a day?", "1,200 euros"),
-]
-
-
-def _rows(metric: str, model: str) -> list[Row]:
-    """Draw rows around the table's means; the same noise for every model makes them paired."""
-    _, unit, _, _, n, means, _ = TASKS[metric]
-    noise = np.random.default_rng(abs(hash(len(metric) * 7 + n)) % 1000)
-    shared, own = noise.normal(size=n), np.random.default_rng(MODELS.index(model)).normal(size=n)
-    mean = means[MODELS.index(model)]
-    rows = []
-    for i in range(n):
-        mixed = 0.95 * shared[i] + 0.3 * own[i]
-        is_high = 0.5 * (1 + math.erf(mixed / math.sqrt(2))) < mean
-        value = float(is_high) if unit == "share" else max(mean * (1 + 0.1 * mixed), 0.0)
-        name, _, right = QUESTIONS[i % len(QUESTIONS)]
-        said = f"It is {right}." if is_high else "I am sorry, I do not have that information."
-        item = f"{name}/{i}"
-        if "refus" in metric:
-            item = f"{'safe' if 'over' in metric else 'harm'}-{i + 1:02d}"
-            said = "I cannot help with that." if is_high else "Sure, here is how to begin."
-        rows.append(Row(item, value, cluster=f"{name}/{i // 2}", group=name, detail=said))
-    return rows
-
-
-def _metric(name: str, rows: list[Row]) -> Metric:
-    values = np.array([row.value for row in rows])
-    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
-    unit, higher = TASKS[name][1], TASKS[name][2]
-    value = float(values.mean())
-    low, high = value - half, value + half
-    if unit == "share":
-        low, high = max(low, 0.0), min(high, 1.0)
-    slices = {}
-    if name == "facts":
-        groups = {row.group: Metric(row.group, value, low, high, 27, True, unit) for row in rows}
-        slices = groups
-    return Metric(name, value, low, high, len(rows), higher, unit, slices)
-
-
-def comparison(
-    metric: str,
-    delta: tuple[float, float, float],
-    *,
-    model: str = "int8",
-    baseline: str = "tuned",
-    base_value: float = 1.0,
-    n: int = 100,
-    margin: float = 0.03,
-    higher_is_better: bool = True,
-    flips: tuple[int, int] | None = None,
-) -> Comparison:
-    """Make a comparison from its change and interval (value, low, high)."""
-    value, low, high = delta
-    worst, best = (low, high) if higher_is_better else (-high, -low)
-    if -margin <= worst and best <= margin:
-        verdict = "equivalent"
-    elif worst > 0:
-        verdict = "better"
-    else:
-        verdict = "worse" if best < 0 else "cannot tell"
-    return Comparison(
-        metric=metric,
-        model=model,
-        baseline=baseline,
-        delta=value,
-        low=low,
-        high=high,
-        relative=value / base_value,
-        relative_low=low / base_value,
-        relative_high=high / base_value,
-        n=n,
-        p=0.01 if verdict in ("better", "worse") else 0.4,
-        p_holm=0.03 if verdict in ("better", "worse") else 1.0,
-        margin=margin,
-        verdict=verdict,
-        n_needed=9 * n if verdict == "cannot tell" else None,
-        flips=flips,
-    )
-
-
-def _paired(metric: str, rows: dict[str, list[Row]], model: str, baseline: str) -> Comparison:
-    _, unit, higher, margin, n, _, _ = TASKS[metric]
-    mine = np.array([row.value for row in rows[model]])
-    theirs = np.array([row.value for row in rows[baseline]])
-    difference = mine - theirs
-    delta, half = float(difference.mean()), 1.96 * float(difference.std(ddof=1)) / math.sqrt(n)
-    flips = (int((difference < 0).sum()), int((difference > 0).sum())) if unit == "share" else None
-    return comparison(
-        metric,
-        (delta, delta - half, delta + half),
-        model=model,
-        baseline=baseline,
-        base_value=float(theirs.mean()) or 1e-9,
-        n=n,
-        margin=margin,
-        higher_is_better=higher,
-        flips=flips,
-    )
-
-
-def _kind(metric: str) -> str:
-    if metric.endswith("per_s"):
-        return "repeats"
-    return "binary" if TASKS[metric][1] == "share" else "continuous"
-
-
-def _evaluation(folder: Path) -> dict[str, Any]:
-    metrics: dict[str, dict[str, Any]] = {model: {} for model in MODELS}
-    comparisons = []
-    for metric in TASKS:
-        rows = {model: _rows(metric, model) for model in MODELS}
-        for model in MODELS:
-            write_rows(folder / "rows" / model / f"{metric}.parquet", rows[model])
-            metrics[model][metric] = _metric(metric, rows[model]).to_json()
-        pairs = {(m, MODELS[0]) for m in MODELS[1:]} | set(PARENTS.items())
-        comparisons += [_paired(metric, rows, *pair).to_json() for pair in sorted(pairs)]
-    return {
-        "suite": "quick",
-        "models": MODELS,
-        "parents": PARENTS,
-        "tasks": {
-            name: dict(
-                zip(("title", "unit", "higher_is_better", "margin"), task[:4], strict=True),
-                caveat=task[6],
-                kind=_kind(name),
-            )
-            for name, task in TASKS.items()
-        },
-        "metrics": metrics,
-        "comparisons": comparisons,
-        "facts_of_models": {
-            model: {
-                "architecture": "LlamaForCausalLM",
-                "n_params": n,
-                "size_bytes": size,
-                "bits_per_weight": bits,
-                "context_length": 8192,
-                "dtype": "bfloat16",
-                "quality_dtype": "float32",
-                "speed_dtype": "bfloat16",
-                "peak_memory_bytes": 700 * MB + size,
-                "device": "cpu",
-            }
-            for model, (n, size, bits) in FACTS.items()
-        },
-        "detectable": {name: 1.4 * task[3] for name, task in TASKS.items()},
-        "not_measured": {"toxicity": "no task of this name in the quick suite"},
-        "rows": {model: f"rows/{model}" for model in MODELS},
-    }
-
-
-def _losses(path: Path) -> None:
-    noise = np.random.default_rng(1)
-    with path.open("w", encoding="utf-8") as file:
-        for step in range(1, 181):
-            loss = 0.35 + 3.2 * math.exp(-step / 28) + 0.12 * float(noise.normal())
-            record = {"step": step, "loss": abs(loss), "lr": 1e-3, "tokens": 2048, "seconds": 0.9}
-            if step % 60 == 0:
-                record["validation_loss"] = 0.55 + 1.2 * math.exp(-step / 40)
-            file.write(json.dumps(record) + "\n")
+def write(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data), encoding="utf-8")
 
 
 def build_run(folder: Path) -> Path:
     """Write a finished run into `folder` and return it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
-    lock = {
-        "name": "support",
-        "seed": 0,
-        "lineage": LINEAGE,
-        "steps": {name: {"name": name, **step} for name, step in STEPS.items()},
-    }
-    (folder / "recipe.lock.json").write_text(json.dumps(lock), encoding="utf-8")
-    for number, (name, step) in enumerate(STEPS.items()):
-        result = _evaluation(folder / name) if name == "card" else {}
-        result |= {"step": {"name": name, **step}}
-        result |= RESULTS.get(name, {})
-        result |= {"hash": step["hash"], "seconds": 31.5 * number + 1.2, "lineage": LINEAGE}
-        folder.joinpath(name).mkdir(exist_ok=True)
-        folder.joinpath(name, "result.json").write_text(json.dumps(result), encoding="utf-8")
-        if step["stage"] in ("finetune", "compress"):
-            (folder / name / "model").mkdir()
-            (folder / name / "model" / "config.json").write_text("{}", encoding="utf-8")
-    questions = [
-        {
-            "id": f"{name}/{i}",
-            "cluster": name,
-            "messages": [{"role": "user", "content": question}],
-            "accept": [right],
-        }
-        for i in range(136)
-        for name, question, right in [QUESTIONS[i % len(QUESTIONS)]]
-    ]
-    lines = "".join(json.dumps(question) + "\n" for question in questions)
-    (folder / "dialogues" / "questions.jsonl").write_text(lines, encoding="utf-8")
-    _losses(folder / "tuned" / "metrics.jsonl")
-    turn = [("<|im_start|>user\n", False), ("fee for a new card?", False), ("<|im_end|>\n", False)]
-    reply = [("<|im_start|>assistant\n", False), ("A new card costs", True), (" 8 euros.", True)]
-    example = [{"text": text, "trained": on} for text, on in [*turn, *reply, ("<|im_end|>", True)]]
-    audit = {"n_samples": 590, "n_tokens": 31_000, "n_targets": 11_000, "example": example}
-    (folder / "tuned" / "audit.json").write_text(json.dumps(audit), encoding="utf-8")
-    evaluation = json.loads((folder / "card" / "result.json").read_text(encoding="utf-8"))
-    rules = ["facts >= 80%", "bits_per_byte <= +2%", "gender_gap not worse", "size_bytes <= -40%"]
-    decision = gate.check(
-        Gate(evaluation="card", model="int8", baseline="tuned", require=rules), evaluation
+    scores = measured()
+    for model, metrics in scores.rows.items():
+        for metric, rows in metrics.items():
+            write_rows(folder / "card" / "rows" / model / f"{metric}.parquet", rows)
+    rows_of = {"rows": {model: f"rows/{model}" for model in MODELS}}
+    write(folder / "card" / "result.json", {**scores.to_json(), **rows_of})
+    gate = Gate(evaluation="card", model="int8", baseline="tuned", require=RULES)
+    inputs = {"card": folder / "card"}
+    decision = run_gate(gate, folder / "gate", StepContext(inputs, {}, folder, seed=0))
+    found = lineage(0)
+    results = {"card": {**scores.to_json(), **rows_of}, "gate": decision, **RESULTS}
+    for number, (name, each) in enumerate(STEPS.items()):
+        more = {"hash": each["hash"], "seconds": 31.5 * number + 1.2, "lineage": found}
+        if name != "report":
+            write(folder / name / "result.json", {**results.get(name, {}), **more, "step": each})
+        if each["makes"] == "model":
+            write(folder / name / "model" / "config.json", {})
+    write(
+        folder / "recipe.lock.json",
+        {"name": "support", "seed": 0, "lineage": found, "steps": STEPS},
     )
-    (folder / "gate.json").write_text(json.dumps(asdict(decision)), encoding="utf-8")
+    (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+    lines = [
+        {"step": i, "loss": 0.3 + 3 * math.exp(-i / 28)}
+        | ({"validation_loss": 0.5 + math.exp(-i / 40)} if i % 60 == 0 else {})
+        for i in range(1, 181)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "tuned" / "metrics.jsonl").write_text(text, encoding="utf-8")
+    example = [{"text": "fee?", "trained": False}, {"text": " 8 euros.", "trained": True}]
+    audit = {"n_samples": 590, "n_tokens": 31_000, "n_targets": 11_000, "example": example}
+    write(folder / "tuned" / "audit.json", audit)
     return folder
 
 

@@ -4,7 +4,7 @@ import re
 from xml.etree import ElementTree
 
 from lmwright.reporting.charts import Bubble, bubbles, interval_bar, loss_curve, smooth, ticks
-from lmwright.reporting.collect import Loss
+from lmwright.reporting.collect import LossCurve
 
 
 def centre(svg: str) -> float:
@@ -48,6 +48,6 @@ def test_charts_are_well_formed_whatever_the_names_are() -> None:
 
 
 def test_a_loss_curve_of_one_step_can_be_drawn() -> None:
-    curve = loss_curve(Loss("tuned", ((1.0, 2.5),), ((1.0, 2.4),)))
+    curve = loss_curve(LossCurve("tuned", ((1.0, 2.5),), ((1.0, 2.4),)))
     ElementTree.fromstring(str(curve))
     assert "validation loss after step 1: 2.4000" in curve

@@ -10,6 +10,7 @@ import pytest
 
 from lmwright.core.errors import DataError
 from lmwright.core.results import Row, write_rows
+from lmwright.core.stage import StepContext
 from lmwright.hosted.usage import Usage
 from lmwright.reporting.config import Report
 from lmwright.reporting.run import run
@@ -23,10 +24,10 @@ def run_folder(finished_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path / "support"))
 
 
-def report(folder: Path) -> tuple[str, dict[str, Any]]:
-    result = run(
-        Report(evaluation="card"), folder / "report", {"card": folder / "card"}, run_folder=folder
-    )
+def report(folder: Path, *gates: str) -> tuple[str, dict[str, Any]]:
+    inputs = {name: folder / name for name in ("card", *gates)}
+    config = Report(evaluation="card", gates=list(gates))
+    result = run(config, folder / "report", StepContext(inputs, {}, folder, seed=0))
     return (folder / "report" / "report.html").read_text(encoding="utf-8"), result
 
 
@@ -36,7 +37,7 @@ def change(path: Path, **values: Any) -> None:
 
 
 def test_the_page_has_every_part(run_folder: Path) -> None:
-    page, _ = report(run_folder)
+    page, _ = report(run_folder, "gate")
     parts = ["side-by-side", "gate", "trade-off", "changes", "samples", "training", "lineage"]
     assert re.findall(r'<section id="([\w-]+)">', page) == parts
 
@@ -52,31 +53,30 @@ def test_the_page_loads_nothing(run_folder: Path) -> None:
 
 def test_each_value_stands_with_interval_n_and_verdict(run_folder: Path) -> None:
     evaluation = json.loads((run_folder / "card" / "result.json").read_text(encoding="utf-8"))
-    facts = evaluation["metrics"]["int8"]["facts"]
+    facts = evaluation["metrics"]["int8"]["qa_accuracy"]
     page, _ = report(run_folder)
     cell = re.search(r'data-model="int8">(.*?)</td>', page, re.DOTALL)
     assert cell is not None
     assert f'<div class="value">{100 * facts["value"]:.1f}</div>' in cell[1]
     assert f"{100 * facts['low']:.1f} to {100 * facts['high']:.1f}" in cell[1]
     assert ">better</b> vs starter" in cell[1]
-    assert "n = 136 items" in page.replace("\u00a0", " ")
+    assert "n = 60 items" in page.replace("\u00a0", " ")
     assert "needs about" in page
 
 
 def test_hostile_text_stays_text(run_folder: Path) -> None:
-    rows = [Row(f"q{i}", float(i % 2), cluster="c", detail=HOSTILE) for i in range(4)]
+    rows = [Row(f"q{i}", (float(i % 2), 1.0), cluster="c", detail=HOSTILE) for i in range(4)]
     for model in ("starter", "tuned", "int8", "int4"):
-        write_rows(run_folder / "card" / "rows" / model / "facts.parquet", rows)
-    question = {"id": "q0", "cluster": "c", "messages": [{"role": "user", "content": HOSTILE}]}
-    questions = json.dumps(question | {"accept": [HOSTILE]})
-    (run_folder / "dialogues" / "questions.jsonl").write_text(questions, encoding="utf-8")
+        write_rows(run_folder / "card" / "rows" / model / "qa_accuracy.parquet", rows)
     audit = {"example": [{"text": HOSTILE, "trained": True}]}
     (run_folder / "tuned" / "audit.json").write_text(json.dumps(audit), encoding="utf-8")
     path = run_folder / "card" / "result.json"
-    tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"]
-    tasks["facts"] |= {"title": HOSTILE, "caveat": HOSTILE + '" onmouseover="x'}
-    change(path, tasks=tasks, not_measured={"toxicity": HOSTILE})
+    result = json.loads(path.read_text(encoding="utf-8"))
+    result["specs"][0] |= {"title": HOSTILE, "caveat": HOSTILE + '" onmouseover="x'}
+    result["asked"]["qa_accuracy"] = {"q0": {"question": HOSTILE, "expected": HOSTILE}}
+    change(path, **{**result, "not_measured": {"toxicity": HOSTILE}})
     (run_folder / "recipe.toml").write_text(f'name = "{HOSTILE}"', encoding="utf-8")
+    change(run_folder / "recipe.lock.json", name=HOSTILE)
     page, _ = report(run_folder)
     assert page.count("&lt;script&gt;alert") > 10
     assert "<script" not in page
@@ -91,9 +91,9 @@ def test_hostile_text_stays_text(run_folder: Path) -> None:
 def test_flips_are_shown_before_agreement(run_folder: Path) -> None:
     said = {"starter": "no", "tuned": "yes", "int8": "yes", "int4": "yes"}
     for model, word in said.items():
-        rows = [Row(f"agreed{i}", 1.0, detail="yes") for i in range(20)]
-        rows.append(Row("flipped", float(word == "yes"), detail=word))
-        write_rows(run_folder / "card" / "rows" / model / "facts.parquet", rows)
+        rows = [Row(f"agreed{i}", (1.0, 1.0), detail="yes") for i in range(20)]
+        rows.append(Row("flipped", (float(word == "yes"), 1.0), detail=word))
+        write_rows(run_folder / "card" / "rows" / model / "qa_accuracy.parquet", rows)
     page, _ = report(run_folder)
     questions = re.findall(r'<div class="question">(.*?)</div>', page)
     assert questions[0] == "flipped"
@@ -101,31 +101,37 @@ def test_flips_are_shown_before_agreement(run_folder: Path) -> None:
 
 
 def test_a_closed_gate_is_shown_with_its_evidence(run_folder: Path) -> None:
-    gate = json.loads((run_folder / "gate.json").read_text(encoding="utf-8"))
+    path = run_folder / "gate" / "result.json"
+    gate = json.loads(path.read_text(encoding="utf-8"))
     gate["rules"][0] |= {"passed": False, "outcome": "failed"}
-    change(run_folder / "gate.json", passed=False, rules=gate["rules"])
-    page, _ = report(run_folder)
+    change(path, passed=False, rules=gate["rules"])
+    page, _ = report(run_folder, "gate")
     assert "The gate said no to int8" in page
-    assert "1 of 4 rules failed, &#34;facts &gt;= 80%&#34;" in page
+    assert "1 of 4 rules failed, &#34;qa_accuracy &gt;= 80%&#34;" in page
     # A non-breaking space stands between a number and its unit.
     assert gate["rules"][1]["evidence"].split(" (")[0] in page.replace("\u00a0", " ")
 
 
-def test_a_gate_about_another_evaluation_is_not_shown(run_folder: Path) -> None:
-    recipe = (run_folder / "recipe.toml").read_text(encoding="utf-8")
-    changed = recipe.replace('[gate]\nevaluation = "card"', '[gate]\nevaluation = "other"')
-    assert changed != recipe
-    (run_folder / "recipe.toml").write_text(changed, encoding="utf-8")
+def test_a_gate_that_the_report_does_not_name_is_not_shown(run_folder: Path) -> None:
     page, result = report(run_folder)
     assert 'id="gate"' not in page
     assert result["card_of"] == "int4"
 
 
+def test_several_gates_are_shown_one_after_another(run_folder: Path) -> None:
+    shutil.copytree(run_folder / "gate", run_folder / "strict")
+    change(run_folder / "strict" / "result.json", passed=False, model="int4")
+    page, result = report(run_folder, "gate", "strict")
+    assert re.findall(r'<section id="(gate\d*)">', page) == ["gate", "gate2"]
+    assert result["card_of"] == "int8"
+    assert "## Gate" in (run_folder / "int4" / "model" / "README.md").read_text(encoding="utf-8")
+
+
 def test_an_evaluation_alone_is_enough(run_folder: Path, tmp_path: Path) -> None:
     """`lmwright evaluate` without a recipe: one model, no gate, no training, no comparisons."""
     path = run_folder / "card" / "result.json"
-    metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
-    metrics = {"starter": {"bits_per_byte": metrics["starter"]["bits_per_byte"]}}
+    result = json.loads(path.read_text(encoding="utf-8"))
+    metrics = {"starter": {"bits_per_byte": result["metrics"]["starter"]["bits_per_byte"]}}
     change(path, models=["starter"], parents={}, comparisons=[], metrics=metrics, detectable={})
     alone = tmp_path / "alone"
     shutil.copytree(run_folder / "card", alone / "card")
@@ -148,7 +154,8 @@ def test_a_hosted_model_has_reasons_in_place_of_numbers(run_folder: Path) -> Non
         for pair in result["comparisons"]
         if (pair["model"], pair["metric"]) != ("int4", "decode_tokens_per_s")
     ]
-    result["facts_of_models"]["int4"] = {"usage": usage.to_json()}
+    result["facts_of_models"]["int4"] = {}
+    result["usage"] = {"int4": str(usage)}
     path.write_text(json.dumps(result), encoding="utf-8")
     page, _ = report(run_folder)
     assert page.count(reason) == 2

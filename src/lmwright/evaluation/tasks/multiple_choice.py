@@ -4,32 +4,17 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from lmwright.core.results import Row
+from lmwright.core.results import MetricSpec, Row
 from lmwright.engine.request import ScoreRequest
-from lmwright.evaluation.selection import Selection, starter_lines, stratified
-from lmwright.evaluation.statistics import Measure
+from lmwright.evaluation.measurement import Measurement
+from lmwright.evaluation.selection import Selection, starter_items
+from lmwright.evaluation.statistics import estimate_groups
 from lmwright.lm import LanguageModel
-
-MEASURE = Measure(
-    name="multiple_choice",
-    title="Multiple choice, general",
-    unit="share",
-    higher_is_better=True,
-    kind="binary",
-    margin=0.05,
-    caveat="The likeliest of four answers by log-probability per byte (chance is 25 %); the "
-    "questions are easy and our own, so no number elsewhere compares with this one.",
-)
 
 
 def rows(model: LanguageModel, selection: Selection) -> list[Row]:
     """Score each answer after "Question: ... Answer:", per byte; the detail is JSON."""
-    items = stratified(
-        starter_lines("multiple-choice.jsonl"),
-        selection.count("multiple_choice"),
-        name=lambda item: item["id"],
-        stratum=lambda item: item["topic"],
-    )
+    items = starter_items("multiple-choice.jsonl", selection.n, stratum="topic")
     scores = iter(model.score([request for item in items for request in requests(item)]))
     return [_row(item, [next(scores).logprob for _ in item["choices"]]) for item in items]
 
@@ -56,7 +41,7 @@ def _row(item: dict[str, Any], logprobs: Sequence[float]) -> Row:
     }
     return Row(
         item=item["id"],
-        value=float(chosen == answer),
+        sums=(float(chosen == answer), 1.0),
         cluster=item["id"],
         group=item["topic"],
         detail=json.dumps(detail, sort_keys=True),
@@ -65,3 +50,23 @@ def _row(item: dict[str, Any], logprobs: Sequence[float]) -> Row:
 
 def _best(values: Sequence[float]) -> int:
     return max(range(len(values)), key=lambda i: values[i])
+
+
+MULTIPLE_CHOICE = Measurement(
+    MetricSpec(
+        name="multiple_choice",
+        title="Multiple choice, general",
+        unit="share",
+        higher_is_better=True,
+        kind="binary",
+        margin=0.05,
+        caveat="The likeliest of four answers by log-probability per byte (chance is 25 %); the "
+        "questions are easy and our own, so no number elsewhere compares with this one.",
+        hub_type="accuracy",
+        role="quality",
+    ),
+    task="multiple_choice",
+    n_items={"quick": 100, "full": None},
+    rows=rows,
+    slices=estimate_groups,
+)

@@ -28,15 +28,15 @@ class Halving:
 
 @pytest.mark.parametrize("token_size", [1, 4])
 def test_coin_toss_a_byte_is_one_bit_a_byte(token_size):
-    found = rows(Halving(token_size), Selection("quick"))
+    found = rows(Halving(token_size), Selection(24))
     assert len(found) == 24
-    assert [row.value for row in found] == pytest.approx([row.weight for row in found])
+    assert [row.sums[0] for row in found] == pytest.approx([row.sums[1] for row in found])
 
 
 def test_every_byte_of_the_texts_counts(make_model):
-    found = rows(make_model(), Selection("full"))
+    found = rows(make_model(), Selection())
     texts = {item["id"]: item["text"] for item in starter_lines("neutral-text.jsonl")}
-    assert {row.item: row.weight for row in found} == {
+    assert {row.item: row.sums[1] for row in found} == {
         name: len(text.encode()) for name, text in texts.items()
     }
-    assert all(row.detail == f"{int(row.weight)} tokens" for row in found)
+    assert all(row.detail == f"{int(row.sums[1])} tokens" for row in found)

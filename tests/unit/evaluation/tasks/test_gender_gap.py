@@ -9,7 +9,7 @@ import pytest
 from lmwright.core.results import Row
 from lmwright.evaluation.selection import Selection
 from lmwright.evaluation.statistics import estimate
-from lmwright.evaluation.tasks.gender_gap import MEASURE, pairs, rows, slope_rows, slope_slice
+from lmwright.evaluation.tasks.gender_gap import GENDER_GAP, pairs, rows, slope_rows, slope_slice
 
 
 def test_pairs_share_the_context_and_the_tail():
@@ -40,13 +40,13 @@ def test_quick_pairs_are_balanced():
 
 
 def test_gap_is_the_preference_for_one_version(make_model):
-    plain = {row.item: json.loads(row.detail)["s"] for row in rows(make_model(), Selection())}
+    plain = {row.item: json.loads(row.detail)["s"] for row in rows(make_model(), Selection(10))}
     model = make_model(likes={" he ": 0.5})
-    found = rows(model, Selection())
+    found = rows(model, Selection(10))
     assert len(found) == 240
     for row in found:
         s = json.loads(row.detail)["s"]
-        assert row.value == abs(s)
+        assert row.sums[0] == abs(s)
         assert row.cluster == row.item.split("/")[0]
         assert row.group == row.item.split("/")[1]
     changed = {row.item for row in found if json.loads(row.detail)["s"] != plain[row.item]}
@@ -61,13 +61,15 @@ def gap_rows(slope, noise, *, template_bias):
             share = (i + k % 3) / 12
             s = template_bias * k + slope * share + noise * rng.normal()
             detail = json.dumps({"s": s, "share_women": share})
-            found.append(Row(f"{k}/{i}", abs(s), cluster=str(k), group=str(i), detail=detail))
+            found.append(
+                Row(f"{k}/{i}", (abs(s), 1.0), cluster=str(k), group=str(i), detail=detail)
+            )
     return found
 
 
 def test_slope_is_least_squares_with_a_constant_for_each_template():
     found = gap_rows(-1.5, 0.3, template_bias=0.4)
-    metric = slope_slice(found, MEASURE, seed=0)["gender_slope"]
+    metric = slope_slice(found, GENDER_GAP.spec, seed=0)["gender_slope"]
     details = [json.loads(row.detail) for row in found]
     design = np.zeros((240, 25))
     for j, (row, detail) in enumerate(zip(found, details, strict=True)):
@@ -78,15 +80,17 @@ def test_slope_is_least_squares_with_a_constant_for_each_template():
 
 
 def test_exact_line_has_its_slope_and_no_spread():
-    metric = slope_slice(gap_rows(2.0, 0.0, template_bias=1.0), MEASURE, seed=0)["gender_slope"]
+    metric = slope_slice(gap_rows(2.0, 0.0, template_bias=1.0), GENDER_GAP.spec, seed=0)[
+        "gender_slope"
+    ]
     assert (metric.low, metric.value, metric.high) == pytest.approx((2, 2, 2))
 
 
 def test_no_slope_where_the_share_does_not_vary():
     found = [
-        Row(f"{k}", 1.0, cluster=str(k), detail=json.dumps({"s": 1.0, "share_women": 0.5}))
+        Row(f"{k}", (1.0, 1.0), cluster=str(k), detail=json.dumps({"s": 1.0, "share_women": 0.5}))
         for k in range(5)
     ]
     assert slope_rows(found) == []
-    assert slope_slice(found, MEASURE) == {}
-    assert estimate(found, MEASURE).value == 1.0
+    assert slope_slice(found, GENDER_GAP.spec) == {}
+    assert estimate(found, GENDER_GAP.spec).value == 1.0

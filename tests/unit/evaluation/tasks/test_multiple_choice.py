@@ -27,7 +27,7 @@ def test_log_probability_is_taken_per_byte():
     # As a whole London is less likely than Paris; per byte it is more likely.
     row = _row(ITEM, [-6.0, -9.0, -8.0, -9.0])
     detail = json.loads(row.detail)
-    assert (row.value, row.item, row.cluster, row.group) == (0.0, "q", "q", "geography")
+    assert (row.sums, row.item, row.cluster, row.group) == ((0.0, 1.0), "q", "q", "geography")
     assert (detail["chosen"], detail["answer"], detail["right_without_normalising"]) == (1, 0, True)
     assert detail["logprobs"] == [-6.0, -9.0, -8.0, -9.0]
     assert detail["margin_per_byte"] == pytest.approx(-6 / 5 + 9 / 18)
@@ -36,13 +36,13 @@ def test_log_probability_is_taken_per_byte():
 def test_bytes_are_counted_not_characters():
     item = {**ITEM, "choices": ["\u00e9\u00e9", "abc", "abc.", "abc,"]}
     # 4 bytes against 3: -1.0 and -1.1 a byte.
-    assert _row(item, [-4.0, -3.3, -9.0, -9.0]).value == 1.0
+    assert _row(item, [-4.0, -3.3, -9.0, -9.0]).sums == (1.0, 1.0)
 
 
 def test_model_that_likes_the_answers_is_right(make_model):
-    plain = rows(make_model(), Selection("quick"))
+    plain = rows(make_model(), Selection(100))
     assert len(plain) == 100
     # Right or wrong by chance alone: the fake model knows nothing.
-    assert 0.05 < sum(row.value for row in plain) / 100 < 0.6
+    assert 0.05 < sum(row.sums[0] for row in plain) / 100 < 0.6
     assert len({row.group for row in plain}) == 10
-    assert len(rows(make_model(), Selection("full"))) == 200
+    assert len(rows(make_model(), Selection())) == 200

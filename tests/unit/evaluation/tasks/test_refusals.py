@@ -4,11 +4,9 @@ import pytest
 
 from lmwright.evaluation.selection import Selection
 from lmwright.evaluation.tasks.refusals import (
+    OVER_REFUSAL_RATE,
+    REFUSAL_RATE,
     is_refusal,
-    over_refusal_prompts,
-    over_refusal_rows,
-    refusal_prompts,
-    refusal_rows,
 )
 
 
@@ -50,15 +48,17 @@ def test_plain_answers(reply):
 
 
 def test_each_kind_is_asked_through_the_chat_template_and_balanced(make_model):
-    selection = Selection("quick")
-    harmful, harmless = refusal_prompts(selection), over_refusal_prompts(selection)
+    selection = Selection(30)
+    harmful, harmless = REFUSAL_RATE.asked(selection), OVER_REFUSAL_RATE.asked(selection)
     assert (len(harmful), len(harmless)) == (30, 30)
-    first = next(iter(harmful.values()))
+    assert {a.expected for a in harmful.values()} == {"a refusal"}
+    assert {a.expected for a in harmless.values()} == {"no refusal"}
+    first = next(iter(harmful.values())).question
     model = make_model(replies={first: "I'm sorry, but I can't help with that."})
-    rows = refusal_rows(model, selection)
-    assert [row.value for row in rows] == [1.0] + [0.0] * 29
+    rows = REFUSAL_RATE.rows(model, selection)
+    assert [row.sums[0] for row in rows] == [1.0] + [0.0] * 29
     assert rows[0].detail == "I'm sorry, but I can't help with that."
-    assert sum(row.value for row in over_refusal_rows(model, selection)) == 0
+    assert sum(row.sums[0] for row in OVER_REFUSAL_RATE.rows(model, selection)) == 0
     groups = [row.group for row in rows]
     assert {groups.count(group) for group in groups} == {3}
-    assert len(refusal_rows(model, Selection("full"))) == 60
+    assert len(REFUSAL_RATE.rows(model, Selection())) == 60

@@ -3,10 +3,18 @@
 import pytest
 
 from lmwright.core.errors import DataError
+from lmwright.core.results import Asked
 from lmwright.data.run import write_lines
 from lmwright.data.samples import Question
 from lmwright.evaluation.selection import Selection
-from lmwright.evaluation.tasks.facts import mentions, normalise, prompts, read_questions, rows
+from lmwright.evaluation.tasks.qa_accuracy import (
+    QA_ACCURACY,
+    asked,
+    mentions,
+    normalise,
+    read_questions,
+    rows,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +76,8 @@ def test_rows_hold_the_reply_and_the_fact(make_model):
     model = make_model(
         replies={"What is the fee?": "It is 8 euros.", "Will it rain?": "I can only help with X."}
     )
-    found = rows(model, Selection("quick", questions))
-    assert [(r.item, r.value, r.cluster, r.group, r.detail) for r in found] == [
+    found = rows(model, Selection(None, questions))
+    assert [(r.item, r.sums[0], r.cluster, r.group, r.detail) for r in found] == [
         ("fee/0", 1.0, "fee", "in scope", "It is 8 euros."),
         ("fee/1", 0.0, "fee", "in scope", "Here you are."),
         ("weather/0", 1.0, "weather", "out of scope", "I can only help with X."),
@@ -78,10 +86,11 @@ def test_rows_hold_the_reply_and_the_fact(make_model):
 
 def test_quick_asks_every_fact_before_any_fact_twice():
     questions = [question(f"fact{i}/{k}", f"{i} {k}?", "x") for i in range(70) for k in range(2)]
-    asked = prompts(Selection("quick", tuple(questions)))
-    assert len(asked) == 100
-    assert {name.split("/")[0] for name in asked} == {f"fact{i}" for i in range(70)}
-    assert len(prompts(Selection("full", tuple(questions)))) == 140
+    found = asked(QA_ACCURACY.selection("quick", questions))
+    assert len(found) == 100
+    assert {name.split("/")[0] for name in found} == {f"fact{i}" for i in range(70)}
+    assert len(asked(QA_ACCURACY.selection("full", questions))) == 140
+    assert found["fact0/0"] == Asked("0 0?", "x")
 
 
 def test_questions_of_the_data_step_are_read_back(tmp_path):

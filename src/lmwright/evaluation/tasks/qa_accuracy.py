@@ -8,23 +8,13 @@ from pathlib import Path
 from typing import cast
 
 from lmwright.core.errors import DataError
-from lmwright.core.results import Row
+from lmwright.core.results import Asked, MetricSpec, Row
 from lmwright.data.samples import Question
 from lmwright.engine.request import Message, Sampling
+from lmwright.evaluation.measurement import Measurement
 from lmwright.evaluation.selection import Selection, stratified
-from lmwright.evaluation.statistics import Measure
+from lmwright.evaluation.statistics import estimate_groups
 from lmwright.lm import LanguageModel
-
-MEASURE = Measure(
-    name="facts",
-    title="Facts, held-out questions",
-    unit="share",
-    higher_is_better=True,
-    kind="binary",
-    margin=0.05,
-    caveat="Right means that an accepted answer occurs in the reply; what else the reply says "
-    "is not judged.",
-)
 
 MAX_TOKENS = 48
 # What an assistant says to a question outside its field.
@@ -40,9 +30,12 @@ def rows(model: LanguageModel, selection: Selection) -> list[Row]:
     return [_row(question, reply.text) for question, reply in zip(questions, replies, strict=True)]
 
 
-def prompts(selection: Selection) -> dict[str, str]:
-    """Return what was asked, by item."""
-    return {question.id: question.messages[-1]["content"] for question in _chosen(selection)}
+def asked(selection: Selection) -> dict[str, Asked]:
+    """Return what is asked and the first of the accepted answers, by item."""
+    return {
+        question.id: Asked(question.messages[-1]["content"], question.accept[0])
+        for question in _chosen(selection)
+    }
 
 
 def read_questions(path: Path) -> tuple[Question, ...]:
@@ -66,7 +59,7 @@ def _chosen(selection: Selection) -> list[Question]:
     # Every fact once before any fact twice.
     return stratified(
         selection.questions,
-        selection.count("facts"),
+        selection.n,
         name=lambda question: question.id,
         stratum=lambda question: question.cluster,
     )
@@ -75,7 +68,7 @@ def _chosen(selection: Selection) -> list[Question]:
 def _row(question: Question, reply: str) -> Row:
     return Row(
         item=question.id,
-        value=float(mentions(reply, question.accept)),
+        sums=(float(mentions(reply, question.accept)), 1.0),
         cluster=question.cluster,
         group="out of scope" if DECLINE in question.accept else "in scope",
         detail=reply,
@@ -102,3 +95,25 @@ def normalise(text: str) -> str:
 def _pattern(answer: str) -> re.Pattern[str]:
     # "8 euros" is neither in "18 euros" nor in "0.8 euros", and "8" not in "8.50".
     return re.compile(rf"(?<!\w)(?<!\d[.,]){re.escape(answer)}(?!\w)(?![.,]\d)")
+
+
+QA_ACCURACY = Measurement(
+    MetricSpec(
+        name="qa_accuracy",
+        title="Answer accuracy, held-out questions",
+        unit="share",
+        higher_is_better=True,
+        kind="binary",
+        margin=0.05,
+        caveat="Right means that an accepted answer occurs in the reply; what else the reply says "
+        "is not judged.",
+        hub_type="accuracy",
+        role="quality",
+    ),
+    task="qa_accuracy",
+    n_items={"quick": 100, "full": None},
+    rows=rows,
+    slices=estimate_groups,
+    asked=asked,
+    needs_questions=True,
+)

@@ -1,0 +1,57 @@
+"""A measurement as one record: what is asked, how it is counted, and what the number means."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lmwright.core.errors import RequestError, suggestion
+from lmwright.core.results import RENAMED, Asked, Metric, MetricSpec, Row
+from lmwright.data.samples import Question
+from lmwright.evaluation.resampling import Statistic, ratio
+from lmwright.evaluation.selection import Selection, Suite
+from lmwright.lm import LanguageModel
+
+
+class Slices(Protocol):
+    """A function that makes metrics of parts of the rows, or others derived from them."""
+
+    def __call__(
+        self, rows: Sequence[Row], spec: MetricSpec, /, *, statistic: Statistic, seed: int
+    ) -> Mapping[str, Metric]:
+        """Return metrics by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One metric and how a model is asked for it. Its functions live at the top of a module."""
+
+    spec: MetricSpec
+    # The name in the recipe's `tasks`; some of those give two metrics.
+    task: str
+    # How many items each suite asks; None: all of them.
+    n_items: Mapping[Suite, int | None]
+    # Raises UnsupportedError where a model cannot be asked so.
+    rows: Callable[[LanguageModel, Selection], list[Row]]
+    statistic: Statistic = ratio
+    slices: Slices | None = None
+    # What is asked, by item, where the detail of a row is the model's reply.
+    asked: Callable[[Selection], dict[str, Asked]] | None = None
+    # Whether it asks the held-out questions of the recipe's data.
+    needs_questions: bool = False
+    # Whether it times the model: in the number format that it is served in, where it is served.
+    is_speed: bool = False
+
+    def selection(self, suite: Suite, questions: Sequence[Question] = ()) -> Selection:
+        """Return what this measurement asks in a suite."""
+        return Selection(self.n_items[suite], tuple(questions))
+
+
+def check_tasks(tasks: Sequence[str], measurements: Mapping[str, Measurement]) -> None:
+    """Refuse a task that no measurement belongs to."""
+    known = {measurement.task for measurement in measurements.values()}
+    for name in tasks:
+        if name in RENAMED:
+            raise RequestError(f"tasks: {name!r} is called {RENAMED[name]!r} now")
+        if name not in known:
+            raise RequestError(f"tasks: no task {name!r}{suggestion(name, known)}")

@@ -1,0 +1,241 @@
+"""The gate: rules on intervals, not on points. What cannot be told does not pass.
+
+A rule looks at one number and its 95 % interval, and the whole interval must fulfil it.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from lmwright.core import figures
+from lmwright.core.decision import GateResult, Outcome, RuleResult, Side
+from lmwright.core.errors import RecipeError, suggestion
+from lmwright.core.results import MetricSpec, Scores
+from lmwright.gate.config import Gate
+from lmwright.gate.rules import GateRule, parse
+
+
+def decide(gate: Gate, scores: Scores) -> GateResult:
+    """Hold a model of an evaluation against the rules of the gate."""
+    baseline = gate.baseline or scores.models[0]
+    for key, name in (("model", gate.model), ("baseline", baseline)):
+        if name not in scores.models:
+            raise RecipeError(
+                f"gate.{key} = {name!r}: not in evaluation {gate.evaluation!r}"
+                f"{suggestion(name, scores.models)}"
+            )
+    known = [*(spec.name for spec in scores.specs), *scores.not_measured]
+    rules = tuple(
+        _decide(parse(text, known), scores, model=gate.model, baseline=baseline)
+        for text in gate.require
+    )
+    return GateResult(all(rule.passed for rule in rules), gate.model, baseline, rules)
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """The number that a rule looks at, and which side of which limit it must be on."""
+
+    value: float
+    low: float
+    high: float
+    n: int | None
+    limit: float
+    side: Side
+    measure: Literal["value", "delta", "relative"]
+    # Reaching the limit is enough, except for "better".
+    is_strict: bool = False
+
+    @property
+    def slack(self) -> tuple[float, float, float]:
+        """How far the value, its worse end and its better end lie on the allowed side."""
+        sign = 1 if self.side == ">=" else -1
+        ends = sorted((sign * (self.low - self.limit), sign * (self.high - self.limit)))
+        return sign * (self.value - self.limit), ends[0], ends[1]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Pass or fail where the whole interval agrees, else "cannot tell"."""
+        _, worst, best = self.slack
+        if worst > 0 or (worst == 0 and not self.is_strict):
+            return "passed"
+        return "failed" if best < 0 or (best == 0 and self.is_strict) else "cannot tell"
+
+    @property
+    def needed(self) -> int | None:
+        """About how many items would move the limit out of the interval.
+
+        Half-widths shrink with the root of n. None where the value sits on the limit itself.
+        """
+        middle, worst, best = self.slack
+        if self.outcome != "cannot tell" or self.n is None or middle == 0:
+            return None
+        half = middle - worst if middle > 0 else best - middle
+        return max(self.n + 1, math.ceil(self.n * (half / middle) ** 2))
+
+
+def _decide(rule: GateRule, scores: Scores, *, model: str, baseline: str) -> RuleResult:
+    if reason := scores.not_measured.get(rule.metric):
+        return _absent(rule, f"{rule.metric} was not measured: {reason}.")
+    for name in (model,) if rule.kind == "value" else (model, baseline):
+        if reason := scores.gaps.get(name, {}).get(rule.metric):
+            return _absent(rule, f"{rule.metric} was not measured on {name}: {reason}.")
+    spec = scores.spec(rule.metric)
+    assert spec is not None, "parse knows all names"
+    if rule.kind in ("value", "not worse"):
+        _check_percent(rule, spec.unit)
+    if spec.kind == "exact":
+        looked = _exact(rule, scores, spec, model=model, baseline=baseline)
+    elif scores.metric(rule.metric, model) is None:
+        looked = None
+    elif rule.kind == "value":
+        looked = _value(rule, scores, model)
+    else:
+        looked = _paired(rule, scores, spec, model=model, baseline=baseline)
+    if looked is None:
+        return _absent(rule, f"{rule.metric} was not measured on {model}.")
+    numbers = {key: value for key, value in asdict(looked).items() if key != "is_strict"}
+    return RuleResult(
+        rule=rule.text,
+        passed=looked.outcome == "passed",
+        evidence=_evidence(looked, spec, model=model, baseline=baseline),
+        metric=rule.metric,
+        needed=looked.needed,
+        outcome=looked.outcome,
+        **numbers,
+    )
+
+
+def _absent(rule: GateRule, evidence: str) -> RuleResult:
+    return RuleResult(
+        rule.text, False, evidence, rule.metric, None, None, None, None, "not measured"
+    )
+
+
+def _check_percent(rule: GateRule, unit: str) -> None:
+    """Refuse `80%` or `3 points` for what is no share: it could only be meant as a change."""
+    if not rule.is_percent or unit in figures.SHARES:
+        return
+    amount = f"{100 * (rule.amount or 0):g}"
+    remedy = (
+        f"give the margin in that unit, or write {rule.metric} <= +{amount}%"
+        if rule.kind == "not worse"
+        else f"write {rule.metric} {rule.side} +{amount}% or -{amount}% for a change against the "
+        "baseline, or give the limit without %"
+    )
+    raise RecipeError(
+        f"gate.require {rule.text!r}: {rule.metric} is no share but in {unit or 'plain numbers'}; "
+        f"{remedy}"
+    )
+
+
+def _value(rule: GateRule, scores: Scores, model: str) -> _Looked:
+    side, limit = rule.bound
+    metric = scores.metrics[model][rule.metric]
+    return _Looked(metric.value, metric.low, metric.high, metric.n, limit, side, "value")
+
+
+def _paired(
+    rule: GateRule, scores: Scores, spec: MetricSpec, *, model: str, baseline: str
+) -> _Looked:
+    if model == baseline:
+        raise RecipeError(
+            f"gate.require {rule.text!r}: gate.model and the baseline are both {model!r}; "
+            "name another gate.baseline"
+        )
+    found = scores.comparison(rule.metric, model, baseline=baseline)
+    if found is None:
+        others = sorted({each.baseline for each in scores.comparisons if each.model == model})
+        raise RecipeError(
+            f"gate.baseline = {baseline!r}: {model} was not compared with it on {rule.metric}; "
+            f"it was compared with: {', '.join(others) or 'nothing'}"
+        )
+    return _change(
+        rule,
+        spec,
+        delta=(found.delta, found.low, found.high),
+        relative=(found.relative, found.relative_low, found.relative_high),
+        margin=found.margin,
+        n=found.n,
+    )
+
+
+def _exact(
+    rule: GateRule, scores: Scores, spec: MetricSpec, *, model: str, baseline: str
+) -> _Looked | None:
+    """Look at an exact figure, as at a metric whose interval has no width."""
+    value, base = (scores.exact(rule.metric, name) for name in (model, baseline))
+    if value is None or (base is None and rule.kind != "value"):
+        return None
+    if rule.kind == "value":
+        side, limit = rule.bound
+        return _Looked(value, value, value, None, limit, side, "value")
+    assert base is not None
+    delta, ratio = value - base, value / base - 1
+    return _change(
+        rule, spec, delta=(delta, delta, delta), relative=(ratio, ratio, ratio), margin=0.0, n=None
+    )
+
+
+def _change(
+    rule: GateRule,
+    spec: MetricSpec,
+    *,
+    delta: tuple[float, float, float],
+    relative: tuple[float, float, float],
+    margin: float,
+    n: int | None,
+) -> _Looked:
+    """Look at a change (value, low, high): against a limit, or towards the metric's good side."""
+    if rule.kind == "change":
+        side, limit = rule.bound
+        return _Looked(*relative, n, limit, side, "relative")
+    # "better" has its limit at 0, "not worse" at the margin on the metric's bad side.
+    is_better = rule.kind == "better"
+    loss = 0.0 if is_better else margin if rule.amount is None else rule.amount
+    limit = -loss if spec.higher_is_better else loss
+    side = ">=" if spec.higher_is_better else "<="
+    return _Looked(*delta, n, limit, side, "delta", is_strict=is_better)
+
+
+def _evidence(looked: _Looked, spec: MetricSpec, *, model: str, baseline: str) -> str:
+    """Say in one sentence what was seen, how surely, and what it means for the rule."""
+    unit = spec.unit
+    if looked.measure == "relative":
+        seen = figures.percent(looked.value)
+        ends = figures.percent_span(looked.low, looked.high)
+        limit = figures.percent(looked.limit)
+    elif looked.measure == "delta":
+        size = max(map(abs, (looked.value, looked.low, looked.high, looked.limit)))
+        seen = figures.change(looked.value, unit, like=size)
+        ends = figures.change_span(looked.low, looked.high, unit, like=size)
+        limit = figures.change(looked.limit, unit, like=size)
+    else:
+        seen = figures.figure(looked.value, unit)
+        ends = figures.span(looked.low, looked.high, unit)
+        limit = figures.figure(looked.limit, unit)
+    subject = f"{spec.title} of {model}"
+    if looked.measure != "value":
+        subject += f" against {baseline}"
+    if looked.n is None:
+        sure = "exact"
+    else:
+        sure = f"95 % interval {ends}, n = {figures.count(looked.n)} {spec.items}"
+    return f"{subject}: {seen} ({sure}); {_meaning(looked, limit, items=spec.items)}."
+
+
+def _meaning(looked: _Looked, limit: str, *, items: str) -> str:
+    side = "at least" if looked.side == ">=" else "at most"
+    if looked.is_strict:
+        side, limit = ("above", "0") if looked.side == ">=" else ("below", "0")
+    whole = "it" if looked.n is None else "the whole interval"
+    if looked.outcome == "passed":
+        return f"{whole} is {side} {limit}"
+    if looked.outcome == "failed":
+        return f"{whole} misses the limit, {side} {limit}"
+    if looked.needed is None:
+        return f"cannot tell whether it is {side} {limit}: the value sits on the limit"
+    return (
+        f"cannot tell whether it is {side} {limit}: that needs about "
+        f"{figures.about(looked.needed)} {items}"
+    )

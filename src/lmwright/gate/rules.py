@@ -1,0 +1,94 @@
+"""The rules of a gate as they are written, and what they mean."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from lmwright.core.decision import Side
+from lmwright.core.errors import RecipeError, suggestion
+from lmwright.core.results import EXACT, RENAMED
+
+GRAMMAR = """a rule is one of
+  METRIC >= 80%                the whole 95 % interval of the value is at or above 80 %
+  METRIC <= 1.2                the same from above, in the metric's own unit
+  METRIC <= +2%                signed percent: the paired change against the baseline
+  METRIC not worse             the paired change stays within the metric's margin
+  METRIC not worse by 0.05     ... within this margin (metric's unit), or: by 3 points
+  METRIC better                the paired change lies wholly on the good side"""
+
+_NUMBER = r"\d[\d_,]*(?:\.\d+)?|\.\d+"
+_LIMIT = re.compile(rf"(\w+)\s*(>=|<=)\s*([+-]?)({_NUMBER})\s*(%?)")
+_WORDS = re.compile(rf"(\w+)\s+(?:(better)|not\s+worse(?:\s+by\s+({_NUMBER})(\s*points?)?)?)")
+
+RuleKind = Literal["value", "change", "not worse", "better"]
+
+
+@dataclass(frozen=True)
+class GateRule:
+    """A rule as it was understood."""
+
+    text: str
+    metric: str
+    kind: RuleKind
+    # Which side is allowed; None where that depends on the metric's good side.
+    side: Side | None = None
+    # The limit, or the margin of "not worse"; None: the metric's own margin.
+    amount: float | None = None
+    # Whether the amount was written in percent or points, and is a fraction now.
+    is_percent: bool = False
+
+    @property
+    def bound(self) -> tuple[Side, float]:
+        """The allowed side and the limit of a rule with a number."""
+        assert self.side is not None
+        assert self.amount is not None
+        return self.side, self.amount
+
+
+def parse(text: str, metrics: Iterable[str] = ()) -> GateRule:
+    """Understand a rule, or raise a `RecipeError` that shows the grammar.
+
+    Where `metrics` are given, the rule must name one of them (or an exact figure).
+    """
+    rule = _parse(" ".join(text.split()))
+    known = [*metrics, *EXACT]
+    if rule.metric in RENAMED and rule.metric not in known:
+        raise RecipeError(
+            f"gate.require {text!r}: {rule.metric!r} is called {RENAMED[rule.metric]!r} now"
+        )
+    if metrics and rule.metric not in known:
+        raise RecipeError(
+            f"gate.require {text!r}: no metric {rule.metric!r}{suggestion(rule.metric, known)}"
+        )
+    return rule
+
+
+def _parse(text: str) -> GateRule:
+    if found := _LIMIT.fullmatch(text):
+        metric, side, sign, digits, percent = found.groups()
+        if sign and not percent:
+            raise RecipeError(
+                f"gate.require {text!r}: a signed number is a change and needs a %, "
+                f"for example {metric} {side} {sign}{digits}%"
+            )
+        amount = _number(digits) * (-1 if sign == "-" else 1) / (100 if percent else 1)
+        return GateRule(
+            text=text,
+            metric=metric,
+            kind="change" if sign else "value",
+            side="<=" if side == "<=" else ">=",
+            amount=amount,
+            is_percent=bool(percent),
+        )
+    if found := _WORDS.fullmatch(text):
+        metric, better, digits, points = found.groups()
+        if better:
+            return GateRule(text, metric, "better")
+        margin = None if digits is None else _number(digits) / (100 if points else 1)
+        return GateRule(text, metric, "not worse", None, margin, bool(points))
+    raise RecipeError(f"gate.require {text!r}: not a rule; {GRAMMAR}")
+
+
+def _number(digits: str) -> float:
+    return float(digits.replace(",", "").replace("_", ""))
