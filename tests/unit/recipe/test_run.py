@@ -228,7 +228,7 @@ def test_new_data_in_the_same_file_redoes_everything(shelf: Shelf) -> None:
 def test_a_new_version_redoes_the_stage(shelf: Shelf) -> None:
     go(recipe())
     shelf.calls()
-    newer = {**TOYS, "report": replace(TOYS["report"], version=2)}
+    newer = {**TOYS, "report": replace(TOYS["report"], version=TOYS["report"].version + 1)}
     go(parse(RECIPE, stages=newer))
     assert shelf.calls() == ["page"]
 
