@@ -11,13 +11,13 @@ from lmwright.cli.output import print_json
 from lmwright.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from lmwright.verification.verdict import Verdict
+    from lmwright.verification.result import VerificationResult
 
-WITNESS_HELP = f"{options.MODEL_HELP} Also llama.cpp:FILE.gguf and openai:MODEL@URL."
+SUBJECT_HELP = f"{options.MODEL_HELP} Also llama.cpp:FILE.gguf and openai:MODEL@URL."
 
 
 def verify(
-    a: Annotated[str, typer.Argument(metavar="A", help=f"The original: {WITNESS_HELP}")],
+    a: Annotated[str, typer.Argument(metavar="A", help=f"The original: {SUBJECT_HELP}")],
     b: Annotated[str, typer.Argument(metavar="B", help="What claims to be a copy of it.")],
     prompts: Annotated[
         Path | None,
@@ -34,22 +34,22 @@ def verify(
 ) -> None:
     """Say whether two models are the same: same tokens, same choices, same log-probabilities."""
     from lmwright.cli.conversation import read_prompts
-    from lmwright.verification import opening
-    from lmwright.verification.bounds import custom
+    from lmwright.verification import remote
+    from lmwright.verification.tolerances import custom
     from lmwright.verification.verify import verify as compare
 
     given = None if prompts is None else read_prompts(prompts)
-    pair = opening.open_pair(a, b)
+    pair = remote.open_pair(a, b)
     try:
-        bound = None if tolerance is None else custom(tolerance)
-        verdict = compare(*pair, prompts=given, n_tokens=n_tokens, bound=bound)
+        judged_by = None if tolerance is None else custom(tolerance)
+        result = compare(*pair, prompts=given, n_tokens=n_tokens, tolerance=judged_by)
     finally:
-        opening.close(*pair)
+        remote.close(*pair)
     if as_json:
-        print_json(verdict.to_json())
+        print_json(result.to_json())
     else:
-        _print_verdict(verdict)
-    raise typer.Exit(0 if verdict.is_passed else 1)
+        _print_result(result)
+    raise typer.Exit(0 if result.is_passed else 1)
 
 
 def convert(
@@ -87,17 +87,17 @@ def convert(
     if as_json:
         print_json(done.to_json())
         return
-    for verdict in done.verdicts:
-        _print_verdict(verdict)
+    for result in done.results:
+        _print_result(result)
     for note in done.notes:
         print(f"note: {note}")
     print(f"wrote {done.out} ({done.format}, {done.size_bytes / 1e6:,.0f} MB)")
 
 
-def _print_verdict(verdict: "Verdict") -> None:
+def _print_result(result: "VerificationResult") -> None:
     if not sys.stdout.isatty():
-        print(verdict)
+        print(result)
         return
     from rich.console import Console
 
-    Console().print(verdict.table())
+    Console().print(result.table())

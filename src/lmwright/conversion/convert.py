@@ -14,10 +14,9 @@ from lmwright.core.errors import LmwrightError, ModelError, RequestError, sugges
 from lmwright.hosted.address import is_hosted
 from lmwright.hub import resolve
 from lmwright.lm import LocalModel, load_local, weight_bytes
-from lmwright.verification.local import LocalWitness, weights_of
-from lmwright.verification.opening import open_path
-from lmwright.verification.remote import LLAMA_CPP, LlamaWitness
-from lmwright.verification.verdict import Verdict
+from lmwright.verification.remote import LLAMA_CPP, LlamaSubject
+from lmwright.verification.result import VerificationResult
+from lmwright.verification.subject import LocalSubject, open_path, weights_of
 from lmwright.verification.verify import verify
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class Conversion:
     out: str
     format: str
     size_bytes: int
-    verdicts: tuple[Verdict, ...]
+    results: tuple[VerificationResult, ...]
     # What was not compared for lack of a program.
     notes: tuple[str, ...]
 
@@ -52,7 +51,7 @@ class Conversion:
         """Return plain data."""
         return {
             **{name: getattr(self, name) for name in ("source", "out", "format", "size_bytes")},
-            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+            "verdicts": [result.to_json() for result in self.results],
             "notes": list(self.notes),
         }
 
@@ -85,16 +84,16 @@ def convert(
         product = folder / out.name
         _write(loaded, product, source=source, to=to, number_format=number_format)
         try:
-            verdicts, notes = _verify(LocalWitness(loaded, stored), product, out=out, to=to)
+            results, notes = _verify(LocalSubject(loaded, stored), product, out=out, to=to)
         except VerificationError as error:
             if not keeps_failed:
-                raise VerificationError(f"{error}\nnothing was written", error.verdicts) from None
+                raise VerificationError(f"{error}\nnothing was written", error.results) from None
             kept = _free_name(out)
             product.rename(kept)
-            raise VerificationError(f"{error}\nkept as {kept}", error.verdicts) from None
+            raise VerificationError(f"{error}\nkept as {kept}", error.results) from None
         _replace(product, out, folder)
     size = weight_bytes(out)
-    return Conversion(model, str(out), number_format, size, tuple(verdicts), tuple(notes))
+    return Conversion(model, str(out), number_format, size, tuple(results), tuple(notes))
 
 
 def _check_request(model: str, out: Path, *, to: Target, is_forced: bool) -> Path:
@@ -202,28 +201,28 @@ def _write_gguf(loaded: LocalModel, product: Path, *, type_name: str) -> None:
 
 
 def _verify(
-    original: LocalWitness, product: Path, *, out: Path, to: Target
-) -> tuple[list[Verdict], list[str]]:
+    original: LocalSubject, product: Path, *, out: Path, to: Target
+) -> tuple[list[VerificationResult], list[str]]:
     """Compare the export with its source here, and a GGUF with itself in llama.cpp.
 
     Both have the same weights then, so that even of four bits little is allowed.
     """
     copy = open_path(product, name=str(out))
-    verdicts = [verify(original, copy)]
-    demand(verdicts, what=str(out))
+    results = [verify(original, copy)]
+    demand(results, what=str(out))
     if to == "hf":
-        return verdicts, []
+        return results, []
     if find_spec("xllamacpp") is None:
-        return verdicts, [
+        return results, [
             "not opened in llama.cpp, which is not installed: pip install 'lmwright[llama-cpp]'"
         ]
-    there = LlamaWitness(product, name=f"{LLAMA_CPP}{out}")
+    there = LlamaSubject(product, name=f"{LLAMA_CPP}{out}")
     try:
-        verdicts.append(verify(copy, there))
+        results.append(verify(copy, there))
     finally:
         there.close()
-    demand(verdicts, what=str(out))
-    return verdicts, []
+    demand(results, what=str(out))
+    return results, []
 
 
 def _replace(product: Path, out: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.gguf.writer import gguf_metadata
-from lmwright.verification.local import LocalWitness
+from lmwright.verification.subject import LocalSubject
 
 # Large weights, so that what the model says depends on what it reads.
 SPREAD = 3.0
@@ -42,21 +42,21 @@ def model(config: ModelConfig) -> DecoderLM:
 
 
 @pytest.fixture
-def original(model: DecoderLM, tiny_tokenizer: Tokenizer) -> LocalWitness:
-    return LocalWitness(LocalModel(model, tiny_tokenizer, name="original"))
+def original(model: DecoderLM, tiny_tokenizer: Tokenizer) -> LocalSubject:
+    return LocalSubject(LocalModel(model, tiny_tokenizer, name="original"))
 
 
 @pytest.fixture
-def changed(model: DecoderLM, tiny_tokenizer: Tokenizer) -> Callable[..., LocalWitness]:
+def changed(model: DecoderLM, tiny_tokenizer: Tokenizer) -> Callable[..., LocalSubject]:
     """Return a copy after a change of its modules, or with another tokenizer."""
 
     def make(
         change: Callable[[DecoderLM], object] | None = None, tokenizer: Tokenizer | None = None
-    ) -> LocalWitness:
+    ) -> LocalSubject:
         made = copy.deepcopy(model)
         if change is not None:
             change(made)
-        return LocalWitness(LocalModel(made, tokenizer or tiny_tokenizer, name="copy"))
+        return LocalSubject(LocalModel(made, tokenizer or tiny_tokenizer, name="copy"))
 
     return make
 

@@ -51,4 +51,4 @@ def test_an_error_lists_every_check_that_failed(written, break_rope) -> None:
     assert "configuration: norm epsilon 1e-05, against 0.001" in lines[1]
     assert "weights: relative error up to" in lines[2]
     assert error.value.exit_code == 1
-    assert not error.value.verdicts[0].is_passed
+    assert not error.value.results[0].is_passed
