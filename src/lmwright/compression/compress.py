@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lmwright.compression.config import Compress
-from lmwright.compression.quantize import compress_folder
+from lmwright.compression.folder import compress_folder
 from lmwright.conversion.check import check_folder
 from lmwright.core.device import Precision
 from lmwright.lm import LanguageModel, LocalModel, decoder, load_local, local
@@ -25,6 +25,6 @@ def compress(model: LanguageModel, config: Compress) -> LocalModel:
     compress_folder(plain, config, packed)
     check_folder(plain, packed)
     precision: Precision = "fp32" if model.info.dtype == "float32" else "auto"
-    small = load_local(packed, precision=precision, name=f"{model.name}-{config.method}")
+    small = load_local(packed, precision=precision, name=f"{model.name}-{config.number_format}")
     weakref.finalize(small, folder.cleanup)
     return small

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.compression.config import Compress
-from lmwright.core.config import Inputs
+from lmwright.core.stage import StepContext
 
 
-def run(config: Compress, out: Path, *, inputs: Inputs) -> dict[str, Any]:
+def run(config: Compress, out: Path, context: StepContext) -> dict[str, Any]:
     """Write the compressed model to `out/model`; return what it became, for result.json.
 
     It is opened again and compared with its source; if it is another model, an error says why.
     """
-    from lmwright.compression.quantize import compress_folder
+    from lmwright.compression.folder import compress_folder
     from lmwright.conversion.check import VerificationError, check_folder
     from lmwright.hub import resolve
 
-    source = resolve(str(inputs.get(config.model, config.model)))
+    source = resolve(str(context.inputs.get(config.model, config.model)))
     with _as_folder(source, out / ".source") as folder:
         result = compress_folder(folder, config, out / "model")
         try:

@@ -13,7 +13,7 @@ import torch
 
 import weights
 from lmwright.compression.config import Compress
-from lmwright.compression.quantize import compress_folder
+from lmwright.compression.folder import compress_folder
 from lmwright.core.errors import ModelError
 from lmwright.formats.gguf import GgufFile, open_gguf
 from lmwright.formats.safetensors_folder import Weights, read_weights, write_weights
@@ -88,8 +88,8 @@ def test_packed_weights_count_with_their_scales(
     assert found.n_params == folder_inventory(tiny_folder).n_params
     parts = {part.name: part for part in found.parts}
     assert parts["attention"].formats == (f"{method}, groups of 32",)
-    for ours, theirs in (("attention", "attention"), ("feed-forward", "mlp")):
-        assert parts[ours].size_bytes == story["parts"][theirs]["size_bytes"]
+    for part in ("attention", "feed-forward"):
+        assert parts[part].size_bytes == story["parts"][part]["size_bytes"]
     entries = read_weights(tmp_path / "packed").entries.values()
     assert found.size_bytes == sum(entry.end - entry.start for entry in entries)
 

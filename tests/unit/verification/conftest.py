@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lmwright.compression.config import Compress
-from lmwright.compression.quantize import compress_folder
+from lmwright.compression.folder import compress_folder
 from lmwright.lm import LocalModel
 from lmwright.model.checkpoint import save, save_gguf
 from lmwright.model.config import ModelConfig

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lmwright.compression.config import Compress
-from lmwright.compression.quantize import compress_folder
+from lmwright.compression.folder import compress_folder
 from lmwright.conversion.check import VerificationError, check_folder
 from lmwright.core.artifact import write_json
 from lmwright.lm import LocalModel
