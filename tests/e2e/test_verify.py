@@ -10,6 +10,7 @@ import torch
 import uvicorn
 
 import weights
+from copies import local_model
 from lmwright import lm
 from lmwright.lm import LocalModel
 from lmwright.model import checkpoint
@@ -36,7 +37,7 @@ def model(tiny_config: ModelConfig, tiny_tokenizer: Tokenizer) -> LocalModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = DecoderLM(replace(tiny_config, max_positions=512)).eval().requires_grad_(False)
-    return LocalModel(made, tiny_tokenizer, name="tiny")
+    return local_model(made, tiny_tokenizer, name="tiny")
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from copies import subject
 from lmwright.core.errors import RequestError
-from lmwright.lm import LocalModel, load_local
+from lmwright.lm import load_local
 from lmwright.verification.subject import LocalSubject, weights_of
 
 PROMPTS = ((5, 6, 7), tuple(range(3, 40)))
@@ -75,5 +76,5 @@ def test_the_format_of_weights_is_read_from_their_file(form: str, name: str, wri
 
 
 def test_in_memory_weights_are_what_they_are(model, tiny_tokenizer) -> None:
-    subject = LocalSubject(LocalModel(model, tiny_tokenizer, name="x"))
-    assert (subject.weights, subject.engine, subject.n_ids) == ("fp32", "lmwright", 300)
+    found = subject(model, tiny_tokenizer)
+    assert (found.weights, found.engine, found.n_ids) == ("fp32", "lmwright", 300)

@@ -12,8 +12,8 @@ import pytest
 import tokenizers
 import torch
 
+from copies import subject
 from lmwright.core.errors import RequestError
-from lmwright.lm import LocalModel
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, EncoderLM
 from lmwright.tokenizer.encode import Tokenizer
@@ -147,7 +147,7 @@ def test_swapped_norms_of_queries_and_keys_fail(tiny_tokenizer: Tokenizer) -> No
         for norm, weight in zip(norms, reversed(weights), strict=True):
             norm.weight.copy_(weight)
     pair = [
-        LocalSubject(LocalModel(each, tiny_tokenizer, name=name))
+        subject(each, tiny_tokenizer, name=name)
         for each, name in ((first, "first"), (second, "second"))
     ]
     assert verify(pair[0], pair[0], n_prompts=4, n_tokens=4).is_passed
@@ -237,9 +237,7 @@ def test_a_model_without_the_others_tokens_fails(
     original: LocalSubject, tiny_tokenizer: Tokenizer, config: ModelConfig
 ) -> None:
     small = DecoderLM(replace(config, vocab_size=100)).eval()
-    result = verify(
-        original, LocalSubject(LocalModel(small, tiny_tokenizer, name="small")), n_prompts=4
-    )
+    result = verify(original, subject(small, tiny_tokenizer, name="small"), n_prompts=4)
     assert {"tokens known to both", "weights"} <= failed(result)
     assert result.largest is None
     assert result.summary == "FAIL: no log-probabilities were compared"
@@ -264,7 +262,7 @@ def test_encoders_and_encoder_decoders_can_be_compared(
     first = kind(settings).eval().requires_grad_(False)
     second = copy.deepcopy(first)
     pair = [
-        LocalSubject(LocalModel(each, tiny_tokenizer, name=name))
+        subject(each, tiny_tokenizer, name=name)
         for each, name in ((first, "first"), (second, "second"))
     ]
     result = verify(*pair, n_prompts=4, n_tokens=4)
