@@ -19,7 +19,7 @@ from lmwright.formats.gguf import GgufFile, open_gguf
 from lmwright.formats.safetensors_folder import Weights, read_weights, write_weights
 from lmwright.model import checkpoint
 from lmwright.model.transformer import DecoderLM
-from lmwright.summary.inventory import NOT_NEEDED, folder_inventory, gguf_inventory, part_of
+from lmwright.summary.inventory import NOT_NEEDED, folder_inventory, gguf_inventory
 
 LLAMA_70B = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 128_256,
@@ -191,19 +191,6 @@ def test_a_damaged_gguf_gives_the_error_of_loading_it(
         with pytest.raises(ModelError) as found:
             gguf_inventory(damaged)
     assert str(found.value) == str(loaded.value)
-
-
-def test_every_parameter_has_a_part() -> None:
-    assert part_of("decoder.blocks.3.attention.q.weight") == "attention"
-    assert part_of("decoder.blocks.3.attention.q_norm.weight") == "norms"
-    assert part_of("decoder.blocks.3.attention_residual.norm_in.weight") == "norms"
-    assert part_of("decoder.blocks.3.cross_attention.k.bias") == "cross-attention"
-    assert part_of("encoder.embedding.types.weight") == "embedding"
-    assert part_of("encoder.embedding.positions.weight") == "positions"
-    assert part_of("encoder.embedding.norm.bias") == "norms"
-    assert part_of("decoder.relative.weight") == "positions"
-    assert part_of("head.norm.weight") == "head"
-    assert part_of("pooler.dense.weight") == "head"
 
 
 @pytest.mark.weights
