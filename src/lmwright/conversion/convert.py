@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lmwright.conversion.check import VerificationError, demand
 from lmwright.core.artifact import LOCK, locked
@@ -18,9 +18,6 @@ from lmwright.verification.remote import LLAMA_CPP, LlamaSubject
 from lmwright.verification.result import VerificationResult
 from lmwright.verification.subject import LocalSubject, open_path, weights_of
 from lmwright.verification.verify import verify
-
-if TYPE_CHECKING:
-    import torch
 
 Target = Literal["hf", "gguf"]
 # The number formats of each target, by the names of the command line, and what each stands for.
@@ -162,42 +159,34 @@ def _working_folder(out: Path) -> Iterator[Path]:
 def _write(
     loaded: LocalModel, product: Path, *, source: Path, to: Target, number_format: str
 ) -> None:
-    stored = FORMATS[to][number_format]
-    if to == "gguf":
-        _write_gguf(loaded, product, type_name=stored)
-    else:
-        import torch
+    import torch
 
-        _write_folder(loaded, product, dtype=getattr(torch, stored))
-        for path in sorted(p for name in COMPANIONS for p in _beside(source).glob(name)):
-            if path.is_file():
-                shutil.copyfile(path, product / path.name)
-
-
-def _write_folder(loaded: LocalModel, product: Path, *, dtype: "torch.dtype") -> None:
     from lmwright.formats.sentence_transformers import write_pooling
-    from lmwright.model.checkpoint import save
+    from lmwright.model.checkpoint import save, save_gguf
+    from lmwright.tokenizer.gguf.writer import gguf_metadata
 
-    n_bytes = sum(p.numel() for p in loaded.model.parameters()) * dtype.itemsize
+    model, tokenizer, stored = loaded.model, loaded.tokenizer, FORMATS[to][number_format]
+    if to == "gguf":
+        metadata = gguf_metadata(tokenizer, vocab_size=model.config.vocab_size)
+        name = product.stem
+        save_gguf(model, product, type_name=stored, tokenizer_metadata=metadata, name=name)
+        return
+    dtype: torch.dtype = getattr(torch, stored)
+    n_bytes = sum(p.numel() for p in model.parameters()) * dtype.itemsize
     n_free = shutil.disk_usage(product.parent).free
     if n_free < n_bytes:
         raise LmwrightError(
             f"cannot write {product.name}: its weights need {n_bytes:,} bytes, only {n_free:,} are "
             "free; free some space or write elsewhere"
         )
-    save(loaded.model, product, dtype)
-    loaded.tokenizer.save(product)
+    save(model, product, dtype)
+    tokenizer.save(product)
     if loaded.pooling is not None:
-        write_pooling(product, loaded.pooling, d_model=loaded.model.config.d_model)
-
-
-def _write_gguf(loaded: LocalModel, product: Path, *, type_name: str) -> None:
-    from lmwright.model.checkpoint import save_gguf
-    from lmwright.tokenizer.gguf.writer import gguf_metadata
-
-    metadata = gguf_metadata(loaded.tokenizer, vocab_size=loaded.model.config.vocab_size)
-    name = product.stem
-    save_gguf(loaded.model, product, type_name=type_name, tokenizer_metadata=metadata, name=name)
+        write_pooling(product, loaded.pooling, d_model=model.config.d_model)
+    beside = source if source.is_dir() else source.parent
+    for path in sorted(path for name in COMPANIONS for path in beside.glob(name)):
+        if path.is_file():
+            shutil.copyfile(path, product / path.name)
 
 
 def _verify(
@@ -253,7 +242,3 @@ def _free_name(out: Path) -> Path:
         if not path.exists():
             return path
     raise LmwrightError(f"{out}: there are too many failed exports beside it; remove some")
-
-
-def _beside(source: Path) -> Path:
-    return source if source.is_dir() else source.parent

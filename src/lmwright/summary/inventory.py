@@ -10,7 +10,7 @@ import torch
 
 from lmwright.core.errors import ModelError
 from lmwright.formats.gguf import GgufFile
-from lmwright.formats.packed import SUFFIXES, read_schemes, scheme_of
+from lmwright.formats.packed import SUFFIXES, packed_weights
 from lmwright.formats.safetensors_folder import Weights, read_weights
 from lmwright.lm import KINDS
 from lmwright.model.checkpoint import (
@@ -117,15 +117,9 @@ def _unpacked(
     weights: Weights, tensors: Mapping[str, StoredTensor], quantization_config: Mapping[str, object]
 ) -> dict[str, StoredTensor]:
     """Put one weight in the place of the tensors that a packed one is stored in."""
-    schemes = read_schemes(quantization_config)
     found = dict(tensors)
-    for packed in [name for name in tensors if name.endswith(".weight_packed")]:
-        name = packed.removesuffix("_packed")
-        missing = [name + suffix for suffix in SUFFIXES if name + suffix not in tensors]
-        if missing:
-            raise ModelError(f"{packed}: {' and '.join(missing)} missing; the file is incomplete")
+    for name, scheme in packed_weights(tensors, quantization_config).items():
         parts = [found.pop(name + suffix) for suffix in SUFFIXES]
-        scheme = scheme_of(name.removesuffix(".weight"), schemes)
         groups = "a scale a row" if scheme.group_size is None else f"groups of {scheme.group_size}"
         found[name] = StoredTensor(
             # Two numbers: the only tensor that is read.
