@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lmwright.conversion.check import VerificationError, demand
 from lmwright.core.artifact import LOCK, locked
 from lmwright.core.errors import LmwrightError, ModelError, RequestError, suggestion
+from lmwright.formats.space import check_space
 from lmwright.hosted.address import is_hosted
 from lmwright.hub import resolve
 from lmwright.lm import LocalModel, load_local, weight_bytes
@@ -172,13 +173,7 @@ def _write(
         save_gguf(model, product, type_name=stored, tokenizer_metadata=metadata, name=name)
         return
     dtype: torch.dtype = getattr(torch, stored)
-    n_bytes = sum(p.numel() for p in model.parameters()) * dtype.itemsize
-    n_free = shutil.disk_usage(product.parent).free
-    if n_free < n_bytes:
-        raise LmwrightError(
-            f"cannot write {product.name}: its weights need {n_bytes:,} bytes, only {n_free:,} are "
-            "free; free some space or write elsewhere"
-        )
+    check_space(product, sum(p.numel() for p in model.parameters()) * dtype.itemsize)
     save(model, product, dtype)
     tokenizer.save(product)
     if loaded.pooling is not None:

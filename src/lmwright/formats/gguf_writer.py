@@ -5,7 +5,6 @@ when llama.cpp opens the file, or half-way through a full disk, is refused here 
 """
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmwright.core.artifact import replacing
-from lmwright.core.errors import LmwrightError, ModelError, suggestion
+from lmwright.core.errors import ModelError, suggestion
 from lmwright.formats.ggml_types import COMMON
 from lmwright.formats.gguf import DEFAULT_ALIGNMENT, MAX_DIMS, MAX_NAME_BYTES
+from lmwright.formats.space import check_space
 
 if TYPE_CHECKING:
     from gguf import GGUFValueType
@@ -64,7 +64,7 @@ def write_gguf(
     if type(metadata.get(ARCHITECTURE)) is not str:
         raise ModelError(f"GGUF metadata: {ARCHITECTURE} is missing; llama.cpp opens no such file")
     with replacing(path) as temporary:
-        check_space(path, temporary, sum(size(tensors[name], types[name]) for name in tensors))
+        check_space(path, sum(size(tensors[name], types[name]) for name in tensors))
         writer = gguf.GGUFWriter(temporary, str(metadata[ARCHITECTURE]))
         try:
             writer.data_alignment = alignment(metadata)
@@ -135,16 +135,6 @@ def size(source: TensorSource, type_name: str) -> int:
     """Return the bytes of a tensor in the file, without padding."""
     kind = TYPES[type_name]
     return math.prod(source.shape) // kind.block_size * kind.block_bytes
-
-
-def check_space(path: Path, temporary: Path, n_bytes: int) -> None:
-    """Refuse to begin what the disk cannot hold."""
-    n_free = shutil.disk_usage(temporary.parent).free
-    if n_free < n_bytes:
-        raise LmwrightError(
-            f"cannot write {path}: its weights need {n_bytes:,} bytes, only {n_free:,} are free; "
-            "free some space or write elsewhere"
-        )
 
 
 def alignment(metadata: Mapping[str, Value]) -> int:
