@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lmwright.core.errors import ModelError, RequestError, UnsupportedError
+from lmwright.engine.prompts import prompt_ids
 from lmwright.engine.request import UNKNOWN, Prompt, Sampling, TokenLogprob
 from lmwright.formats.gguf import open_gguf
 from lmwright.hosted.address import is_hosted
 from lmwright.hub import resolve
-from lmwright.lm import prompt_ids
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.load import gguf_tokenizer
 from lmwright.verification.llama_cpp import LlamaCpp
