@@ -52,11 +52,11 @@ def main() -> int:
             same = f"{numbers['n_same_prompts']} of {numbers['n_prompts']}"
             rows.append([name, peer, same, f"{numbers['largest_difference']:.3f} nats"])
     print(trial.table(rows))
-    rows = [["one wrong permutation", "verdict", "relative error", "divergence"]]
+    rows = [["one wrong permutation", "result", "relative error", "divergence"]]
     for name, numbers in broken["readers"].items():
-        verdict = "PASS" if numbers["is_passed"] else "FAIL"
+        result = "PASS" if numbers["is_passed"] else "FAIL"
         error, kl = f"{numbers['relative_error']:.1%}", f"{numbers['mean_kl']:.3f} nats"
-        rows.append([f"read by {name}", verdict, error, kl])
+        rows.append([f"read by {name}", result, error, kl])
     print(f"\n{trial.table(rows)}")
     return int(any(numbers["is_passed"] for numbers in broken["readers"].values()))
 
@@ -68,15 +68,15 @@ def exported(path: str, number_format: str) -> dict[str, Any]:
     conversion = convert("starter", Path(path), to="gguf", number_format=number_format)
     if conversion.notes:  # there is no llama.cpp
         raise SystemExit("\n".join(conversion.notes))
-    verdict = conversion.verdicts[-1]
-    return {**verdict.numbers, "n_prompts": verdict.n_prompts}
+    result = conversion.results[-1]
+    return {**result.numbers, "n_prompts": result.n_prompts}
 
 
 def repeated(path: str, is_quick: bool) -> dict[str, Any]:
     """Return how far llama.cpp is from itself when its tokens are told to it with the prompt."""
+    from lmwright.verification.inputs import built_in
     from lmwright.verification.llama_cpp import LlamaCpp
-    from lmwright.verification.opening import open_path
-    from lmwright.verification.prompts import built_in
+    from lmwright.verification.subject import open_path
 
     reader = open_path(Path(path))
     prompts = [reader.encode(prompt).ids for prompt in built_in()[: 3 if is_quick else None]]
@@ -101,7 +101,7 @@ def refused(folder: str, right: str) -> dict[str, Any]:
     from lmwright.conversion.check import VerificationError
     from lmwright.conversion.convert import convert
     from lmwright.model import checkpoint
-    from lmwright.verification.opening import open_pair
+    from lmwright.verification.remote import open_pair
     from lmwright.verification.verify import verify
 
     permute, n_calls = checkpoint.permute, itertools.count()
@@ -115,13 +115,12 @@ def refused(folder: str, right: str) -> dict[str, Any]:
             convert("starter", out, to="gguf", number_format="f16", keeps_failed=True)
         except VerificationError as error:
             (kept,) = Path(folder).glob("wrong.failed*")
-            verdicts = {"lmwright": error.verdicts[-1]}
+            results = {"lmwright": error.results[-1]}
         else:
             raise SystemExit("a file with a wrong permutation was written as if it were right")
-    verdicts["llama.cpp"] = verify(*open_pair(right, f"llama.cpp:{kept}"))
+    results["llama.cpp"] = verify(*open_pair(right, f"llama.cpp:{kept}"))
     readers = {
-        name: {**verdict.numbers, "is_passed": verdict.is_passed}
-        for name, verdict in verdicts.items()
+        name: {**result.numbers, "is_passed": result.is_passed} for name, result in results.items()
     }
     return {"readers": readers}
 

@@ -30,7 +30,7 @@ from differences import CACHE, largest
 from families import LIMIT, VARIANTS
 from lmwright import lm
 from lmwright.compression.config import Compress
-from lmwright.compression.quantize import compress_folder
+from lmwright.compression.folder import compress_folder
 from lmwright.formats.gguf import open_gguf
 from lmwright.model import checkpoint
 from lmwright.model.families import FAMILIES

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lmwright.compression.compress import compress
     from lmwright.compression.config import Compress
+    from lmwright.compression.run import compress
     from lmwright.data.config import Data
     from lmwright.engine.request import Sampling, ScoreRequest
     from lmwright.evaluation.config import Evaluate
@@ -27,7 +27,7 @@ _EXPORTS = {
     "LanguageModel": "lmwright.lm",
     "Sampling": "lmwright.engine.request",
     "ScoreRequest": "lmwright.engine.request",
-    "compress": "lmwright.compression.compress",
+    "compress": "lmwright.compression.run",
     "evaluate": "lmwright.evaluation.runner",
     "finetune": "lmwright.finetuning.finetune",
     "load": "lmwright.lm",

@@ -10,6 +10,7 @@ import torch
 import uvicorn
 
 import weights
+from copies import local_model
 from lmwright import lm
 from lmwright.lm import LocalModel
 from lmwright.model import checkpoint
@@ -18,15 +19,14 @@ from lmwright.model.transformer import DecoderLM
 from lmwright.serving.app import create_app, listen
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.gguf.writer import gguf_metadata
-from lmwright.verification.local import LocalWitness
-from lmwright.verification.opening import open_pair, open_path
-from lmwright.verification.remote import LlamaWitness
-from lmwright.verification.verdict import Verdict
+from lmwright.verification.remote import LlamaSubject, open_pair
+from lmwright.verification.result import VerificationResult
+from lmwright.verification.subject import LocalSubject, open_path
 from lmwright.verification.verify import verify
 
 
-def said(verdict: Verdict) -> set[str]:
-    return {check.name for check in verdict.failures}
+def said(result: VerificationResult) -> set[str]:
+    return {check.name for check in result.failures}
 
 
 # ---- a server
@@ -37,7 +37,7 @@ def model(tiny_config: ModelConfig, tiny_tokenizer: Tokenizer) -> LocalModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = DecoderLM(replace(tiny_config, max_positions=512)).eval().requires_grad_(False)
-    return LocalModel(made, tiny_tokenizer, name="tiny")
+    return local_model(made, tiny_tokenizer, name="tiny")
 
 
 @pytest.fixture
@@ -58,11 +58,11 @@ def test_a_served_model_is_the_one_that_lies_in_its_folder(
     address: str, model: LocalModel, tmp_path: Path
 ) -> None:
     model.save(tmp_path / "model")
-    verdict = verify(*open_pair(str(tmp_path / "model"), address), n_prompts=6, n_tokens=6)
-    assert verdict.is_passed, verdict
-    assert 0 < verdict.numbers["largest_difference"] < 1e-4
-    assert any("the weights themselves" in told for told in verdict.not_compared)
-    [found] = [check.found for check in verdict.checks if check.name == "tokens of texts"]
+    result = verify(*open_pair(str(tmp_path / "model"), address), n_prompts=6, n_tokens=6)
+    assert result.is_passed, result
+    assert 0 < result.numbers["largest_difference"] < 1e-4
+    assert any("the weights themselves" in told for told in result.not_compared)
+    [found] = [check.found for check in result.checks if check.name == "tokens of texts"]
     assert found == "20 texts and dialogues are the same tokens"
 
 
@@ -76,8 +76,8 @@ def test_a_server_with_other_weights_or_another_template_is_found(
     assert template is not None
     template.source = "unused"
     model.tokenizer.set_default_system("You are a bank.")
-    verdict = verify(*open_pair(str(tmp_path / "model"), address), n_prompts=6, n_tokens=6)
-    assert said(verdict) >= {"tokens of texts", "largest difference of log-probabilities"}
+    result = verify(*open_pair(str(tmp_path / "model"), address), n_prompts=6, n_tokens=6)
+    assert said(result) >= {"tokens of texts", "largest difference of log-probabilities"}
 
 
 # ---- the starter
@@ -88,7 +88,7 @@ def test_the_starter_as_gguf_is_the_same_and_a_wrong_rotation_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("xllamacpp", reason="xllamacpp, a part of lmwright[dev], is missing")
-    starter = LocalWitness(lm.load_local(weights.smollm2(), precision="fp32"), "Q4_1")
+    starter = LocalSubject(lm.load_local(weights.smollm2(), precision="fp32"), "Q4_1")
     metadata = gguf_metadata(starter.tokenizer)
     options = {"type_name": "F16", "tokenizer_metadata": metadata, "name": "starter"}
     checkpoint.save_gguf(starter.model, tmp_path / "right.gguf", **options)
@@ -96,21 +96,21 @@ def test_the_starter_as_gguf_is_the_same_and_a_wrong_rotation_is_caught(
     checkpoint.save_gguf(starter.model, tmp_path / "wrong.gguf", **options)
 
     here = open_path(tmp_path / "right.gguf")
-    verdict = verify(starter, here, n_prompts=3, n_tokens=5)
-    assert verdict.is_passed, verdict
-    assert verdict.numbers["n_same_prompts"] == 3
-    there = LlamaWitness(tmp_path / "right.gguf", n_threads=1)
-    wrong = LlamaWitness(tmp_path / "wrong.gguf", n_threads=1)
+    result = verify(starter, here, n_prompts=3, n_tokens=5)
+    assert result.is_passed, result
+    assert result.numbers["n_same_prompts"] == 3
+    there = LlamaSubject(tmp_path / "right.gguf", n_threads=1)
+    wrong = LlamaSubject(tmp_path / "wrong.gguf", n_threads=1)
     try:
-        verdict = verify(here, there, n_prompts=3, n_tokens=5)
-        assert verdict.is_passed, verdict
-        assert verdict.numbers["n_same_prompts"] == 3
-        verdict = verify(starter, wrong, n_prompts=3, n_tokens=5)
-        assert said(verdict) == {
+        result = verify(here, there, n_prompts=3, n_tokens=5)
+        assert result.is_passed, result
+        assert result.numbers["n_same_prompts"] == 3
+        result = verify(starter, wrong, n_prompts=3, n_tokens=5)
+        assert said(result) == {
             "relative error of log-probabilities",
             "mean divergence, nats a token",
         }
-        assert verdict.numbers["mean_kl"] > 0.5
+        assert result.numbers["mean_kl"] > 0.5
     finally:
         there.close()
         wrong.close()

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lmwright.compression.config import Compress
-from lmwright.compression.quantize import compress_folder, quantize_groups
+from lmwright.compression.folder import compress_folder
+from lmwright.compression.rtn import quantize_groups
 from lmwright.formats.packed import Scheme, dequantize, describe, pack, pack_words, unpack
 from lmwright.formats.safetensors_folder import read_weights, write_weights
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lmwright import lm
-from lmwright.compression.compress import compress
 from lmwright.compression.config import Compress
+from lmwright.compression.run import compress
 from lmwright.core.errors import RequestError, UnsupportedError
 from lmwright.engine.request import Sampling, ScoreRequest
 from lmwright.finetuning.config import Finetune

@@ -30,19 +30,19 @@ def verify(
 ) -> None:
     """Say whether two models are the same: same tokens, same choices, same log-probabilities."""
     from lmwright.cli.conversation import read_prompts
-    from lmwright.verification import opening
-    from lmwright.verification.bounds import custom
+    from lmwright.verification import remote
+    from lmwright.verification.tolerances import custom
     from lmwright.verification.verify import verify as compare
 
     given = None if prompts is None else read_prompts(prompts)
-    pair = opening.open_pair(a, b)
+    pair = remote.open_pair(a, b)
     try:
-        bound = None if tolerance is None else custom(tolerance)
-        verdict = compare(*pair, prompts=given, n_tokens=n_tokens, bound=bound)
+        judged_by = None if tolerance is None else custom(tolerance)
+        result = compare(*pair, prompts=given, n_tokens=n_tokens, tolerance=judged_by)
     finally:
-        opening.close(*pair)
-    say(verdict, verdict.to_json(), as_json=as_json)
-    raise typer.Exit(0 if verdict.is_passed else 1)
+        remote.close(*pair)
+    say(result, result.to_json(), as_json=as_json)
+    raise typer.Exit(0 if result.is_passed else 1)
 
 
 def convert(
@@ -78,8 +78,8 @@ def convert(
         keeps_failed=keep_failed,
     )
     if not as_json:
-        for verdict in done.verdicts:
-            say(verdict, None, as_json=False)
+        for result in done.results:
+            say(result, None, as_json=False)
         for note in done.notes:
             print(f"note: {note}")
     wrote = f"wrote {done.out} ({done.format}, {done.size_bytes / 1e6:,.0f} MB)"

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from lmwright.compression.config import Compress
-from lmwright.core.stage import ASSUMED_PARAMS, MODEL, PROCESS_BYTES, Estimate, Reference, Stage
+from lmwright.core.stage import ASSUMED_PARAMS, MODEL, Estimate, Reference, Stage
+from lmwright.model.memory import inference_bytes
 
 # Parameters a second that are read, rounded, packed and written (2 cores of an AMD EPYC).
 COMPRESSION_SPEED = 2e7
@@ -15,7 +16,7 @@ def _estimate(config: Compress, known: Mapping[str, Estimate]) -> Estimate:
     return Estimate(
         3 + size / COMPRESSION_SPEED,
         # It and its source are compared in fp32.
-        PROCESS_BYTES + 10 * size,
+        inference_bytes(size, n_models=2),
         is_complete=n_params is not None,
         n_params=n_params,
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.core.errors import LmwrightError
-from lmwright.verification.bounds import Bound, bound_for
-from lmwright.verification.opening import open_path
-from lmwright.verification.verdict import Verdict
+from lmwright.verification.result import VerificationResult
+from lmwright.verification.subject import open_path
+from lmwright.verification.tolerances import Tolerance, tolerance_for
 from lmwright.verification.verify import verify
 
 # Enough to find a file that is not what was meant, in a second.
@@ -19,9 +19,9 @@ LIGHT_TOKENS = 4
 class VerificationError(LmwrightError):
     """What was written is not the model that it was made from."""
 
-    def __init__(self, message: str, verdicts: Sequence[Verdict]) -> None:
+    def __init__(self, message: str, results: Sequence[VerificationResult]) -> None:
         super().__init__(message)
-        self.verdicts = tuple(verdicts)
+        self.results = tuple(results)
 
 
 def check_folder(source: Path, copy: Path) -> dict[str, Any]:
@@ -31,34 +31,36 @@ def check_folder(source: Path, copy: Path) -> dict[str, Any]:
     an error lists what is not. Whether rounding cost too much quality is for an evaluation to say.
     """
     a, b = open_path(source), open_path(copy)
-    verdict = verify(
+    result = verify(
         a,
         b,
         n_prompts=LIGHT_PROMPTS,
         n_tokens=LIGHT_TOKENS,
-        bound=light(bound_for(a, b, has_same_weights=False)),
+        tolerance=light(tolerance_for(a, b, has_same_weights=False)),
     )
-    demand([verdict], what=str(copy))
-    return {**verdict.numbers, "n_prompts": verdict.n_prompts, "n_positions": verdict.n_positions}
+    demand([result], what=str(copy))
+    return {**result.numbers, "n_prompts": result.n_prompts, "n_positions": result.n_positions}
 
 
-def light(bound: Bound) -> Bound:
+def light(tolerance: Tolerance) -> Tolerance:
     """Return what is asked of a compressed copy whose quality is measured elsewhere.
 
     Rounding that ruins a model (few bits, a fragile or hardly trained one) is no fault of the file:
     what it says must be numbers, while its weights must be those of the source.
     """
-    return Bound(bound.name, largest=sys.float_info.max, weight_error=bound.weight_error)
+    return Tolerance(
+        tolerance.name, largest=sys.float_info.max, weight_error=tolerance.weight_error
+    )
 
 
-def demand(verdicts: Sequence[Verdict], *, what: str) -> None:
+def demand(results: Sequence[VerificationResult], *, what: str) -> None:
     """Raise an error that names each check that failed, if any did."""
     failures = [
-        f"- {verdict.title}: {check.name}: {check.found}"
+        f"- {result.title}: {check.name}: {check.found}"
         + (f" (allowed: {check.allowed})" if check.allowed else "")
-        for verdict in verdicts
-        for check in verdict.failures
+        for result in results
+        for check in result.failures
     ]
     if failures:
         lines = [f"{what}: is not the model that it was made from", *failures]
-        raise VerificationError("\n".join(lines), verdicts)
+        raise VerificationError("\n".join(lines), results)

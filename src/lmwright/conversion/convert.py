@@ -6,22 +6,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lmwright.conversion.check import VerificationError, demand
 from lmwright.core.artifact import LOCK, locked
 from lmwright.core.errors import LmwrightError, ModelError, RequestError, suggestion
+from lmwright.formats.space import check_space
 from lmwright.hosted.address import is_hosted
 from lmwright.hub import resolve
 from lmwright.lm import LocalModel, load_local, weight_bytes
-from lmwright.verification.local import LocalWitness, weights_of
-from lmwright.verification.opening import open_path
-from lmwright.verification.remote import LLAMA_CPP, LlamaWitness
-from lmwright.verification.verdict import Verdict
+from lmwright.verification.remote import LLAMA_CPP, LlamaSubject
+from lmwright.verification.result import VerificationResult
+from lmwright.verification.subject import LocalSubject, open_path, weights_of
 from lmwright.verification.verify import verify
-
-if TYPE_CHECKING:
-    import torch
 
 Target = Literal["hf", "gguf"]
 # The number formats of each target, by the names of the command line, and what each stands for.
@@ -44,7 +41,7 @@ class Conversion:
     out: str
     format: str
     size_bytes: int
-    verdicts: tuple[Verdict, ...]
+    results: tuple[VerificationResult, ...]
     # What was not compared for lack of a program.
     notes: tuple[str, ...]
 
@@ -52,7 +49,7 @@ class Conversion:
         """Return plain data."""
         return {
             **{name: getattr(self, name) for name in ("source", "out", "format", "size_bytes")},
-            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+            "verdicts": [result.to_json() for result in self.results],
             "notes": list(self.notes),
         }
 
@@ -85,16 +82,16 @@ def convert(
         product = folder / out.name
         _write(loaded, product, source=source, to=to, number_format=number_format)
         try:
-            verdicts, notes = _verify(LocalWitness(loaded, stored), product, out=out, to=to)
+            results, notes = _verify(LocalSubject(loaded, stored), product, out=out, to=to)
         except VerificationError as error:
             if not keeps_failed:
-                raise VerificationError(f"{error}\nnothing was written", error.verdicts) from None
+                raise VerificationError(f"{error}\nnothing was written", error.results) from None
             kept = _free_name(out)
             product.rename(kept)
-            raise VerificationError(f"{error}\nkept as {kept}", error.verdicts) from None
+            raise VerificationError(f"{error}\nkept as {kept}", error.results) from None
         _replace(product, out, folder)
     size = weight_bytes(out)
-    return Conversion(model, str(out), number_format, size, tuple(verdicts), tuple(notes))
+    return Conversion(model, str(out), number_format, size, tuple(results), tuple(notes))
 
 
 def _check_request(model: str, out: Path, *, to: Target, is_forced: bool) -> Path:
@@ -163,67 +160,53 @@ def _working_folder(out: Path) -> Iterator[Path]:
 def _write(
     loaded: LocalModel, product: Path, *, source: Path, to: Target, number_format: str
 ) -> None:
-    stored = FORMATS[to][number_format]
-    if to == "gguf":
-        _write_gguf(loaded, product, type_name=stored)
-    else:
-        import torch
+    import torch
 
-        _write_folder(loaded, product, dtype=getattr(torch, stored))
-        for path in sorted(p for name in COMPANIONS for p in _beside(source).glob(name)):
-            if path.is_file():
-                shutil.copyfile(path, product / path.name)
-
-
-def _write_folder(loaded: LocalModel, product: Path, *, dtype: "torch.dtype") -> None:
     from lmwright.formats.sentence_transformers import write_pooling
-    from lmwright.model.checkpoint import save
-
-    n_bytes = sum(p.numel() for p in loaded.model.parameters()) * dtype.itemsize
-    n_free = shutil.disk_usage(product.parent).free
-    if n_free < n_bytes:
-        raise LmwrightError(
-            f"cannot write {product.name}: its weights need {n_bytes:,} bytes, only {n_free:,} are "
-            "free; free some space or write elsewhere"
-        )
-    save(loaded.model, product, dtype)
-    loaded.tokenizer.save(product)
-    if loaded.pooling is not None:
-        write_pooling(product, loaded.pooling, d_model=loaded.model.config.d_model)
-
-
-def _write_gguf(loaded: LocalModel, product: Path, *, type_name: str) -> None:
-    from lmwright.model.checkpoint import save_gguf
+    from lmwright.model.checkpoint import save, save_gguf
     from lmwright.tokenizer.gguf.writer import gguf_metadata
 
-    metadata = gguf_metadata(loaded.tokenizer, vocab_size=loaded.model.config.vocab_size)
-    name = product.stem
-    save_gguf(loaded.model, product, type_name=type_name, tokenizer_metadata=metadata, name=name)
+    model, tokenizer, stored = loaded.model, loaded.tokenizer, FORMATS[to][number_format]
+    if to == "gguf":
+        metadata = gguf_metadata(tokenizer, vocab_size=model.config.vocab_size)
+        name = product.stem
+        save_gguf(model, product, type_name=stored, tokenizer_metadata=metadata, name=name)
+        return
+    dtype: torch.dtype = getattr(torch, stored)
+    check_space(product, sum(p.numel() for p in model.parameters()) * dtype.itemsize)
+    save(model, product, dtype)
+    tokenizer.save(product)
+    if loaded.pooling is not None:
+        write_pooling(product, loaded.pooling, d_model=model.config.d_model)
+    beside = source if source.is_dir() else source.parent
+    for path in sorted(path for name in COMPANIONS for path in beside.glob(name)):
+        if path.is_file():
+            shutil.copyfile(path, product / path.name)
 
 
 def _verify(
-    original: LocalWitness, product: Path, *, out: Path, to: Target
-) -> tuple[list[Verdict], list[str]]:
+    original: LocalSubject, product: Path, *, out: Path, to: Target
+) -> tuple[list[VerificationResult], list[str]]:
     """Compare the export with its source here, and a GGUF with itself in llama.cpp.
 
     Both have the same weights then, so that even of four bits little is allowed.
     """
     copy = open_path(product, name=str(out))
-    verdicts = [verify(original, copy)]
-    demand(verdicts, what=str(out))
+    results = [verify(original, copy)]
+    demand(results, what=str(out))
     if to == "hf":
-        return verdicts, []
+        return results, []
     if find_spec("xllamacpp") is None:
-        return verdicts, [
+        return results, [
             "not opened in llama.cpp, which is not installed: pip install 'lmwright[llama-cpp]'"
         ]
-    there = LlamaWitness(product, name=f"{LLAMA_CPP}{out}")
+    there = LlamaSubject(product, name=f"{LLAMA_CPP}{out}")
     try:
-        verdicts.append(verify(copy, there))
+        results.append(verify(copy, there))
     finally:
         there.close()
-    demand(verdicts, what=str(out))
-    return verdicts, []
+    demand(results, what=str(out))
+    return results, []
 
 
 def _replace(product: Path, out: Path, folder: Path) -> None:
@@ -254,7 +237,3 @@ def _free_name(out: Path) -> Path:
         if not path.exists():
             return path
     raise LmwrightError(f"{out}: there are too many failed exports beside it; remove some")
-
-
-def _beside(source: Path) -> Path:
-    return source if source.is_dir() else source.parent

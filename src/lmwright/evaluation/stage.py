@@ -11,7 +11,6 @@ from lmwright.core.stage import (
     DATA,
     EVALUATION,
     MODEL,
-    PROCESS_BYTES,
     Estimate,
     Reference,
     Stage,
@@ -20,6 +19,7 @@ from lmwright.core.stage import (
 from lmwright.data.sources import STARTER
 from lmwright.evaluation.config import Evaluate
 from lmwright.hosted.address import is_hosted
+from lmwright.model.memory import inference_bytes
 
 # Seconds and core to measure a model of the starter's size (an AMD EPYC with AVX-512 bf16).
 EVALUATION_S = {"quick": 116.0, "full": 1500.0}
@@ -34,7 +34,7 @@ def _estimate(config: Evaluate, known: Mapping[str, Estimate]) -> Estimate:
     # Held in fp32 where the CPU has no bf16; one model at a time.
     return Estimate(
         relative * EVALUATION_S[config.suite] / n_cores(),
-        PROCESS_BYTES + 6 * largest,
+        inference_bytes(largest),
         is_complete=None not in sizes and len(local) == len(config.models),
     )
 

@@ -7,18 +7,16 @@ from lmwright.core.stage import (
     ASSUMED_PARAMS,
     DATA,
     MODEL,
-    PROCESS_BYTES,
     Estimate,
     Reference,
     Stage,
 )
 from lmwright.finetuning.config import Finetune
+from lmwright.model.memory import training_bytes
 
 # Operations a second and core that training reaches on 2 cores of an AMD EPYC with AVX-512 bf16
 # (a bare bf16 matrix product: 3.6e11). A GPU is faster; how much is not guessed here.
 TRAINING_SPEED = 1.5e11
-# For the backward pass, about so many bytes a token and square root of a parameter are kept.
-ACTIVATION_BYTES = 100.0
 
 
 def _estimate(config: Finetune, known: Mapping[str, Estimate]) -> Estimate:
@@ -29,12 +27,11 @@ def _estimate(config: Finetune, known: Mapping[str, Estimate]) -> Estimate:
     # the weights only when they move.
     per_token = (4 if is_lora else 6) * n_params
     seconds = per_token * (data.n_tokens or 0) * config.epochs / (TRAINING_SPEED * n_cores())
-    activations = config.micro_batch_tokens * ACTIVATION_BYTES * n_params**0.5
-    # bf16 weights; or with fp32 master weights, gradients and two moments of AdamW.
-    weights = (2 if is_lora else 18) * n_params
     return Estimate(
         5 + seconds,
-        PROCESS_BYTES + weights + int(activations),
+        training_bytes(
+            n_params, trains_all=not is_lora, micro_batch_tokens=config.micro_batch_tokens
+        ),
         is_complete=model.n_params is not None and data.n_tokens is not None,
         n_params=model.n_params,
     )

@@ -79,42 +79,29 @@ def decode_bf16(raw: np.ndarray) -> np.ndarray:
     return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
 
 
-def decode_q8_0(raw: np.ndarray) -> np.ndarray:
-    """Decode weight = scale * q; a block is the half-precision scale and 32 signed bytes."""
-    blocks = raw.reshape(-1, 34)
-    scales = half_columns(blocks, 1)
-    weights = np.empty((len(blocks), 32), np.float32)
-    for start in range(0, len(blocks), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        weights[chunk] = blocks[chunk, 2:].view(np.int8)
-        weights[chunk] *= scales[chunk]
-    return weights
+def block_decoder(
+    block_bytes: int, n_scales: int, integers: Callable[[np.ndarray], np.ndarray], *, zero: int = 0
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Make the decoder of a format with 32 weights a block: scale * (q - zero) + minimum.
 
+    A block is the scale and, of two `n_scales`, the minimum in half precision; then the integers.
+    """
 
-def decode_q4_0(raw: np.ndarray) -> np.ndarray:
-    """Decode weight = scale * (q - 8); a block is the scale and 16 bytes of two weights each."""
-    blocks = raw.reshape(-1, 18)
-    scales = half_columns(blocks, 1)
-    weights = np.empty((len(blocks), 32), np.float32)
-    for start in range(0, len(blocks), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        weights[chunk] = nibbles(blocks[chunk, 2:])
-        weights[chunk] -= 8
-        weights[chunk] *= scales[chunk]
-    return weights
+    def decode(raw: np.ndarray) -> np.ndarray:
+        blocks = raw.reshape(-1, block_bytes)
+        scales = half_columns(blocks, n_scales)
+        weights = np.empty((len(blocks), 32), np.float32)
+        for start in range(0, len(blocks), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            weights[chunk] = integers(blocks[chunk, 2 * n_scales :])
+            if zero:
+                weights[chunk] -= zero
+            weights[chunk] *= scales[chunk, :1]
+            if n_scales == 2:
+                weights[chunk] += scales[chunk, 1:]
+        return weights
 
-
-def decode_q4_1(raw: np.ndarray) -> np.ndarray:
-    """Decode weight = scale * q + minimum; a block is both, then 16 bytes of two weights."""
-    blocks = raw.reshape(-1, 20)
-    scales_and_minima = half_columns(blocks, 2)
-    weights = np.empty((len(blocks), 32), np.float32)
-    for start in range(0, len(blocks), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        weights[chunk] = nibbles(blocks[chunk, 4:])
-        weights[chunk] *= scales_and_minima[chunk, :1]
-        weights[chunk] += scales_and_minima[chunk, 1:]
-    return weights
+    return decode
 
 
 def half_columns(blocks: np.ndarray, n: int) -> np.ndarray:
@@ -134,7 +121,7 @@ DECODERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "F32": decode_f32,
     "F16": decode_f16,
     "BF16": decode_bf16,
-    "Q4_0": decode_q4_0,
-    "Q4_1": decode_q4_1,
-    "Q8_0": decode_q8_0,
+    "Q4_0": block_decoder(18, 1, nibbles, zero=8),
+    "Q4_1": block_decoder(20, 2, nibbles),
+    "Q8_0": block_decoder(34, 1, lambda signed: signed.view(np.int8)),
 }

@@ -159,20 +159,20 @@ def unpermute(weight: Any, n_heads: int) -> Any:
     with row i + d_head / 2. llama.cpp's convert_hf_to_gguf.py (LlamaModel.permute) therefore
     interleaves the halves of each head; this undoes it. For k, give the number of k/v heads.
     """
-    n_rows = weight.shape[0]
-    if n_heads < 1 or n_rows % (2 * n_heads):
-        raise ModelError(f"{n_rows} rows cannot be split into {n_heads} heads of even width")
-    pairs = weight.reshape(n_heads, n_rows // n_heads // 2, 2, *weight.shape[1:])
-    return pairs.swapaxes(1, 2).reshape(weight.shape)
+    return _regrouped(weight, n_heads, (-1, 2))
 
 
 def permute(weight: Any, n_heads: int) -> Any:
     """Return a q or k weight in llama.cpp's row order: the inverse of `unpermute`."""
+    return _regrouped(weight, n_heads, (2, -1))
+
+
+def _regrouped(weight: Any, n_heads: int, grouping: tuple[int, int]) -> Any:
     n_rows = weight.shape[0]
     if n_heads < 1 or n_rows % (2 * n_heads):
         raise ModelError(f"{n_rows} rows cannot be split into {n_heads} heads of even width")
-    halves = weight.reshape(n_heads, 2, n_rows // n_heads // 2, *weight.shape[1:])
-    return halves.swapaxes(1, 2).reshape(weight.shape)
+    grouped = weight.reshape(n_heads, *grouping, *weight.shape[1:])
+    return grouped.swapaxes(1, 2).reshape(weight.shape)
 
 
 def read_header(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], dict[str, GgufTensor]]:

@@ -5,7 +5,6 @@ when llama.cpp opens the file, or half-way through a full disk, is refused here 
 """
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmwright.core.artifact import replacing
-from lmwright.core.errors import LmwrightError, ModelError, suggestion
+from lmwright.core.errors import ModelError, suggestion
+from lmwright.formats.ggml_types import COMMON
 from lmwright.formats.gguf import DEFAULT_ALIGNMENT, MAX_DIMS, MAX_NAME_BYTES
+from lmwright.formats.space import check_space
 
 if TYPE_CHECKING:
     from gguf import GGUFValueType
 
 ARCHITECTURE = "general.architecture"
-# What the file says about itself as a whole (gguf.LlamaFileType), and the blocks of each format.
+# The formats that are written, and what the file says about itself then (gguf.LlamaFileType).
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "BF16": 32}
-BLOCK_SIZES = {"F32": 1, "F16": 1, "Q4_0": 32, "Q8_0": 32, "BF16": 1}
+TYPES = {kind.name: kind for kind in COMMON.values()}
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 # llama.cpp adds these to activations, or looks rows up in them, in float32 only.
 ALWAYS_F32 = ("position_embd.weight", "token_types.weight")
@@ -63,7 +64,7 @@ def write_gguf(
     if type(metadata.get(ARCHITECTURE)) is not str:
         raise ModelError(f"GGUF metadata: {ARCHITECTURE} is missing; llama.cpp opens no such file")
     with replacing(path) as temporary:
-        check_space(path, temporary, sum(size(tensors[name], types[name]) for name in tensors))
+        check_space(path, sum(size(tensors[name], types[name]) for name in tensors))
         writer = gguf.GGUFWriter(temporary, str(metadata[ARCHITECTURE]))
         try:
             writer.data_alignment = alignment(metadata)
@@ -101,7 +102,7 @@ def stored_type(name: str, shape: tuple[int, ...], type_name: str) -> str:
         return "F32"
     if type_name == "Q4_0" and name in ENDS_OF_MODEL:
         type_name = "Q8_0"
-    return "F16" if shape[-1] % BLOCK_SIZES[type_name] else type_name
+    return "F16" if shape[-1] % TYPES[type_name].block_size else type_name
 
 
 def file_metadata(type_name: str) -> dict[str, Value]:
@@ -115,10 +116,10 @@ def file_metadata(type_name: str) -> dict[str, Value]:
 def checked_type(name: str, source: TensorSource) -> str:
     """Return the format of a tensor that llama.cpp can read, or raise a ModelError."""
     where = f"GGUF tensor {name!r}"
-    if source.type_name not in BLOCK_SIZES:
+    if source.type_name not in FILE_TYPES:
         raise ModelError(
             f"{where}: cannot be written as {source.type_name!r}"
-            f"{suggestion(source.type_name, BLOCK_SIZES)}"
+            f"{suggestion(source.type_name, FILE_TYPES)}"
         )
     # llama.cpp counts the byte that ends a name.
     if not 0 < len(name.encode()) < MAX_NAME_BYTES:
@@ -132,18 +133,8 @@ def checked_type(name: str, source: TensorSource) -> str:
 
 def size(source: TensorSource, type_name: str) -> int:
     """Return the bytes of a tensor in the file, without padding."""
-    block_bytes = {"F32": 4, "F16": 2, "BF16": 2, "Q4_0": 18, "Q8_0": 34}[type_name]
-    return math.prod(source.shape) // BLOCK_SIZES[type_name] * block_bytes
-
-
-def check_space(path: Path, temporary: Path, n_bytes: int) -> None:
-    """Refuse to begin what the disk cannot hold."""
-    n_free = shutil.disk_usage(temporary.parent).free
-    if n_free < n_bytes:
-        raise LmwrightError(
-            f"cannot write {path}: its weights need {n_bytes:,} bytes, only {n_free:,} are free; "
-            "free some space or write elsewhere"
-        )
+    kind = TYPES[type_name]
+    return math.prod(source.shape) // kind.block_size * kind.block_bytes
 
 
 def alignment(metadata: Mapping[str, Value]) -> int:
@@ -185,15 +176,10 @@ def scalar_type(key: str, values: list[Any], *, in_list: bool = False) -> "GGUFV
         return T.FLOAT32
     if kinds == {int}:
         least, most = min(values), max(values)
+        narrow = [(T.UINT32, 0, 2**32), (T.INT32, -(2**31), 2**31)]
+        wide = [(T.UINT64, 0, 2**64), (T.INT64, -(2**63), 2**63)]
         # llama.cpp reads single whole numbers as unsigned, and lists of them as signed.
-        first, second = (T.INT32, T.UINT32) if in_list else (T.UINT32, T.INT32)
-        bounds = {T.UINT32: (0, 2**32), T.INT32: (-(2**31), 2**31)}
-        wide = {T.UINT64: (0, 2**64), T.INT64: (-(2**63), 2**63)}
-        for value_type, (low, end) in {
-            first: bounds[first],
-            second: bounds[second],
-            **wide,
-        }.items():
+        for value_type, low, end in [*(reversed(narrow) if in_list else narrow), *wide]:
             if low <= least and most < end:
                 return value_type
         raise ModelError(f"GGUF metadata {key}: does not fit 64 bits")
@@ -226,8 +212,7 @@ def encode(name: str, source: TensorSource, type_name: str) -> np.ndarray:
         check_half(name, weights, type_name)
     rows = weights.reshape(-1, weights.shape[-1])
     n_rows = max(1, CHUNK_WEIGHTS // rows.shape[1])
-    out = np.empty(size(source, type_name), np.uint8)
-    at = 0
+    out, at = np.empty(size(source, type_name), np.uint8), 0
     for start in range(0, len(rows), n_rows):
         coded = quantized(rows[start : start + n_rows], type_name)
         out[at : at + len(coded)] = coded

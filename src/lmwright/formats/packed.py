@@ -8,7 +8,7 @@ and config.json says how in `quantization_config`. transformers and vLLM open su
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,10 +82,22 @@ def unpack(
 
     Tensors that are not packed come back as they are.
     """
+    packed = packed_weights(tensors, quantization_config)
+    parts = {name + suffix for name in packed for suffix in SUFFIXES}
+    result = {name: tensors[name] for name in tensors if name not in parts}
+    for name, scheme in packed.items():
+        result[name] = _unpack_weight(name, tensors, scheme).to(dtype)
+    return result
+
+
+def packed_weights(
+    names: Collection[str], quantization_config: Mapping[str, Any]
+) -> dict[str, Scheme]:
+    """Return which weights are packed and how; a tensor too few or too many is a `ModelError`."""
     schemes = read_schemes(quantization_config)
-    names = [name.removesuffix("_packed") for name in tensors if name.endswith(".weight_packed")]
-    parts = {name + suffix for name in names for suffix in SUFFIXES}
-    for name in tensors:
+    packed = [name.removesuffix("_packed") for name in names if name.endswith(".weight_packed")]
+    parts = {name + suffix for name in packed for suffix in SUFFIXES}
+    for name in names:
         if name not in parts and re.search(
             r"\.weight_(packed|scale|shape|zero_point|g_idx)$", name
         ):
@@ -93,20 +105,21 @@ def unpack(
                 f"{name}: nothing here to read it with; a packed weight is symmetric and lies in "
                 f"NAME.weight_packed, _scale and _shape, without zero points or reordering"
             )
-    result = {name: tensors[name] for name in tensors if name not in parts}
-    for name in names:
-        if name in result:
+    found = {}
+    for name in packed:
+        if name in names:
             raise ModelError(f"{name}: stored twice, as it is and as {name}_packed")
-        scheme = scheme_of(name.removesuffix(".weight"), schemes)
-        result[name] = unpack_weight(name, tensors, scheme).to(dtype)
-    return result
+        found[name] = scheme_of(name.removesuffix(".weight"), schemes)
+        missing = [name + suffix for suffix in SUFFIXES if name + suffix not in names]
+        if missing:
+            raise ModelError(
+                f"{name}_packed: {' and '.join(missing)} missing; the file is incomplete"
+            )
+    return found
 
 
-def unpack_weight(name: str, tensors: Mapping[str, Tensor], scheme: Scheme) -> Tensor:
+def _unpack_weight(name: str, tensors: Mapping[str, Tensor], scheme: Scheme) -> Tensor:
     """Return one weight (N, K) in fp32 from its three tensors, whose shapes must agree."""
-    missing = [name + suffix for suffix in SUFFIXES if name + suffix not in tensors]
-    if missing:
-        raise ModelError(f"{name}_packed: {' and '.join(missing)} missing; the file is incomplete")
     words, scales, shape = (tensors[name + suffix] for suffix in SUFFIXES)
     n_rows, n_columns = words.shape[0], _n_columns(name, words, shape, scheme)
     group_size = scheme.group_size or n_columns

@@ -7,7 +7,6 @@ in a message that names the file and the tensor. Pickles are refused: opening on
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmwright.core.artifact import replacing, write_json
 from lmwright.core.errors import LmwrightError, ModelError
+from lmwright.formats.space import check_space
 
 if TYPE_CHECKING:
     import torch
@@ -30,21 +30,10 @@ MAX_SHARD_BYTES = 5_000_000_000
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMS = 64
 DTYPE_BYTES = {
-    "BOOL": 1,
-    "U8": 1,
-    "I8": 1,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "U16": 2,
-    "I16": 2,
-    "F16": 2,
-    "BF16": 2,
-    "U32": 4,
-    "I32": 4,
-    "F32": 4,
-    "U64": 8,
-    "I64": 8,
-    "F64": 8,
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
 }
 
 TORCH_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
@@ -318,16 +307,15 @@ def write_shard(tensors: "dict[str, torch.Tensor]", temporary: Path, *, path: Pa
     from safetensors.torch import save_file
 
     n_bytes = sum(tensor.nbytes for tensor in tensors.values())
-    needs = f"it needs {n_bytes:,} bytes; free some space or write elsewhere"
-    # Asked before, because otherwise a large file takes minutes to fail.
-    n_free = shutil.disk_usage(temporary.parent).free
-    if n_free < n_bytes:
-        raise LmwrightError(f"cannot write {path}: only {n_free:,} bytes are free; {needs}")
+    check_space(path, n_bytes)
     dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(dense, temporary, metadata={"format": "pt"})
     except SafetensorError as error:
-        raise LmwrightError(f"cannot write {path}: {error}; {needs}") from error
+        raise LmwrightError(
+            f"cannot write {path}: {error}; it needs {n_bytes:,} bytes; free some space or write "
+            "elsewhere"
+        ) from error
 
 
 def write_index(

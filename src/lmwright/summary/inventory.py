@@ -2,16 +2,15 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from lmwright.core.errors import ModelError
 from lmwright.formats.gguf import GgufFile
-from lmwright.formats.packed import SUFFIXES, read_schemes, scheme_of
+from lmwright.formats.packed import SUFFIXES, packed_weights
 from lmwright.formats.safetensors_folder import Weights, read_weights
 from lmwright.lm import KINDS
 from lmwright.model.checkpoint import (
@@ -22,26 +21,15 @@ from lmwright.model.checkpoint import (
     read_layout,
 )
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import Family, Row
-from lmwright.model.transformer import Model
+from lmwright.model.families.family import Row
+from lmwright.model.parts import PARTS, part_of
 
-# In the order in which they are shown.
-PARTS = (
-    "embedding",
-    "positions",
-    "attention",
-    "cross-attention",
-    "feed-forward",
-    "norms",
-    "head",
-    "other",
-)
 # What a file holds besides the model's parameters: a second copy, tables that are computed here.
 NOT_NEEDED = "not needed"
 
 
 @dataclass(frozen=True)
-class Part:
+class StoredPart:
     """The parameters with one purpose, and how they are stored."""
 
     name: str
@@ -63,7 +51,7 @@ class Inventory:
     config: ModelConfig
     # "decoder", "encoder" or "encoder-decoder".
     assembly: str
-    parts: tuple[Part, ...]
+    parts: tuple[StoredPart, ...]
 
     @property
     def n_params(self) -> int:
@@ -77,7 +65,7 @@ class Inventory:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """A tensor as a file holds it."""
 
     shape: tuple[int, ...]
@@ -85,28 +73,12 @@ class Stored:
     format: str
 
 
-class Shapes(Mapping[str, Tensor]):
-    """Stands in for a folder's tensors: of each there is its shape only."""
-
-    def __init__(self, tensors: Mapping[str, Stored]) -> None:
-        self._tensors = tensors
-
-    def __getitem__(self, name: str) -> Tensor:
-        return torch.tensor(self._tensors[name].shape)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
 def folder_inventory(folder: Path) -> Inventory:
     """Read a Hugging Face folder, plain or quantised; raise the errors that loading it would."""
     settings = read_config(folder)
     weights = read_weights(folder)
     tensors = {
-        name: Stored(entry.shape, entry.end - entry.start, entry.dtype)
+        name: StoredTensor(entry.shape, entry.end - entry.start, entry.dtype)
         for name, entry in weights.entries.items()
     }
     if settings.get("quantization_config") is not None:
@@ -115,7 +87,8 @@ def folder_inventory(folder: Path) -> Inventory:
         except ModelError as error:
             raise ModelError(f"{folder}: {error}") from None
     # Tensors stored twice are compared by their shapes here, by their values when loaded.
-    layout = read_layout(folder, settings, Shapes(tensors))
+    shapes = {name: torch.tensor(stored.shape) for name, stored in tensors.items()}
+    layout = read_layout(folder, settings, shapes)
 
     def turned(row: Row, shape: tuple[int, ...]) -> tuple[int, ...]:
         if row.layout == "row" and len(shape) == 2 and shape[0] == 1:
@@ -132,7 +105,7 @@ def gguf_inventory(file: GgufFile) -> Inventory:
     """Read a GGUF file's header; raise the errors that loading it would."""
     layout = read_gguf_layout(file)
     tensors = {
-        name: Stored(tensor.shape, tensor.n_bytes, tensor.type_name)
+        name: StoredTensor(tensor.shape, tensor.n_bytes, tensor.type_name)
         for name, tensor in file.tensors.items()
     }
     stored = {row: tensors[name] for row, name in layout.names.items()}
@@ -140,39 +113,15 @@ def gguf_inventory(file: GgufFile) -> Inventory:
     return _inventory(layout, stored, rest=rest, source=file.path)
 
 
-def part_of(name: str) -> str:
-    """Return the part that a parameter (by our name of it) belongs to."""
-    words = name.split(".")
-    if words[0] in ("head", "pooler"):
-        return "head"
-    if any("norm" in word for word in words):
-        return "norms"
-    places = {
-        "positions": "positions",
-        "relative": "positions",
-        "embedding": "embedding",
-        "cross_attention": "cross-attention",
-        "attention": "attention",
-        "mlp": "feed-forward",
-    }
-    return next((part for word, part in places.items() if word in words), "other")
-
-
 def _unpacked(
-    weights: Weights, tensors: Mapping[str, Stored], quantization_config: Mapping[str, object]
-) -> dict[str, Stored]:
+    weights: Weights, tensors: Mapping[str, StoredTensor], quantization_config: Mapping[str, object]
+) -> dict[str, StoredTensor]:
     """Put one weight in the place of the tensors that a packed one is stored in."""
-    schemes = read_schemes(quantization_config)
     found = dict(tensors)
-    for packed in [name for name in tensors if name.endswith(".weight_packed")]:
-        name = packed.removesuffix("_packed")
-        missing = [name + suffix for suffix in SUFFIXES if name + suffix not in tensors]
-        if missing:
-            raise ModelError(f"{packed}: {' and '.join(missing)} missing; the file is incomplete")
+    for name, scheme in packed_weights(tensors, quantization_config).items():
         parts = [found.pop(name + suffix) for suffix in SUFFIXES]
-        scheme = scheme_of(name.removesuffix(".weight"), schemes)
         groups = "a scale a row" if scheme.group_size is None else f"groups of {scheme.group_size}"
-        found[name] = Stored(
+        found[name] = StoredTensor(
             # Two numbers: the only tensor that is read.
             tuple(int(size) for size in weights[f"{name}_shape"].flatten().tolist()),
             sum(part.size_bytes for part in parts),
@@ -181,20 +130,16 @@ def _unpacked(
     return found
 
 
-def _without_memory(kind: Family, config: ModelConfig) -> Model:
-    with torch.device("meta"):
-        return kind.assembly(config)
-
-
 def _inventory(
     layout: Layout,
-    stored: Mapping[Row, Stored | None],
+    stored: Mapping[Row, StoredTensor | None],
     *,
-    rest: list[Stored],
+    rest: list[StoredTensor],
     source: Path,
 ) -> Inventory:
     """Count parameters as the configuration asks for them, and bytes as the file has them."""
-    model = _without_memory(layout.family, layout.config)
+    with torch.device("meta"):
+        model = layout.family.assembly(layout.config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     n_params: Counter[str] = Counter()
     formats: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -213,13 +158,9 @@ def _inventory(
     for tensor in rest:
         formats[NOT_NEEDED][tensor.format] += tensor.size_bytes
     parts = tuple(
-        Part(name, n_params[name], formats[name].total(), _by_bytes(formats[name]))
+        StoredPart(name, n_params[name], sizes.total(), tuple(n for n, _ in sizes.most_common()))
         for name in (*PARTS, NOT_NEEDED)
-        if n_params[name] or formats[name]
+        if (sizes := formats[name]) or n_params[name]
     )
     assembly = KINDS[layout.family.assembly.__name__]
     return Inventory(layout.config, assembly, parts)
-
-
-def _by_bytes(formats: Counter[str]) -> tuple[str, ...]:
-    return tuple(name for name, _ in formats.most_common())

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from lmwright.core.stage import PROCESS_BYTES
 from lmwright.summary.dialogue import Dialogue
+from lmwright.summary.origin import Made
 from lmwright.summary.summary import NOT_TOLD, HostedSummary, ModelSummary
 from lmwright.tokenizer.facts import TokenizerFacts
 
@@ -98,8 +99,7 @@ def _identity(found: ModelSummary) -> Section:
         rows.append(("title", source.title))
     if source.steps:
         last = source.steps[-1]
-        made = [f"{each.name} ({each.stage}, {each.config.get('method')})" for each in source.steps]
-        rows.append(("made", " -> ".join([source.base or "?", *made])))
+        rows.append(("made", " -> ".join([source.base or "?", *map(_made, source.steps)])))
         rows.append(("", f"{last.time} with lmwright {last.version}; hash {last.hash[:16]}"))
     if source.sha256:
         rows.append(("sha256", source.sha256))
@@ -107,6 +107,12 @@ def _identity(found: ModelSummary) -> Section:
     rows.append(("licence", licence))
     named = {"languages": source.languages, "tags": source.tags}
     return [*rows, *((name, ", ".join(texts)) for name, texts in named.items() if texts)]
+
+
+def _made(step: Made) -> str:
+    bits = step.config.get("bits")
+    method = f"{step.config.get('method')}{f', {bits} bits' if bits else ''}"
+    return f"{step.name} ({step.stage}, {method})"
 
 
 def _short(path: str) -> str:

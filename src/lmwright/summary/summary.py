@@ -1,28 +1,34 @@
 """The summary of a model: what it is, how it is stored, what it takes to run."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmwright.core.errors import RequestError
+from lmwright.formats.gguf import open_gguf
+from lmwright.formats.sentence_transformers import Pooling, read_pooling
 from lmwright.hosted.address import is_hosted, parse
 from lmwright.hosted.client import KEY
+from lmwright.hub import resolve
+from lmwright.model.config import ModelConfig
+from lmwright.model.memory import MemoryModel, MemoryNeed
+from lmwright.summary.choices import choices, head, pooled
 from lmwright.summary.dialogue import Dialogue, dialogue
 from lmwright.summary.origin import Origin, origin
+from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.facts import TokenizerFacts, tokenizer_facts
+from lmwright.tokenizer.load import gguf_tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from lmwright.formats.sentence_transformers import Pooling
-    from lmwright.model.config import ModelConfig
     from lmwright.summary.inventory import Inventory
-    from lmwright.summary.memory import Need
-    from lmwright.tokenizer.encode import Tokenizer
 
     # A .gguf's metadata, the model, its tokenizer, how it makes one vector of a text.
-    Read = tuple[Mapping[str, Any], Inventory, Tokenizer, Pooling | None]
+    _Read = tuple[Mapping[str, Any], Inventory, Tokenizer, Pooling | None]
 
+# Tokens of a text that memory is told for, besides the model's longest.
+CONTEXTS = (512, 2048)
 # What an endpoint tells nobody.
 NOT_TOLD = (
     "architecture",
@@ -54,7 +60,7 @@ class ModelSummary:
     # What weights and activations have on this machine, and where.
     dtype: str
     device: str
-    memory: "tuple[Need, ...]"
+    memory: tuple[MemoryNeed, ...]
     tokenizer: TokenizerFacts
     # Where the tokenizer and the model contradict each other.
     mismatches: tuple[str, ...]
@@ -135,18 +141,15 @@ def summarise(
 
 def _local(model: str, *, context: int | None, batch: int) -> ModelSummary:
     from lmwright.core.device import best_device, compute_dtype
-    from lmwright.hub import resolve
     from lmwright.lm import weight_bytes
-    from lmwright.summary.choices import choices, head, pooled
-    from lmwright.summary.memory import contexts, needs
 
     path = resolve(model)
     read = _read_file if path.is_file() else _read_folder
     metadata, inventory, tokenizer, pooling = read(path)
-    longest = inventory.config.max_positions
+    config = inventory.config
+    longest = config.max_positions
     if pooling is not None and pooling.max_tokens is not None:
         longest = min(longest, pooling.max_tokens)
-    lengths = contexts(longest, context)
     device = best_device()
     dtype = str(compute_dtype("auto", device)).removeprefix("torch.")
     facts = tokenizer_facts(tokenizer, is_framed=inventory.assembly != "decoder")
@@ -156,20 +159,44 @@ def _local(model: str, *, context: int | None, batch: int) -> ModelSummary:
         file_bytes=weight_bytes(path),
         origin=origin(path, metadata),
         inventory=inventory,
-        head=head(inventory.config),
+        head=head(config),
         pooling=None if pooling is None else pooled(pooling),
-        choices=tuple(choices(inventory.config)),
+        choices=tuple(choices(config)),
         context_length=longest,
         dtype=dtype,
         device=str(device),
-        memory=needs(inventory, lengths=lengths, batch=batch, dtype=dtype),
+        memory=_memory(inventory, contexts(longest, context), batch=batch, dtype=dtype),
         tokenizer=facts,
-        mismatches=tuple(mismatches(inventory.config, facts)),
+        mismatches=tuple(mismatches(config, facts)),
         dialogue=dialogue(tokenizer),
     )
 
 
-def mismatches(config: "ModelConfig", tokenizer: TokenizerFacts) -> Iterator[str]:
+def contexts(longest: int, asked: int | None) -> list[int]:
+    """Return the lengths to show: the one that was asked for, or a few up to the longest."""
+    if asked is None:
+        return sorted({min(length, longest) for length in (*CONTEXTS, longest)})
+    if not 1 <= asked <= longest:
+        raise RequestError(f"--context {asked}: this model reads 1 to {longest:,} tokens")
+    return [asked]
+
+
+def _memory(
+    inventory: "Inventory", lengths: Sequence[int], *, batch: int, dtype: str
+) -> tuple[MemoryNeed, ...]:
+    from lmwright.engine.torch.decoder import MAX_CHUNK
+    from lmwright.engine.torch.padding import MAX_TOKENS
+
+    if batch < 1:
+        raise RequestError(f"--batch {batch}: expected 1 or more")
+    at_once = MAX_CHUNK if inventory.assembly == "decoder" else MAX_TOKENS
+    model = MemoryModel(
+        inventory.config, inventory.assembly, inventory.n_params, dtype, max_chunk=at_once
+    )
+    return tuple(model.need(length, batch=batch) for length in lengths)
+
+
+def mismatches(config: ModelConfig, tokenizer: TokenizerFacts) -> Iterator[str]:
     """Yield where the tokenizer and the model contradict each other."""
     n_tokens, n_rows = tokenizer.n_tokens, config.vocab_size
     if n_tokens > n_rows:
@@ -194,18 +221,14 @@ def mismatches(config: "ModelConfig", tokenizer: TokenizerFacts) -> Iterator[str
         yield f"token {ids} ends a reply in the model's configuration only"
 
 
-def _read_file(path: Path) -> "Read":
-    from lmwright.formats.gguf import open_gguf
+def _read_file(path: Path) -> "_Read":
     from lmwright.summary.inventory import gguf_inventory
-    from lmwright.tokenizer.load import gguf_tokenizer
 
     with open_gguf(path) as file:
         return file.metadata, gguf_inventory(file), gguf_tokenizer(file.metadata), None
 
 
-def _read_folder(path: Path) -> "Read":
-    from lmwright.formats.sentence_transformers import read_pooling
+def _read_folder(path: Path) -> "_Read":
     from lmwright.summary.inventory import folder_inventory
-    from lmwright.tokenizer.load import load_tokenizer
 
     return {}, folder_inventory(path), load_tokenizer(path), read_pooling(path)

@@ -1,25 +1,39 @@
-"""Models that run elsewhere as witnesses: a GGUF in llama.cpp, and a server.
+"""Subjects that run elsewhere, a GGUF in llama.cpp and a server; and how any subject is opened.
 
-Both only continue a prompt. To lead one along given tokens it is asked to continue, and where it
-takes another token than the given one, it is asked again behind the given one.
+Both only continue a prompt. To teacher-force one it is asked to continue, and where it takes
+another token than the given one, it is asked again behind the given one.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from lmwright.core.errors import RequestError, UnsupportedError
+from lmwright.core.errors import ModelError, RequestError, UnsupportedError
+from lmwright.engine.prompts import prompt_ids
 from lmwright.engine.request import UNKNOWN, Prompt, Sampling, TokenLogprob
-from lmwright.lm import prompt_ids
+from lmwright.formats.gguf import open_gguf
+from lmwright.hosted.address import is_hosted
+from lmwright.hub import resolve
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.load import gguf_tokenizer
-from lmwright.verification.witness import END, N_TOP, Encoded, Next, Trace
+from lmwright.verification.llama_cpp import LlamaCpp
+from lmwright.verification.subject import (
+    END,
+    N_TOP,
+    LocalSubject,
+    NextToken,
+    PromptTokens,
+    Subject,
+    Trace,
+    open_path,
+    weights_of,
+)
 
 if TYPE_CHECKING:
     from lmwright.hosted.model import HostedModel
-    from lmwright.verification.llama_cpp import LlamaCpp
 
 # How a GGUF that llama.cpp shall open is written.
 LLAMA_CPP = "llama.cpp:"
@@ -30,81 +44,71 @@ FEWEST_TOP = 5
 
 
 @dataclass(frozen=True)
-class Step:
+class ToldToken:
     """A token of a continuation (None: not to be told from others), and what was said before it."""
 
     token_id: int | None
-    next: Next | None
+    next: NextToken | None
 
 
-# Continues token ids by at most so many; an END is the last step of what ended by itself.
-Continue = Callable[[Sequence[int], int], list[Step]]
-
-
-def lead(ask: Continue, prompt: Sequence[int], along: Sequence[int]) -> Trace:
-    """Lead a model along given tokens, asking as seldom as may be."""
-    steps: list[Step] = []
-    while len(steps) < len(along):
-        made = ask([*prompt, *along[: len(steps)]], len(along) - len(steps))
-        assert made
-        for step in made:
-            steps.append(step)
-            if step.token_id != along[len(steps) - 1]:
-                break
-    return Trace(
-        token_ids=tuple(along),
-        choices=tuple(step.token_id for step in steps),
-        nexts=tuple(step.next for step in steps),
-    )
-
-
-def go_on(ask: Continue, prompt: Sequence[int], n_tokens: int) -> Trace:
-    """Let a model continue a prompt, as far as its tokens can be told."""
-    steps = ask(prompt, n_tokens)
-    known: list[Step] = []
-    for step in steps:
-        if step.token_id is None or step.token_id == END:
-            break
-        known.append(step)
-    token_ids = tuple(step.token_id for step in known if step.token_id is not None)
-    return Trace(token_ids, token_ids, tuple(step.next for step in known))
+# Continues token ids by at most so many; an END is the last of what ended by itself.
+Continue = Callable[[Sequence[int], int], list[ToldToken]]
 
 
 def trace(
     ask: Continue,
     prompts: Sequence[Sequence[int]],
     n_tokens: int,
-    along: Sequence[Sequence[int]] | None,
+    forced: Sequence[Sequence[int]] | None,
 ) -> list[Trace]:
-    """Continue each prompt, or lead along: `Witness.trace` of all that runs elsewhere."""
-    if along is None:
-        return [go_on(ask, prompt, n_tokens) for prompt in prompts]
-    return [lead(ask, prompt, tokens) for prompt, tokens in zip(prompts, along, strict=True)]
+    """Continue each prompt, or teacher-forced: `Subject.trace` of all that runs elsewhere."""
+    if forced is None:
+        return [free_trace(ask, prompt, n_tokens) for prompt in prompts]
+    return [forced_trace(ask, *pair) for pair in zip(prompts, forced, strict=True)]
 
 
-class LlamaWitness:
+def free_trace(ask: Continue, prompt: Sequence[int], n_tokens: int) -> Trace:
+    """Let a model continue a prompt, as far as its tokens can be told."""
+    told = itertools.takewhile(lambda t: t.token_id not in (None, END), ask(prompt, n_tokens))
+    known = [(t.token_id, t.next) for t in told if t.token_id is not None]
+    token_ids = tuple(token_id for token_id, _ in known)
+    return Trace(token_ids, token_ids, tuple(said for _, said in known))
+
+
+def forced_trace(ask: Continue, prompt: Sequence[int], forced: Sequence[int]) -> Trace:
+    """Teacher-force a model along given tokens, asking as seldom as may be."""
+    told: list[ToldToken] = []
+    while len(told) < len(forced):
+        made = ask([*prompt, *forced[: len(told)]], len(forced) - len(told))
+        assert made
+        for token in made:
+            told.append(token)
+            if token.token_id != forced[len(told) - 1]:
+                break
+    return Trace(tuple(forced), tuple(t.token_id for t in told), tuple(t.next for t in told))
+
+
+class LlamaSubject:
     """A GGUF file in llama.cpp, which computes its own way and tells the likeliest tokens."""
 
-    engine = "llama.cpp"
+    engine: str = "llama.cpp"
 
     def __init__(
         self, path: Path, *, name: str | None = None, n_threads: int | None = None
     ) -> None:
         """Nothing is loaded before it is asked; `n_threads` None leaves it to llama.cpp."""
-        from lmwright.formats.gguf import open_gguf
-        from lmwright.verification.local import weights_of
-
         self.name = name or f"{LLAMA_CPP}{path}"
-        self.weights = weights_of(path)
+        self.weights: str | None = weights_of(path)
         self._path, self._n_threads = path, n_threads
         metadata = open_gguf(path).metadata
-        self.context_length = metadata.get(f"{metadata['general.architecture']}.context_length")
-        self.n_ids = len(metadata["tokenizer.ggml.tokens"])
+        architecture = metadata["general.architecture"]
+        self.context_length: int | None = metadata.get(f"{architecture}.context_length")
+        self.n_ids: int | None = len(metadata["tokenizer.ggml.tokens"])
         # As we read it from the file: it names the tokens.
         self.tokenizer = gguf_tokenizer(metadata)
         self._llama: LlamaCpp | None = None
 
-    def encode(self, prompt: Prompt) -> Encoded:
+    def encode(self, prompt: Prompt) -> PromptTokens:
         """Let llama.cpp cut a text, or render and cut a dialogue."""
         llama = self._opened(FEWEST_POSITIONS)
         if isinstance(prompt, str):
@@ -120,35 +124,33 @@ class LlamaWitness:
                 ids = [*begin, *ids]
         else:
             ids = prompt_ids(prompt, self.tokenizer)
-        return Encoded(len(ids), tuple(ids))
+        return PromptTokens(len(ids), tuple(ids))
 
     def trace(
         self,
         prompts: Sequence[Sequence[int]],
         n_tokens: int,
         *,
-        along: Sequence[Sequence[int]] | None = None,
+        forced: Sequence[Sequence[int]] | None = None,
     ) -> list[Trace]:
-        """Continue each prompt by its likeliest tokens, or be led along given ones."""
+        """Continue each prompt by its likeliest tokens, or teacher-forced by given ones."""
         self._opened(max(map(len, prompts)) + n_tokens)
-        return trace(self._continue, prompts, n_tokens, along)
+        return trace(self._continue, prompts, n_tokens, forced)
 
     def close(self) -> None:
         """End llama.cpp."""
         if self._llama is not None:
             self._llama.close()
 
-    def _continue(self, ids: Sequence[int], n_tokens: int) -> list[Step]:
+    def _continue(self, ids: Sequence[int], n_tokens: int) -> list[ToldToken]:
         made = self._opened(len(ids) + n_tokens).greedy(ids, n_tokens, n_top=N_TOP)
         return [
-            Step(token_id, Next.likeliest(top))
+            ToldToken(token_id, NextToken.likeliest(top))
             for token_id, top in zip(made.token_ids, made.top, strict=True)
         ]
 
-    def _opened(self, n_positions: int) -> "LlamaCpp":
+    def _opened(self, n_positions: int) -> LlamaCpp:
         """Return llama.cpp with room for so many tokens; the room is taken when it is opened."""
-        from lmwright.verification.llama_cpp import LlamaCpp
-
         if self._llama is None or self._llama.n_context < n_positions:
             self.close()
             n_context = -(-max(n_positions, FEWEST_POSITIONS) // 256) * 256
@@ -156,10 +158,10 @@ class LlamaWitness:
         return self._llama
 
 
-class ServerWitness:
+class ServerSubject:
     """A model behind an OpenAI-compatible API, which takes token ids but tells texts."""
 
-    engine = "server"
+    engine: str = "server"
     weights: str | None = None
     context_length: int | None = None
     n_ids: int | None = None
@@ -175,25 +177,25 @@ class ServerWitness:
         # Parts of characters, for example, are all shown as one and the same sign.
         self._ids = {text: i for i, text in enumerate(texts) if counts[text] == 1}
 
-    def encode(self, prompt: Prompt) -> Encoded | None:
+    def encode(self, prompt: Prompt) -> PromptTokens | None:
         """Ask how many tokens a text or a dialogue has."""
         try:
             [done] = self._model.generate([prompt], Sampling(max_tokens=1))
         except UnsupportedError:
             return None
-        return None if done.n_prompt_tokens == UNKNOWN else Encoded(done.n_prompt_tokens)
+        return None if done.n_prompt_tokens == UNKNOWN else PromptTokens(done.n_prompt_tokens)
 
     def trace(
         self,
         prompts: Sequence[Sequence[int]],
         n_tokens: int,
         *,
-        along: Sequence[Sequence[int]] | None = None,
+        forced: Sequence[Sequence[int]] | None = None,
     ) -> list[Trace]:
-        """Continue each prompt by its likeliest tokens, or be led along given ones."""
-        return trace(self._continue, prompts, n_tokens, along)
+        """Continue each prompt by its likeliest tokens, or teacher-forced by given ones."""
+        return trace(self._continue, prompts, n_tokens, forced)
 
-    def _continue(self, ids: Sequence[int], n_tokens: int) -> list[Step]:
+    def _continue(self, ids: Sequence[int], n_tokens: int) -> list[ToldToken]:
         sampling = Sampling(max_tokens=n_tokens, logprobs=self._n_top)
         try:
             [done] = self._model.generate([ids], sampling)
@@ -207,12 +209,12 @@ class ServerWitness:
                 f"{self.name}: tells no log-probabilities of what it writes (/completions with "
                 "logprobs), so that there is nothing to compare"
             )
-        steps = [Step(self._id(each), self._next(each)) for each in done.logprobs]
+        steps = [ToldToken(self._id(each), self._next(each)) for each in done.logprobs]
         if done.finish_reason == "stop" and len(steps) < n_tokens:
-            steps.append(Step(END, None))
+            steps.append(ToldToken(END, None))
         return steps
 
-    def _next(self, token: TokenLogprob) -> Next | None:
+    def _next(self, token: TokenLogprob) -> NextToken | None:
         told = {text: (id_, logprob) for id_, text, logprob in token.top}
         # Some servers do not repeat the chosen token among the likeliest.
         told.setdefault(token.text, (token.token_id, token.logprob))
@@ -223,7 +225,47 @@ class ServerWitness:
         ]
         if not known:
             return None
-        return Next.likeliest(known, is_gapless=len(known) == len(told))
+        return NextToken.likeliest(known, is_gapless=len(known) == len(told))
 
     def _id(self, token: TokenLogprob) -> int | None:
         return self._ids.get(token.text) if token.token_id == UNKNOWN else token.token_id
+
+
+def open_pair(first: str, second: str) -> tuple[Subject, Subject]:
+    """Open two models: as everywhere, or llama.cpp:FILE.gguf, or openai:MODEL@URL."""
+    if is_hosted(first) and is_hosted(second):
+        raise RequestError(
+            f"{first} and {second}: two servers, neither of which shows its tokens; one of the "
+            "two must be a model whose files are here"
+        )
+    if is_hosted(first):
+        other = open_subject(second)
+        return _server(first, other), other
+    one = open_subject(first)
+    return one, _server(second, one) if is_hosted(second) else open_subject(second)
+
+
+def close(*subjects: Subject) -> None:
+    """End the programs that were started for them."""
+    for subject in subjects:
+        if isinstance(subject, LlamaSubject):
+            subject.close()
+
+
+def open_subject(name: str) -> LocalSubject | LlamaSubject:
+    """Open a model whose files are here, in lmwright or in llama.cpp."""
+    if name.startswith(LLAMA_CPP):
+        rest = name.removeprefix(LLAMA_CPP)
+        path = resolve(rest)
+        if path.suffix != ".gguf":
+            raise ModelError(f"{name}: llama.cpp opens .gguf files; lmwright convert makes one")
+        return LlamaSubject(path, name=name)
+    return open_path(resolve(name), name=name)
+
+
+def _server(name: str, other: LocalSubject | LlamaSubject) -> ServerSubject:
+    from lmwright.hosted.config import Hosted
+    from lmwright.hosted.model import HostedModel
+
+    # An answer that was kept says nothing of the server that runs now.
+    return ServerSubject(HostedModel(name, Hosted(cache=False)), other.tokenizer)

@@ -1,51 +1,56 @@
 """Two models, the same token ids: do they choose the same tokens, with the same probabilities?"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lmwright.core.progress import Bar, bar
 from lmwright.engine.request import Prompt
-from lmwright.verification.bounds import Bound, bound_for
-from lmwright.verification.checks import behaviour_checks, token_checks, untold
-from lmwright.verification.prompts import Selection, select
-from lmwright.verification.tally import Tally, count
-from lmwright.verification.verdict import Check, Place, Verdict
+from lmwright.verification.compare import Tally, count
+from lmwright.verification.inputs import (
+    ChosenPrompts,
+    choose,
+    compare_texts,
+    compare_vocabularies,
+)
+from lmwright.verification.result import Check, Place, VerificationResult, limited
+from lmwright.verification.subject import N_TOP, Subject
+from lmwright.verification.tolerances import EXACT, Tolerance, is_coarser, tolerance_for
 from lmwright.verification.weights import compare_weights
-from lmwright.verification.witness import Witness
 
 N_TOKENS = 16
 # Prompts that are continued together; their logits are held at the same time.
 BATCH = 8
-# Characters of a prompt that are shown.
-N_SHOWN = 30
+# Characters of a prompt, and differences of many, that are shown.
+N_SHOWN_CHARACTERS = 30
+N_SHOWN = 3
 
 
 def verify(
-    a: Witness,
-    b: Witness,
+    a: Subject,
+    b: Subject,
     *,
     prompts: Sequence[Prompt] | None = None,
     n_prompts: int | None = None,
     n_tokens: int = N_TOKENS,
-    bound: Bound | None = None,
-) -> Verdict:
+    tolerance: Tolerance | None = None,
+) -> VerificationResult:
     """Compare a model with what claims to be a copy of it.
 
     `prompts` None are the built-in ones, of which `n_prompts` takes only the first that fit.
 
-    Both are led along A's likeliest tokens, so that one near-tie early does not hide the rest.
+    Both are teacher-forced along A's likeliest tokens: one near-tie early does not hide the rest.
     """
     started = time.perf_counter()
     weights = compare_weights(a, b)
     has_same_weights = None if weights is None else weights.are_same
-    bound = bound or bound_for(a, b, has_same_weights=has_same_weights)
-    chosen = select(a, b, prompts, n_tokens=n_tokens, n_prompts=n_prompts)
-    tokens = token_checks(a, b, chosen)
-    checks = [*tokens.checks, *(weights.checks(bound) if weights is not None else ())]
-    not_compared = [*chosen.left_out, *tokens.not_compared]
+    tolerance = tolerance or tolerance_for(a, b, has_same_weights=has_same_weights)
+    chosen = choose(a, b, prompts, n_tokens=n_tokens, n_prompts=n_prompts)
+    checks, not_compared = token_checks(a, b, chosen.prompts)
+    not_compared = [*chosen.left_out, *not_compared]
     if weights is None:
-        names = " and ".join(w.name for w in (a, b) if w.engine != "lmwright")
-        not_compared.append(f"the weights themselves: {names} does not show them")
+        not_compared.append(f"the weights themselves: {_elsewhere(a, b)} does not show them")
+    else:
+        checks += weights.checks(tolerance)
     tally = Tally()
     largest_id = max(map(max, chosen.ids))
     if b.n_ids is not None and largest_id >= b.n_ids:
@@ -55,15 +60,15 @@ def verify(
     else:
         with bar("verify", total=2 * len(chosen.ids)) as progress:
             _compare_all(a, b, chosen, n_tokens=n_tokens, tally=tally, progress=progress)
-        checks += behaviour_checks(a, b, tally, bound)
+        checks += behaviour_checks(a, b, tally, tolerance)
         not_compared += untold(a, b, tally)
     numbers = tally.numbers()
     if weights is not None and weights.shapes is None:
         numbers["weight_error"] = weights.error
-    return Verdict(
+    return VerificationResult(
         a=a.name,
         b=b.name,
-        bound=bound.name,
+        tolerance=tolerance.name,
         checks=tuple(checks),
         not_compared=tuple(not_compared),
         largest=_place(a, b, tally, chosen),
@@ -74,8 +79,74 @@ def verify(
     )
 
 
+def token_checks(
+    a: Subject, b: Subject, prompts: Sequence[Prompt]
+) -> tuple[list[Check], list[str]]:
+    """Judge whether both encode the same texts alike and end replies alike; say what is unknown."""
+    n_same, differences, not_compared = compare_texts(a, b, prompts)
+    checks = []
+    if n_same or differences:
+        found = f"{n_same} texts and dialogues are the same tokens"
+        checks.append(Check("tokens of texts", not differences, _told(differences, found)))
+    if a.tokenizer is not None and b.tokenizer is not None:
+        differences = compare_vocabularies(a.tokenizer, b.tokenizer)
+        found = f"the same {a.tokenizer.vocab_size:,} tokens, the same end of a reply"
+        checks.append(Check("vocabulary", not differences, _told(differences, found)))
+    else:
+        not_compared.append("the vocabularies, and which tokens end a reply")
+    return checks, not_compared
+
+
+def behaviour_checks(a: Subject, b: Subject, tally: Tally, tolerance: Tolerance) -> list[Check]:
+    """Judge what the two chose and said by a tolerance."""
+    if tally.largest is None:
+        return [Check("log-probabilities", False, "there was nothing that both told")]
+    what = "log-probabilities" if tally.scale is None else "logits"
+    value, error = tally.largest[0], tally.relative_error
+    kl = tally.kl / tally.n_positions
+    error_limit = tolerance.relative_error
+    checks = [
+        # Whether each model says the same when it decodes with a cache, token by token.
+        *(
+            limited(f"cached decoding of {s.name}", d.largest, EXACT.largest_allowed(d.scale))
+            for s, d in zip((a, b), tally.drifts, strict=True)
+            if d is not None
+        ),
+        _choices(tally),
+        limited(
+            f"largest difference of {what}", value, tolerance.largest_allowed(tally.scale or 0.0)
+        ),
+        limited(
+            f"relative error of {what}",
+            100 * error,
+            None if error_limit is None else 100 * error_limit,
+            " %",
+        ),
+        limited("mean divergence, nats a token", kl, tolerance.mean_kl),
+        _agreement(tally, tolerance),
+    ]
+    if is_coarser(a, b) and any(check.is_passed is False for check in checks):
+        advice = (
+            f"{a.name} ({a.weights}) has fewer bits than {b.name} ({b.weights}): if the first was "
+            "made from the second, name the original first"
+        )
+        checks.append(Check("order", None, advice))
+    return checks
+
+
+def untold(a: Subject, b: Subject, tally: Tally) -> Iterator[str]:
+    """Say in words what could not be compared."""
+    if tally.n_untold:
+        total = tally.n_positions + tally.n_untold
+        yield f"{tally.n_untold} of {total} next tokens: one of the two does not tell about them"
+    if tally.n_empty:
+        yield f"{tally.n_empty} prompts: {a.name} says nothing after them"
+    if tally.largest is not None and tally.scale is None:
+        yield f"all but the {N_TOP} likeliest tokens: {_elsewhere(a, b)} tells no more"
+
+
 def _compare_all(
-    a: Witness, b: Witness, chosen: Selection, *, n_tokens: int, tally: Tally, progress: Bar
+    a: Subject, b: Subject, chosen: ChosenPrompts, *, n_tokens: int, tally: Tally, progress: Bar
 ) -> None:
     # Prompts of like length together, so that little is computed for padding.
     order = sorted(range(len(chosen.ids)), key=lambda i: len(chosen.ids[i]))
@@ -83,27 +154,52 @@ def _compare_all(
         numbers = order[start : start + BATCH]
         of_a = a.trace([chosen.ids[i] for i in numbers], n_tokens)
         progress.advance(len(numbers), a.name)
-        # A server may end a reply at once; there is nothing to lead anybody along.
+        # A server may end a reply at once; then there is nothing to force anybody along.
         begun = [(i, trace) for i, trace in zip(numbers, of_a, strict=True) if trace.token_ids]
         tally.n_empty += len(numbers) - len(begun)
-        ids, along = [chosen.ids[i] for i, _ in begun], [trace.token_ids for _, trace in begun]
-        of_b = b.trace(ids, n_tokens, along=along) if begun else []
+        ids, forced = [chosen.ids[i] for i, _ in begun], [trace.token_ids for _, trace in begun]
+        of_b = b.trace(ids, n_tokens, forced=forced) if begun else []
         progress.advance(len(numbers), b.name)
         for (i, first), second in zip(begun, of_b, strict=True):
             count(tally, first, second, prompt=i, a=a)
 
 
-def _place(a: Witness, b: Witness, tally: Tally, chosen: Selection) -> Place | None:
+def _place(a: Subject, b: Subject, tally: Tally, chosen: ChosenPrompts) -> Place | None:
     if tally.largest is None:
         return None
     value, prompt, position, token_id = tally.largest
     tokenizer = a.tokenizer or b.tokenizer
-    assert tokenizer is not None  # `select` asks for one
-    return Place(
-        value=value,
-        prompt=prompt,
-        position=position,
-        token_id=token_id,
-        token=tokenizer.token(token_id),
-        text=tokenizer.decode(chosen.ids[prompt])[-N_SHOWN:],
-    )
+    assert tokenizer is not None  # `choose` asks for one
+    text = tokenizer.decode(chosen.ids[prompt])[-N_SHOWN_CHARACTERS:]
+    return Place(value, prompt, position, token_id, token=tokenizer.token(token_id), text=text)
+
+
+def _choices(tally: Tally) -> Check:
+    found = f"{tally.n_same_prompts} of {tally.n_prompts} continuations are the same"
+    if tally.n_same < tally.n_chosen:
+        found += f"; by A, other choices cost up to {tally.worst_loss:.2g} nats"
+    if tally.n_unfaithful:
+        found += (
+            f"; {tally.n_unfaithful} choices are not the likeliest by the chooser's own account, "
+            f"but up to {tally.worst_unfaithful:.2g} nats less likely"
+        )
+    return Check("greedy tokens", not tally.n_unfaithful, found, "each the likeliest by its model")
+
+
+def _agreement(tally: Tally, tolerance: Tolerance) -> Check:
+    found = f"{100 * tally.agreement:.1f} % of {tally.n_chosen} tokens"
+    if tolerance.agreement is None:
+        return Check("the same choice", None, found)
+    is_enough = tally.agreement >= tolerance.agreement
+    return Check("the same choice", is_enough, found, f"at least {100 * tolerance.agreement:g} %")
+
+
+def _elsewhere(a: Subject, b: Subject) -> str:
+    return " and ".join(s.name for s in (a, b) if s.engine != "lmwright")
+
+
+def _told(differences: Sequence[str], same: str) -> str:
+    if not differences:
+        return same
+    more = f" (and {len(differences) - N_SHOWN} more)" if len(differences) > N_SHOWN else ""
+    return "; ".join(differences[:N_SHOWN]) + more

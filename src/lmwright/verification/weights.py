@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lmwright.verification.bounds import Bound
-from lmwright.verification.local import LocalWitness
-from lmwright.verification.verdict import Check
-from lmwright.verification.witness import Witness
+from lmwright.verification.result import Check
+from lmwright.verification.subject import LocalSubject, Subject
+from lmwright.verification.tolerances import Tolerance
 
 if TYPE_CHECKING:
     from lmwright.model.config import ModelConfig, Rope
@@ -37,26 +36,26 @@ class WeightFindings:
         """Whether each number is the same."""
         return self.shapes is None and self.error == 0
 
-    def checks(self, bound: Bound) -> list[Check]:
-        """Judge the findings by a bound."""
+    def checks(self, tolerance: Tolerance) -> list[Check]:
+        """Judge the findings by a tolerance."""
         same = "the same sizes, rotation, windows, norms and activations"
         checks = [Check("configuration", not self.settings, "; ".join(self.settings) or same)]
         if self.shapes is not None:
             return [*checks, Check("weights", False, self.shapes)]
         found = f"relative error up to {100 * self.error:.3g} % ({self.tensor})"
         found = found if self.error else "the same"
-        allowed = bound.weight_error
+        allowed = tolerance.weight_error
         if allowed is None:
             return [*checks, Check("weights", None, found)]
         return [*checks, Check("weights", self.error <= allowed, found, f"{100 * allowed:g} %")]
 
 
-def compare_weights(a: Witness, b: Witness) -> WeightFindings | None:
+def compare_weights(a: Subject, b: Subject) -> WeightFindings | None:
     """Compare tensor by tensor in our own names, which are the same for all files.
 
     None: one of the two does not show its weights.
     """
-    if not (isinstance(a, LocalWitness) and isinstance(b, LocalWitness)):
+    if not (isinstance(a, LocalSubject) and isinstance(b, LocalSubject)):
         return None
     settings = tuple(_settings(a.model.config, b.model.config))
     shapes_a, shapes_b = (
@@ -71,7 +70,7 @@ def compare_weights(a: Witness, b: Witness) -> WeightFindings | None:
     return WeightFindings(settings, error=error, tensor=tensor)
 
 
-def _largest_error(a: LocalWitness, b: LocalWitness) -> tuple[str, float]:
+def _largest_error(a: LocalSubject, b: LocalSubject) -> tuple[str, float]:
     """Return the tensor that changed most: the root of squared errors over squares."""
     others = b.model.state_dict()
     worst = ("", 0.0)

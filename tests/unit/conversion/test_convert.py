@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from copies import local_model
 from lmwright.conversion import convert as conversion
 from lmwright.conversion.check import VerificationError
 from lmwright.conversion.convert import convert
 from lmwright.core.artifact import locked
 from lmwright.core.errors import BusyError, LmwrightError, ModelError, RequestError
-from lmwright.lm import LocalModel, load_local
+from lmwright.lm import load_local
 from lmwright.model import checkpoint
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderLM
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.verification.local import weights_of
-from lmwright.verification.remote import LlamaWitness
+from lmwright.verification.remote import LlamaSubject
+from lmwright.verification.subject import weights_of
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     # Threads of llama.cpp that wait for each other take seconds on a busy machine.
-    monkeypatch.setattr(conversion, "LlamaWitness", partial(LlamaWitness, n_threads=1))
+    monkeypatch.setattr(conversion, "LlamaSubject", partial(LlamaSubject, n_threads=1))
 
 
 @pytest.fixture
@@ -51,8 +52,8 @@ def test_a_folder_becomes_a_gguf(form: str, tiny_folder: Path, here: Path) -> No
     stored = {"f16": "fp16", "bf16": "bf16"}.get(form, form.upper())
     assert weights_of(Path("tiny.gguf")) == stored
     assert names(here) == ["tiny.gguf"]
-    assert done.verdicts[0].b == "tiny.gguf"
-    assert all(verdict.is_passed for verdict in done.verdicts)
+    assert done.results[0].b == "tiny.gguf"
+    assert all(result.is_passed for result in done.results)
     assert done.size_bytes == Path("tiny.gguf").stat().st_size
     assert json.loads(json.dumps(done.to_json()))["format"] == form
 
@@ -60,7 +61,7 @@ def test_a_folder_becomes_a_gguf(form: str, tiny_folder: Path, here: Path) -> No
 def test_a_gguf_is_compared_in_llama_cpp_too(tiny_folder: Path, here: Path) -> None:
     pytest.importorskip("xllamacpp", reason="xllamacpp, a part of lmwright[dev], is missing")
     done = convert(str(tiny_folder), Path("tiny.gguf"), to="gguf")
-    assert [verdict.b for verdict in done.verdicts] == ["tiny.gguf", "llama.cpp:tiny.gguf"]
+    assert [result.b for result in done.results] == ["tiny.gguf", "llama.cpp:tiny.gguf"]
     assert done.notes == ()
 
 
@@ -68,7 +69,7 @@ def test_where_llama_cpp_is_missing_that_is_said(
     no_llama_cpp: None, tiny_folder: Path, here: Path
 ) -> None:
     done = convert(str(tiny_folder), Path("tiny.gguf"), to="gguf")
-    assert len(done.verdicts) == 1
+    assert len(done.results) == 1
     assert "not opened in llama.cpp" in done.notes[0]
 
 
@@ -77,7 +78,7 @@ def test_there_and_back_is_the_same_model(tiny_folder: Path, here: Path) -> None
     convert(str(tiny_folder), Path("there.gguf"), to="gguf", number_format="f16")
     done = convert("there.gguf", Path("back"), to="hf")
     assert done.format == "fp16"
-    assert done.verdicts[0].numbers["largest_difference"] == 0
+    assert done.results[0].numbers["largest_difference"] == 0
     first, second = load_local(tiny_folder), load_local("back")
     assert second.tokenizer.chat_template is not None
     assert first.tokenizer.encode("The bank") == second.tokenizer.encode("The bank")
@@ -90,7 +91,7 @@ def test_what_is_rounded_already_may_be_rounded_again(tiny_folder: Path, here: P
     for form in ("q8_0", "q4_0"):
         convert(str(tiny_folder), Path(f"{form}.gguf"), to="gguf", number_format=form)
         done = convert(f"{form}.gguf", Path(f"{form}-2.gguf"), to="gguf", number_format=form)
-        assert done.verdicts[0].is_passed
+        assert done.results[0].is_passed
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_licences_and_encoders_come_along(
     settings |= {"out_bias": True, "mlp_bias": True, "n_token_types": 2, "eos_ids": ()}
     config = ModelConfig(**{**vars(tiny_config), **settings})
     torch.manual_seed(0)
-    LocalModel(EncoderLM(config), tiny_tokenizer, name="encoder").save(here / "encoder")
+    local_model(EncoderLM(config), tiny_tokenizer).save(here / "encoder")
     (here / "encoder" / "LICENSE").write_text("free")
     convert("encoder", Path("out"), to="hf", number_format="bf16")
     assert (here / "out" / "LICENSE").read_text() == "free"

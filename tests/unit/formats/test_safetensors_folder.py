@@ -118,7 +118,7 @@ def test_another_model_in_the_same_folder_replaces_the_first(tmp_path):
 def test_too_little_free_space_is_told_before_anything_is_written(tmp_path, monkeypatch):
     write_weights({"old": torch.zeros(3)}, tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    with pytest.raises(LmwrightError, match=r"00001-of.*only 100 bytes are free; it needs 160 byt"):
+    with pytest.raises(LmwrightError, match=r"00001-of.*need 160 bytes, only 100 are free"):
         write_weights(some_tensors(), tmp_path, max_shard_bytes=60)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     assert_same(read_weights(tmp_path), {"old": torch.zeros(3)})

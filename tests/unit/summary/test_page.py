@@ -63,10 +63,10 @@ def test_text_from_outside_does_nothing_to_the_terminal(tiny: ModelSummary) -> N
 
 
 def test_steps_and_warnings_are_shown(tiny: ModelSummary) -> None:
-    made = Made("int4", "compress", {"method": "int4", "model": "starter"}, "f" * 64, "now", "0.1")
+    made = Made("int4", "compress", {"method": "rtn", "bits": 4}, "f" * 64, "now", "0.1")
     origin = replace(tiny.origin, base="starter", steps=(made,), sha256="ab")
     text = page(replace(tiny, origin=origin, mismatches=("it leaks",)), is_terminal=False)
-    assert line(text, "made") == "starter -> int4 (compress, int4)"
+    assert line(text, "made") == "starter -> int4 (compress, rtn, 4 bits)"
     assert "now with lmwright 0.1; hash ffffffffffffffff" in text
     assert line(text, "sha256") == "ab"
     assert line(text, "beware") == "it leaks"

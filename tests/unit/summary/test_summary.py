@@ -13,7 +13,7 @@ from lmwright.core.errors import ModelError, RequestError
 from lmwright.lm import load_local
 from lmwright.model.config import ModelConfig
 from lmwright.summary.page import page
-from lmwright.summary.summary import HostedSummary, ModelSummary, mismatches, summarise
+from lmwright.summary.summary import HostedSummary, ModelSummary, contexts, mismatches, summarise
 from lmwright.tokenizer.facts import SpecialToken, TokenizerFacts
 
 
@@ -179,3 +179,21 @@ def test_gemma_differs_by_its_windows() -> None:
     assert found.memory[0].cache_bytes == 512 * 18 * 256 * 2 * n_bytes
     text = " ".join(page(found, is_terminal=False).split())
     assert "all 18 layers keep all tokens, the 15 with a window, too" in text
+
+
+def test_lengths_are_a_few_up_to_the_longest() -> None:
+    assert contexts(8192, None) == [512, 2048, 8192]
+    assert contexts(2048, None) == [512, 2048]
+    assert contexts(256, None) == [256]
+    assert contexts(8192, 1000) == [1000]
+
+
+@pytest.mark.parametrize("asked", [0, -1, 8193])
+def test_a_length_that_the_model_does_not_read_is_refused(asked: int) -> None:
+    with pytest.raises(RequestError, match=f"--context {asked}: this model reads 1 to 8,192"):
+        contexts(8192, asked)
+
+
+def test_a_batch_of_none_is_refused(tiny_folder: Path) -> None:
+    with pytest.raises(RequestError, match="--batch 0"):
+        summarise(str(tiny_folder), batch=0)

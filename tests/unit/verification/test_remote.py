@@ -7,21 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmwright.core.errors import RequestError, UnsupportedError
+from lmwright.core.errors import ModelError, RequestError, UnsupportedError
 from lmwright.engine.request import UNKNOWN, Completion, Prompt, Sampling, TokenLogprob
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.verification.local import LocalWitness
 from lmwright.verification.remote import (
-    LlamaWitness,
-    ServerWitness,
-    Step,
-    go_on,
-    lead,
+    LlamaSubject,
+    ServerSubject,
+    ToldToken,
+    close,
+    forced_trace,
+    free_trace,
+    open_pair,
+    open_subject,
 )
+from lmwright.verification.subject import END, LocalSubject, NextToken
 from lmwright.verification.verify import verify
-from lmwright.verification.witness import END, Next
 
-SAID = Next.likeliest([(1, -0.1)])
+SAID = NextToken.likeliest([(1, -0.1)])
 
 
 class Counting:
@@ -31,46 +33,46 @@ class Counting:
         self.asked: list[tuple[int, int]] = []
         self.end_before, self.unknown = end_before, unknown
 
-    def __call__(self, ids: Sequence[int], n_tokens: int) -> list[Step]:
+    def __call__(self, ids: Sequence[int], n_tokens: int) -> list[ToldToken]:
         self.asked.append((len(ids), n_tokens))
         steps = []
         for token in range(ids[-1] + 1, ids[-1] + 1 + n_tokens):
             if token == self.end_before:
-                return [*steps, Step(END, None)]
-            steps.append(Step(None if token in self.unknown else token, SAID))
+                return [*steps, ToldToken(END, None)]
+            steps.append(ToldToken(None if token in self.unknown else token, SAID))
         return steps
 
 
 def test_who_agrees_is_asked_once() -> None:
     ask = Counting()
-    trace = lead(ask, (1, 2, 3), (4, 5, 6))
+    trace = forced_trace(ask, (1, 2, 3), (4, 5, 6))
     assert (trace.token_ids, trace.choices, len(trace.nexts)) == ((4, 5, 6), (4, 5, 6), 3)
     assert ask.asked == [(3, 3)]
 
 
 def test_who_takes_another_token_is_asked_again_behind_the_given_one() -> None:
     ask = Counting()
-    trace = lead(ask, (1, 2, 3), (4, 9, 10, 2))
+    trace = forced_trace(ask, (1, 2, 3), (4, 9, 10, 2))
     assert trace.choices == (4, 5, 10, 11)
     assert ask.asked == [(3, 4), (5, 2)]
 
 
 def test_a_token_that_cannot_be_told_is_asked_behind_as_well() -> None:
     ask = Counting(unknown=[5])
-    assert lead(ask, (1, 2, 3), (4, 5, 6)).choices == (4, None, 6)
+    assert forced_trace(ask, (1, 2, 3), (4, 5, 6)).choices == (4, None, 6)
     assert ask.asked == [(3, 3), (5, 1)]
 
 
 def test_an_end_does_not_end_the_comparison() -> None:
-    trace = lead(Counting(end_before=5), (1, 2, 3), (4, 7, 8))
+    trace = forced_trace(Counting(end_before=5), (1, 2, 3), (4, 7, 8))
     assert trace.choices == (4, END, 8)
     assert trace.nexts == (SAID, None, SAID)
 
 
 def test_a_continuation_goes_as_far_as_its_tokens_are_known() -> None:
-    assert go_on(Counting(), (3,), 3).token_ids == (4, 5, 6)
-    assert go_on(Counting(unknown=[6]), (3,), 3).token_ids == (4, 5)
-    assert go_on(Counting(end_before=5), (3,), 3).token_ids == (4,)
+    assert free_trace(Counting(), (3,), 3).token_ids == (4, 5, 6)
+    assert free_trace(Counting(unknown=[6]), (3,), 3).token_ids == (4, 5)
+    assert free_trace(Counting(end_before=5), (3,), 3).token_ids == (4,)
 
 
 class Endpoint:
@@ -92,9 +94,9 @@ def completion(*tokens: TokenLogprob, reason: str = "length", n_prompt: int = 3)
     return Completion("", (UNKNOWN,) * len(tokens), reason, n_prompt, logprobs=tokens)  # type: ignore[arg-type]
 
 
-def witness(answer: Any, tokenizer: Tokenizer) -> tuple[ServerWitness, Endpoint]:
+def subject(answer: Any, tokenizer: Tokenizer) -> tuple[ServerSubject, Endpoint]:
     endpoint = Endpoint(answer)
-    return ServerWitness(endpoint, tokenizer), endpoint  # type: ignore[arg-type]
+    return ServerSubject(endpoint, tokenizer), endpoint  # type: ignore[arg-type]
 
 
 def test_texts_become_ids_where_they_name_one_token(tiny_tokenizer: Tokenizer) -> None:
@@ -102,7 +104,7 @@ def test_texts_become_ids_where_they_name_one_token(tiny_tokenizer: Tokenizer) -
     half = "\ufffd"
     first = TokenLogprob(UNKNOWN, "a", -0.5, ((UNKNOWN, "b", -1.0), (UNKNOWN, half, -2.0)))
     second = TokenLogprob(UNKNOWN, half, -0.7, ())
-    server, endpoint = witness(lambda *_: completion(first, second), tiny_tokenizer)
+    server, endpoint = subject(lambda *_: completion(first, second), tiny_tokenizer)
     [trace] = server.trace([(5, 6)], 2)
     assert trace.token_ids == (a,)
     said = trace.nexts[0]
@@ -116,7 +118,7 @@ def test_texts_become_ids_where_they_name_one_token(tiny_tokenizer: Tokenizer) -
 
 def test_ids_are_taken_where_a_server_tells_them(tiny_tokenizer: Tokenizer) -> None:
     token = TokenLogprob(77, "\ufffd", -0.5, ((77, "\ufffd", -0.5), (78, "\ufffd", -1.5)))
-    server, _ = witness(lambda *_: completion(token), tiny_tokenizer)
+    server, _ = subject(lambda *_: completion(token), tiny_tokenizer)
     [trace] = server.trace([(5, 6)], 1)
     assert trace.token_ids == (77,)
     assert trace.nexts[0] is not None
@@ -126,9 +128,9 @@ def test_ids_are_taken_where_a_server_tells_them(tiny_tokenizer: Tokenizer) -> N
 
 def test_an_end_is_told_by_its_reason(tiny_tokenizer: Tokenizer) -> None:
     token = TokenLogprob(UNKNOWN, "a", -0.5, ())
-    server, _ = witness(lambda *_: completion(token, reason="stop"), tiny_tokenizer)
+    server, _ = subject(lambda *_: completion(token, reason="stop"), tiny_tokenizer)
     a = tiny_tokenizer.encode("a")[0]
-    assert server.trace([(5,)], 4, along=[(a, 7)])[0].choices == (a, END)
+    assert server.trace([(5,)], 4, forced=[(a, 7)])[0].choices == (a, END)
 
 
 def test_fewer_log_probabilities_are_asked_where_twenty_are_refused(
@@ -139,7 +141,7 @@ def test_fewer_log_probabilities_are_asked_where_twenty_are_refused(
             raise RequestError("logprobs: at most 5")
         return completion(TokenLogprob(UNKNOWN, "a", -0.5, ()))
 
-    server, endpoint = witness(answer, tiny_tokenizer)
+    server, endpoint = subject(answer, tiny_tokenizer)
     server.trace([(5,)], 1)
     server.trace([(5,)], 1)
     assert [sampling.logprobs for _, sampling in endpoint.asked] == [20, 5, 5]
@@ -147,23 +149,23 @@ def test_fewer_log_probabilities_are_asked_where_twenty_are_refused(
 
 def test_a_server_without_log_probabilities_is_refused(tiny_tokenizer: Tokenizer) -> None:
     silent = Completion("ab", (UNKNOWN, UNKNOWN), "length", 3)
-    server, _ = witness(lambda *_: silent, tiny_tokenizer)
+    server, _ = subject(lambda *_: silent, tiny_tokenizer)
     with pytest.raises(RequestError, match="tells no log-probabilities"):
         server.trace([(5,)], 2)
 
 
 def test_a_server_counts_the_tokens_of_texts(tiny_tokenizer: Tokenizer) -> None:
-    server, _ = witness(lambda *_: completion(n_prompt=9), tiny_tokenizer)
+    server, _ = subject(lambda *_: completion(n_prompt=9), tiny_tokenizer)
     found = server.encode("x")
     assert found is not None
     assert (found.n_tokens, found.ids) == (9, None)
-    unknown, _ = witness(lambda *_: completion(n_prompt=UNKNOWN), tiny_tokenizer)
+    unknown, _ = subject(lambda *_: completion(n_prompt=UNKNOWN), tiny_tokenizer)
     assert unknown.encode("x") is None
 
     def refuse(*_: object) -> Completion:
         raise UnsupportedError("no chat", reason="no chat")
 
-    assert witness(refuse, tiny_tokenizer)[0].encode([{"role": "user", "content": "x"}]) is None
+    assert subject(refuse, tiny_tokenizer)[0].encode([{"role": "user", "content": "x"}]) is None
 
 
 needs_llama_cpp = pytest.mark.skipif(
@@ -173,21 +175,21 @@ needs_llama_cpp = pytest.mark.skipif(
 
 @needs_llama_cpp
 def test_a_file_in_llama_cpp_is_the_model_that_was_written(
-    original: LocalWitness, written, break_rope
+    original: LocalSubject, written, break_rope
 ) -> None:
     # A GGUF ends a reply with <|endoftext|>, too.
     original.tokenizer.eos_ids = (2, 0)
-    there = LlamaWitness(written("F16"), n_threads=1)
+    there = LlamaSubject(written("F16"), n_threads=1)
     try:
-        verdict = verify(original, there, n_prompts=4, n_tokens=4)
-        assert verdict.is_passed, verdict
-        assert 0 < verdict.numbers["largest_difference"] < 0.05
-        assert [check.name for check in verdict.checks][:2] == ["tokens of texts", "vocabulary"]
+        result = verify(original, there, n_prompts=4, n_tokens=4)
+        assert result.is_passed, result
+        assert 0 < result.numbers["largest_difference"] < 0.05
+        assert [check.name for check in result.checks][:2] == ["tokens of texts", "vocabulary"]
         # The other way round, llama.cpp chooses and we follow.
         assert verify(there, original, n_prompts=4, n_tokens=4).is_passed
     finally:
         there.close()
-    broken = LlamaWitness(written("F16", break_rope), n_threads=1)
+    broken = LlamaSubject(written("F16", break_rope), n_threads=1)
     try:
         assert not verify(original, broken, n_prompts=4, n_tokens=4).is_passed
     finally:
@@ -195,8 +197,8 @@ def test_a_file_in_llama_cpp_is_the_model_that_was_written(
 
 
 @needs_llama_cpp
-def test_a_longer_prompt_gets_more_room(original: LocalWitness, written) -> None:
-    there = LlamaWitness(written("F16"), n_threads=1)
+def test_a_longer_prompt_gets_more_room(original: LocalSubject, written) -> None:
+    there = LlamaSubject(written("F16"), n_threads=1)
     try:
         assert there.encode("Hello").ids == original.encode("Hello").ids
         assert there._llama is not None
@@ -204,3 +206,46 @@ def test_a_longer_prompt_gets_more_room(original: LocalWitness, written) -> None
         assert there._opened(1100).n_context == 1280
     finally:
         there.close()
+
+
+def test_folders_and_files_are_opened_here_or_in_llama_cpp(written) -> None:
+    folder, file = written("int8"), written("Q8_0")
+    first, second = open_pair(str(folder), str(file))
+    assert isinstance(first, LocalSubject)
+    assert (first.weights, second.weights) == ("int8", "Q8_0")
+    there = open_subject(f"llama.cpp:{file}")
+    assert isinstance(there, LlamaSubject)
+    assert (there.name, there.weights, there.n_ids) == (f"llama.cpp:{file}", "Q8_0", 300)
+    assert there.context_length == 512
+    close(first, there)
+
+
+def test_a_server_gets_the_tokens_of_the_other(written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    folder = str(written("fp32"))
+    for names in (
+        (folder, "openai:x@http://127.0.0.1:9/v1"),
+        ("openai:x@http://127.0.0.1:9/v1", folder),
+    ):
+        pair = open_pair(*names)
+        assert [isinstance(each, ServerSubject) for each in pair] == [
+            name.startswith("openai:") for name in names
+        ]
+        assert [each.name for each in pair] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("openai:a@http://127.0.0.1:9/v1", "openai:b@http://127.0.0.1:9/v1", "two servers"),
+        ("no/such", "starter", "no such model"),
+    ],
+)
+def test_what_cannot_be_opened_is_refused(first: str, second: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        open_pair(first, second)
+
+
+def test_llama_cpp_opens_gguf_files_only(written) -> None:
+    with pytest.raises(ModelError, match=r"llama.cpp opens \.gguf files"):
+        open_subject(f"llama.cpp:{written('fp32')}")

@@ -6,26 +6,26 @@ import pytest
 import torch
 
 from lmwright.model.config import Rope
-from lmwright.verification.bounds import BY_NAME, EXACT, Bound
-from lmwright.verification.local import LocalWitness
-from lmwright.verification.verdict import Check
+from lmwright.verification.result import Check
+from lmwright.verification.subject import LocalSubject
+from lmwright.verification.tolerances import BY_NAME, EXACT, Tolerance
 from lmwright.verification.weights import compare_weights
 
 
-def judged(a: LocalWitness, b: LocalWitness, bound: Bound = EXACT) -> dict[str, Check]:
+def judged(a: LocalSubject, b: LocalSubject, bound: Tolerance = EXACT) -> dict[str, Check]:
     findings = compare_weights(a, b)
     assert findings is not None
     return {check.name: check for check in findings.checks(bound)}
 
 
-def test_the_same_weights_are_the_same(original: LocalWitness, changed) -> None:
+def test_the_same_weights_are_the_same(original: LocalSubject, changed) -> None:
     findings = compare_weights(original, changed())
     assert findings is not None
     assert findings.are_same
     assert all(check.is_passed for check in findings.checks(EXACT))
 
 
-def test_the_tensor_that_changed_most_is_named(original: LocalWitness, changed) -> None:
+def test_the_tensor_that_changed_most_is_named(original: LocalSubject, changed) -> None:
     def change(model) -> None:
         model.decoder.blocks[0].mlp.up.weight.mul_(1.01)
         model.decoder.blocks[1].mlp.up.weight.mul_(1.1)
@@ -39,7 +39,7 @@ def test_the_tensor_that_changed_most_is_named(original: LocalWitness, changed) 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_zeros_and_what_is_no_number_are_compared(
-    value: float, original: LocalWitness, changed
+    value: float, original: LocalSubject, changed
 ) -> None:
     def change(model) -> None:
         model.decoder.blocks[0].mlp.up.weight.fill_(value)
@@ -63,7 +63,7 @@ def test_zeros_and_what_is_no_number_are_compared(
     ],
 )
 def test_settings_without_weights_are_compared(
-    setting: dict, named: str, original: LocalWitness, changed
+    setting: dict, named: str, original: LocalSubject, changed
 ) -> None:
     def change(model) -> None:
         model.config = replace(model.config, **setting)
@@ -78,7 +78,7 @@ def test_settings_without_weights_are_compared(
     [{"attention_scale": 0.25}, {"norm_eps": 1.0000001e-5}, {"rope": Rope(beta_fast=16.0)}],
 )
 def test_other_spellings_of_the_same_are_the_same(
-    setting: dict, original: LocalWitness, changed
+    setting: dict, original: LocalSubject, changed
 ) -> None:
     def change(model) -> None:
         model.config = replace(model.config, **setting)
@@ -86,7 +86,7 @@ def test_other_spellings_of_the_same_are_the_same(
     assert judged(original, changed(change))["configuration"].is_passed
 
 
-def test_other_shapes_fail_by_name(original: LocalWitness, changed) -> None:
+def test_other_shapes_fail_by_name(original: LocalSubject, changed) -> None:
     def change(model) -> None:
         model.decoder.norm = torch.nn.Identity()
 

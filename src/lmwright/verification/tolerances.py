@@ -1,18 +1,18 @@
 """How far apart two copies of one model may be, by how their weights are stored.
 
 Measured on SmolLM2-135M-Instruct, and wider by a factor of two to four, for models differ. Over
-each bound stands what was measured. With the wrong rotary permutation in all layers the relative
+each stands what was measured. With the wrong rotary permutation in all layers the relative
 error is 0.7 to 0.9, the divergence 1 to 2 nats, and 30 to 40 % of the choices are the same.
 """
 
 import re
 from dataclasses import dataclass
 
-from lmwright.verification.witness import Witness
+from lmwright.verification.subject import Subject
 
 
 @dataclass(frozen=True)
-class Bound:
+class Tolerance:
     """What is allowed; None is not judged."""
 
     name: str
@@ -36,31 +36,31 @@ class Bound:
 
 
 # The same numbers in another order of summation: 7e-5 at logits up to 43, decoding with a cache.
-EXACT = Bound("the same numbers", largest=1e-4, per_logit=1e-5, weight_error=0.0)
+EXACT = Tolerance("the same numbers", largest=1e-4, per_logit=1e-5, weight_error=0.0)
 # From the tightest to the loosest; where two apply, the looser one counts.
-BOUNDS = (
+TOLERANCES = (
     EXACT,
     # 0.0003, in llama.cpp.
-    Bound("32 bits elsewhere", largest=0.01, weight_error=0.0),
+    Tolerance("32 bits elsewhere", largest=0.01, weight_error=0.0),
     # 0.002 and 5e-6 nats.
-    Bound("16 bits (fp16)", relative_error=0.02, mean_kl=0.001, weight_error=0.001),
+    Tolerance("16 bits (fp16)", relative_error=0.02, mean_kl=0.001, weight_error=0.001),
     # 0.015 and 1e-4 nats.
-    Bound("16 bits (bf16)", relative_error=0.1, mean_kl=0.01, weight_error=0.004),
+    Tolerance("16 bits (bf16)", relative_error=0.1, mean_kl=0.01, weight_error=0.004),
     # 0.08, 0.005 nats, 96 % the same choice (Q8_0 in llama.cpp; Q4_0 against itself there).
-    Bound("8 bits", relative_error=0.25, mean_kl=0.05, agreement=0.8, weight_error=0.02),
+    Tolerance("8 bits", relative_error=0.25, mean_kl=0.05, agreement=0.8, weight_error=0.02),
     # Not measured: in between.
-    Bound("6 bits", relative_error=0.35, mean_kl=0.1, agreement=0.75, weight_error=0.05),
-    Bound("5 bits", relative_error=0.5, mean_kl=0.3, agreement=0.7, weight_error=0.1),
+    Tolerance("6 bits", relative_error=0.35, mean_kl=0.1, agreement=0.75, weight_error=0.05),
+    Tolerance("5 bits", relative_error=0.5, mean_kl=0.3, agreement=0.7, weight_error=0.1),
     # 0.53, 0.30 nats, 73 % (Q4_0 in llama.cpp); 0.43, 0.46 nats, 66 % (int4, groups of 64).
-    Bound("4 bits", relative_error=0.75, mean_kl=1.0, agreement=0.5, weight_error=0.25),
+    Tolerance("4 bits", relative_error=0.75, mean_kl=1.0, agreement=0.5, weight_error=0.25),
     # Not measured: wide, so that little but the weights is judged.
-    Bound("3 bits", relative_error=0.9, mean_kl=1.5, agreement=0.4, weight_error=0.5),
-    Bound("2 bits", relative_error=1.0, mean_kl=2.5, agreement=0.25, weight_error=0.8),
+    Tolerance("3 bits", relative_error=0.9, mean_kl=1.5, agreement=0.4, weight_error=0.5),
+    Tolerance("2 bits", relative_error=1.0, mean_kl=2.5, agreement=0.25, weight_error=0.8),
 )
-BY_NAME = {bound.name: bound for bound in BOUNDS}
+BY_NAME = {each.name: each for each in TOLERANCES}
 
 
-def bound_for(a: Witness, b: Witness, *, has_same_weights: bool | None = None) -> Bound:
+def tolerance_for(a: Subject, b: Subject, *, has_same_weights: bool | None = None) -> Tolerance:
     """Return what is allowed between a model and what claims to be a copy of it.
 
     A copy in other numbers differs by their rounding, and an engine other than ours by its own.
@@ -74,22 +74,22 @@ def bound_for(a: Witness, b: Witness, *, has_same_weights: bool | None = None) -
     for one, other in ((a, b), (b, a)):
         if one.engine != "lmwright":
             found.append(_arithmetic(one.weights or other.weights))
-    return max(found, key=BOUNDS.index)
+    return max(found, key=TOLERANCES.index)
 
 
-def is_coarser(a: Witness, b: Witness) -> bool:
+def is_coarser(a: Subject, b: Subject) -> bool:
     """Tell whether A has fewer bits than B, so that B can hardly be what was made from it."""
     if a.weights is None or b.weights is None:
         return False
-    return BOUNDS.index(_of(a.weights)) > BOUNDS.index(_of(b.weights))
+    return TOLERANCES.index(_of(a.weights)) > TOLERANCES.index(_of(b.weights))
 
 
-def custom(tolerance: float) -> Bound:
-    """Return a bound of the user's own, on the largest difference alone."""
-    return Bound(f"--tolerance {tolerance:g}", largest=tolerance)
+def custom(tolerance: float) -> Tolerance:
+    """Return a tolerance of the user's own, on the largest difference alone."""
+    return Tolerance(f"--tolerance {tolerance:g}", largest=tolerance)
 
 
-def _arithmetic(weights: str | None) -> Bound:
+def _arithmetic(weights: str | None) -> Tolerance:
     """Return how exactly another engine multiplies, which goes by the weights that it has."""
     if weights in ("fp32", "fp16", "bf16"):
         return _of(weights) if weights != "fp32" else BY_NAME["32 bits elsewhere"]
@@ -97,9 +97,9 @@ def _arithmetic(weights: str | None) -> Bound:
     return BY_NAME["8 bits"]
 
 
-def _of(weights: str) -> Bound:
+def _of(weights: str) -> Tolerance:
     if weights in ("fp32", "fp16", "bf16"):
         return EXACT if weights == "fp32" else BY_NAME[f"16 bits ({weights})"]
     # int8, int4, and GGUF's names: Q8_0, Q4_K, IQ3_XXS, MXFP4.
     digit = re.search(r"\d", weights)
-    return BY_NAME.get(f"{digit[0]} bits" if digit else "", BOUNDS[-1])
+    return BY_NAME.get(f"{digit[0]} bits" if digit else "", TOLERANCES[-1])

@@ -1,13 +1,19 @@
-"""The same texts must be the same tokens: compared first, for all else takes token ids as given."""
+"""What both subjects read: texts to be cut into tokens, and prompts to be continued.
 
+Token ids are compared first, for all else takes them as given.
+"""
+
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lmwright.core.errors import RequestError
 from lmwright.engine.request import Message, Prompt
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.verification.witness import Encoded, Witness
+from lmwright.verification.subject import PromptTokens, Subject
 
+FILE = Path(__file__).with_name("prompts.jsonl")
 # Where tokenizers differ: spaces, line breaks, digits, accents, other scripts, emoji, code,
 # characters of several code points.
 TEXTS = (
@@ -41,17 +47,86 @@ DIALOGUES: tuple[tuple[Message, ...], ...] = (
 
 
 @dataclass(frozen=True)
-class TokenFindings:
-    """What two readings of the same texts have in common."""
+class ChosenPrompts:
+    """The prompts that both subjects can take, as token ids, and those that they cannot."""
 
-    n_same: int
-    # Each in words, with the first place that differs.
-    differences: tuple[str, ...]
-    not_compared: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
+    ids: tuple[tuple[int, ...], ...]
+    left_out: tuple[str, ...]
 
 
-def compare_texts(a: Witness, b: Witness, prompts: Sequence[Prompt]) -> TokenFindings:
-    """Let both read the built-in texts and dialogues, and the prompts that are to be continued."""
+def built_in() -> list[Prompt]:
+    """Return the prompts that come with the package."""
+    lines = FILE.read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    return [record.get("prompt") or record["messages"] for record in records]
+
+
+def choose(
+    a: Subject,
+    b: Subject,
+    prompts: Sequence[Prompt] | None,
+    *,
+    n_tokens: int,
+    n_prompts: int | None = None,
+) -> ChosenPrompts:
+    """Cut the prompts into token ids, by A if it shows its tokens, else by B.
+
+    Of the built-in ones those are left out that do not fit; the user's own must fit. `n_prompts`
+    takes no more than so many.
+    """
+    reader = next((s for s in (a, b) if s.tokenizer is not None), None)
+    if reader is None:
+        raise RequestError(
+            f"{a.name} and {b.name}: neither shows its tokens, so that nothing can be asked of "
+            "both; one of the two must be a model whose files are here"
+        )
+    limit = min((s.context_length for s in (a, b) if s.context_length is not None), default=None)
+    kept: list[tuple[Prompt, tuple[int, ...]]] = []
+    n_long = n_refused = 0
+    for number, prompt in enumerate(built_in() if prompts is None else prompts, start=1):
+        if len(kept) == n_prompts:
+            break
+        try:
+            encoded = reader.encode(prompt)
+        except RequestError as error:
+            if prompts is not None:
+                raise RequestError(f"prompt {number}: {error}") from None
+            n_refused += 1
+            continue
+        assert encoded is not None  # it shows its tokens
+        assert encoded.ids is not None
+        if not encoded.n_tokens:
+            raise RequestError(f"prompt {number} has no tokens")
+        if limit is not None and encoded.n_tokens + n_tokens > limit:
+            if prompts is not None:
+                raise RequestError(
+                    f"prompt {number}: {encoded.n_tokens} tokens and {n_tokens} more; the context "
+                    f"has {limit}. Shorten it, or take fewer tokens (--n-tokens)"
+                )
+            n_long += 1
+            continue
+        kept.append((prompt, encoded.ids))
+    if not kept:
+        raise RequestError(
+            f"no prompt fits a context of {limit} tokens with {n_tokens} more; take fewer tokens "
+            "(--n-tokens), or shorter prompts (--prompts)"
+        )
+    left_out = []
+    if n_long:
+        left_out.append(f"{n_long} built-in prompts: longer than the context of {limit} tokens")
+    if n_refused:
+        left_out.append(f"{n_refused} built-in dialogues: {reader.name} has no chat template")
+    return ChosenPrompts(tuple(p for p, _ in kept), tuple(ids for _, ids in kept), tuple(left_out))
+
+
+def compare_texts(
+    a: Subject, b: Subject, prompts: Sequence[Prompt]
+) -> tuple[int, list[str], list[str]]:
+    """Let both encode the built-in texts and dialogues, and the prompts to be continued.
+
+    Returns how many are the same tokens, what differs in the others, and what is not known.
+    """
     n_same, differences, counted, untold = 0, [], 0, 0
     are_ours = a.engine == b.engine == "lmwright"
     for prompt in (*TEXTS, *((SPECIAL_NAMES,) if are_ours else ()), *DIALOGUES, *prompts):
@@ -64,8 +139,8 @@ def compare_texts(a: Witness, b: Witness, prompts: Sequence[Prompt]) -> TokenFin
             differences.append(f"{_shown(prompt)}: {found}")
         else:
             n_same += 1
-        both_refuse = isinstance(read_a, str) and isinstance(read_b, str)
-        counted += not both_refuse and not (_ids(read_a) and _ids(read_b))
+        both_refuse = bool(read_a.refusal and read_b.refusal)
+        counted += not both_refuse and None in (read_a.ids, read_b.ids)
     not_compared = [] if are_ours else [UNCOMPARED_NAMES]
     if untold:
         not_compared.append(
@@ -74,7 +149,7 @@ def compare_texts(a: Witness, b: Witness, prompts: Sequence[Prompt]) -> TokenFin
         )
     if counted:
         not_compared.append(f"the token ids of {counted} texts: only their number is known")
-    return TokenFindings(n_same, tuple(differences), tuple(not_compared))
+    return n_same, differences, not_compared
 
 
 def compare_vocabularies(a: Tokenizer, b: Tokenizer) -> list[str]:
@@ -97,28 +172,23 @@ def compare_vocabularies(a: Tokenizer, b: Tokenizer) -> list[str]:
     return differences
 
 
-# A dialogue that a chat template refuses (some know no system message) is read as its refusal.
-Reading = Encoded | str | None
-
-
-def _read(witness: Witness, prompt: Prompt) -> Reading:
+def _read(subject: Subject, prompt: Prompt) -> PromptTokens | None:
+    """Encode a prompt; a dialogue that a chat template refuses becomes its refusal."""
     is_dialogue = not isinstance(prompt, str) and len(prompt) and isinstance(prompt[0], dict)
     try:
-        return witness.encode(prompt)
+        return subject.encode(prompt)
     except RequestError as error:
         if not is_dialogue:
             raise
-        return str(error)
+        return PromptTokens(0, refusal=str(error))
 
 
-def _difference(a: Witness, b: Witness, read_a: Reading, read_b: Reading) -> str | None:
-    if isinstance(read_a, str) or isinstance(read_b, str):
-        if isinstance(read_a, str) and isinstance(read_b, str):
+def _difference(a: Subject, b: Subject, read_a: PromptTokens, read_b: PromptTokens) -> str | None:
+    if read_a.refusal or read_b.refusal:
+        if read_a.refusal and read_b.refusal:
             return None
-        refusing, reason = (a.name, read_a) if isinstance(read_a, str) else (b.name, read_b)
-        return f"refused by {refusing} ({reason})"
-    assert read_a is not None
-    assert read_b is not None
+        refusing, reading = (a, read_a) if read_a.refusal else (b, read_b)
+        return f"refused by {refusing.name} ({reading.refusal})"
     if read_a.ids is None or read_b.ids is None:
         if read_a.n_tokens == read_b.n_tokens:
             return None
@@ -131,14 +201,10 @@ def _difference(a: Witness, b: Witness, read_a: Reading, read_b: Reading) -> str
     return f"token {place} is {_at(a, read_a.ids, place)}, against {_at(b, read_b.ids, place)}"
 
 
-def _ids(reading: Reading) -> bool:
-    return isinstance(reading, Encoded) and reading.ids is not None
-
-
-def _at(witness: Witness, ids: Sequence[int], place: int) -> str:
+def _at(subject: Subject, ids: Sequence[int], place: int) -> str:
     if place >= len(ids):
         return "the end"
-    text = "" if witness.tokenizer is None else f" {witness.tokenizer.token(ids[place])!r}"
+    text = "" if subject.tokenizer is None else f" {subject.tokenizer.token(ids[place])!r}"
     return f"{ids[place]}{text}"
 
 

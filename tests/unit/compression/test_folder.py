@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lmwright.compression.config import Compress
-from lmwright.compression.quantize import compress_folder, quantize_groups
+from lmwright.compression.folder import compress_folder
+from lmwright.compression.rtn import quantize_groups
 from lmwright.core.errors import ModelError, RequestError
 from lmwright.formats.packed import dequantize, unpack
 from lmwright.formats.safetensors_folder import read_weights, write_weights
@@ -71,67 +72,6 @@ def config(**values):
     return Compress(**{"model": "x", "method": "int4", "group_size": 16, **values})
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_every_value_is_rounded_to_its_nearest_step(bits):
-    weight = random_weight(20, 64)
-    ints, scales = quantize_groups(weight, bits=bits, group_size=16)
-    assert (ints.dtype, ints.shape) == (torch.int8, (20, 64))
-    assert (scales.dtype, scales.shape) == (torch.bfloat16, (20, 4))
-    step = scales.float().repeat_interleave(16, dim=1)
-    clipped = (weight / step).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    assert torch.equal(ints.float(), clipped.round())
-
-
-def test_int8_keeps_the_largest_value_and_is_symmetric():
-    weight = random_weight(50, 32)
-    ints, scales = quantize_groups(weight, bits=8, group_size=32)
-    largest = weight.abs().amax(1)
-    assert torch.equal(scales[:, 0], (largest / 127).bfloat16())
-    mirrored, same_scales = quantize_groups(-weight, bits=8, group_size=32)
-    assert torch.equal(mirrored, -ints)
-    assert torch.equal(same_scales, scales)
-    assert int(ints.abs().amax()) == 127
-
-
-def test_int4_clips_an_outlier_where_that_lowers_the_error():
-    weight = random_weight(200, 64, seed=5)
-    ints, scales = quantize_groups(weight, bits=4, group_size=64)
-    error = (dequantize(ints, scales) - weight).square().sum(1)
-    plain = (weight.abs().amax(1, keepdim=True) / 7).bfloat16()
-    unclipped = (weight / plain.float()).round().clamp(-8, 7)
-    plain_error = (unclipped * plain.float() - weight).square().sum(1)
-    assert bool((error <= plain_error).all())
-    assert float(error.sum()) < 0.8 * float(plain_error.sum())
-
-
-def test_blocks_of_rows_do_not_change_the_result():
-    # More numbers than are rounded at a time, and not a multiple of it.
-    weight = random_weight(300, 1024, seed=3)
-    ints, scales = quantize_groups(weight, bits=4, group_size=64)
-    for rows in (slice(0, 1), slice(127, 131), slice(299, 300)):
-        some_ints, some_scales = quantize_groups(weight[rows], bits=4, group_size=64)
-        assert torch.equal(some_ints, ints[rows])
-        assert torch.equal(some_scales, scales[rows])
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_groups_of_zeros_stay_zero_with_a_usable_scale(bits, dtype):
-    weight = torch.zeros(2, 32, dtype=dtype)
-    weight[0, 0] = torch.finfo(dtype).tiny / 4  # below the smallest scale
-    ints, scales = quantize_groups(weight, bits=bits, group_size=16)
-    assert bool((scales > 0).all())
-    assert scales.dtype == (torch.float16 if dtype == torch.float16 else torch.bfloat16)
-    assert not ints.any()
-
-
-def test_a_value_that_a_step_hits_exactly_comes_back_exactly():
-    steps = torch.arange(-7, 8).float().repeat(2, 1)
-    weight = torch.nn.functional.pad(steps, (0, 1)) * torch.tensor([[0.5], [0.25]])
-    ints, scales = quantize_groups(weight, bits=4, group_size=16)
-    assert torch.equal(dequantize(ints, scales), weight)
-
-
 @pytest.mark.parametrize("method", ["int8", "int4"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_folder_reads_back_as_the_rounded_weights(tmp_path, method, dtype):
@@ -182,11 +122,11 @@ def test_result_counts_each_part(tmp_path):
     assert result["size_bytes"] == sizes
     assert result["bits_per_weight"] == {k: 8 * size / N_PARAMS for k, size in sizes.items()}
     parts = result["parts"]
-    assert list(parts) == ["attention", "mlp", "embedding", "norms"]
+    assert list(parts) == ["embedding", "attention", "feed-forward", "norms"]
     assert sum(part["n_params"] for part in parts.values()) == N_PARAMS
     n_mlp, n_matrices = 2 * 3 * D_MODEL * D_FF, 6
     # 4 bits a weight, 16 for each 16 weights, and the shape: two int64.
-    assert parts["mlp"]["size_bytes"] == n_mlp // 2 + n_mlp // 8 + 16 * n_matrices
+    assert parts["feed-forward"]["size_bytes"] == n_mlp // 2 + n_mlp // 8 + 16 * n_matrices
     assert parts["embedding"]["size_bytes"] == 2 * N_VOCAB * D_MODEL
     assert parts["norms"] == {
         "n_params": 5 * D_MODEL,
@@ -198,7 +138,9 @@ def test_result_counts_each_part(tmp_path):
     rounded = {n: dequantize(*quantize_groups(tensors[n], bits=4, group_size=16)) for n in mlp}
     error = sum(float((rounded[n] - tensors[n]).double().square().sum()) for n in mlp)
     norm = sum(float(tensors[n].double().square().sum()) for n in mlp)
-    assert parts["mlp"]["relative_error"] == pytest.approx(math.sqrt(error / norm), rel=1e-6)
+    assert parts["feed-forward"]["relative_error"] == pytest.approx(
+        math.sqrt(error / norm), rel=1e-6
+    )
     assert json.loads(json.dumps(result)) == result
 
 
@@ -208,7 +150,8 @@ def test_untied_head_stays_in_16_bits(tmp_path):
     write_model(tmp_path / "in", extra=extra, tie_word_embeddings=False)
     result = compress_folder(tmp_path / "in", config(), tmp_path / "out")
     assert torch.equal(read_weights(tmp_path / "out")["lm_head.weight"], head.bfloat16())
-    assert result["parts"]["embedding"]["n_params"] == 2 * N_VOCAB * D_MODEL
+    sizes = {name: part["n_params"] for name, part in result["parts"].items()}
+    assert sizes["embedding"] == sizes["head"] == N_VOCAB * D_MODEL
 
 
 def test_second_copy_of_a_tied_head_is_left_out(tmp_path):

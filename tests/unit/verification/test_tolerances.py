@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import pytest
 
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.verification.bounds import BOUNDS, EXACT, bound_for, custom, is_coarser
+from lmwright.verification.tolerances import EXACT, TOLERANCES, custom, is_coarser, tolerance_for
 
 
 @dataclass
 class Kind:
-    """All of a witness that a bound depends on."""
+    """All of a subject that a bound depends on."""
 
     weights: str | None
     engine: str = "lmwright"
@@ -44,14 +44,14 @@ class Kind:
     ],
 )
 def test_a_copy_may_differ_by_the_rounding_of_its_format(a: str, b: str, expected: str) -> None:
-    assert bound_for(Kind(a), Kind(b)).name == expected
+    assert tolerance_for(Kind(a), Kind(b)).name == expected
 
 
 def test_what_is_known_of_the_weights_says_more_than_the_names_of_formats() -> None:
     # bf16 values in an fp32 file lose nothing; Q8_0 of Q8_0 is rounded anew.
-    assert bound_for(Kind("fp32"), Kind("bf16"), has_same_weights=True) is EXACT
-    assert bound_for(Kind("Q8_0"), Kind("Q8_0"), has_same_weights=False).name == "8 bits"
-    assert bound_for(Kind("bf16"), Kind("fp32"), has_same_weights=False) is EXACT
+    assert tolerance_for(Kind("fp32"), Kind("bf16"), has_same_weights=True) is EXACT
+    assert tolerance_for(Kind("Q8_0"), Kind("Q8_0"), has_same_weights=False).name == "8 bits"
+    assert tolerance_for(Kind("bf16"), Kind("fp32"), has_same_weights=False) is EXACT
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_what_is_known_of_the_weights_says_more_than_the_names_of_formats() -> N
     ],
 )
 def test_another_engine_adds_its_own_rounding(a: Kind, b: Kind, expected: str) -> None:
-    assert bound_for(a, b).name == expected
+    assert tolerance_for(a, b).name == expected
 
 
 def test_each_bound_is_at_least_as_wide_as_the_one_before() -> None:
     for name in ("relative_error", "mean_kl", "weight_error"):
-        values = [value for b in BOUNDS if (value := getattr(b, name)) is not None]
+        values = [value for b in TOLERANCES if (value := getattr(b, name)) is not None]
         assert values == sorted(values)
-    agreements = [b.agreement for b in BOUNDS if b.agreement is not None]
+    agreements = [b.agreement for b in TOLERANCES if b.agreement is not None]
     assert agreements == sorted(agreements, reverse=True)
 
 
@@ -82,7 +82,7 @@ def test_rounding_of_exact_numbers_grows_with_the_logits() -> None:
     assert EXACT.largest_allowed(0.0) == 1e-4
     assert EXACT.largest_allowed(40.0) == pytest.approx(5e-4)
     assert custom(0.5).largest_allowed(40.0) == 0.5
-    assert BOUNDS[2].largest_allowed(40.0) is None
+    assert TOLERANCES[2].largest_allowed(40.0) is None
 
 
 def test_an_original_of_fewer_bits_is_noticed() -> None:

@@ -1,6 +1,7 @@
 """What a verification found: each check with what was measured and what is allowed."""
 
 import math
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,15 @@ class Check:
     allowed: str = ""
 
 
+def limited(name: str, value: float, allowed: float | None, unit: str = "") -> Check:
+    """Judge a number that may be so large; `allowed` None: it is only shown."""
+    found = f"{value:.3g}{unit}"
+    if allowed is None:
+        return Check(name, None, found)
+    limit = "any number" if allowed == sys.float_info.max else f"{allowed:.3g}{unit}"
+    return Check(name, value <= allowed, found, limit)
+
+
 @dataclass(frozen=True)
 class Place:
     """The largest difference and where it was."""
@@ -34,13 +44,13 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerificationResult:
     """Two models, and whether they are the same."""
 
     a: str
     b: str
-    # By which of `bounds.BOUNDS` it was judged.
-    bound: str
+    # By which of `tolerances.TOLERANCES` it was judged.
+    tolerance: str
     checks: tuple[Check, ...]
     # What could not be compared, or was left out, in words.
     not_compared: tuple[str, ...]
@@ -77,6 +87,7 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         data = {**asdict(self), "is_passed": self.is_passed}
+        data["bound"] = data.pop("tolerance")
         # JSON has no infinity, which is the distance of what is no number.
         data["numbers"] = {k: v if math.isfinite(v) else None for k, v in self.numbers.items()}
         if self.largest is not None and not math.isfinite(self.largest.value):
@@ -89,7 +100,7 @@ class Verdict:
         from rich.text import Text
 
         table = Table(title=Text(self.title), title_justify="left")
-        for heading in ("", "check", "found", f"allowed ({self.bound})"):
+        for heading in ("", "check", "found", f"allowed ({self.tolerance})"):
             table.add_column(heading, overflow="fold")
         for check in self.checks:
             style = "bold red" if check.is_passed is False else ""
@@ -102,7 +113,7 @@ class Verdict:
 
     def __str__(self) -> str:
         width = max(len(check.name) for check in self.checks)
-        lines = [f"{self.title} ({self.bound})"]
+        lines = [f"{self.title} ({self.tolerance})"]
         for check in self.checks:
             allowed = f" (allowed: {check.allowed})" if check.allowed else ""
             mark = MARKS[check.is_passed]

@@ -5,14 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lmwright.core.errors import RequestError
 from lmwright.core.stage import PROCESS_BYTES
 from lmwright.engine.torch.decoder import TorchBackend
 from lmwright.engine.torch.seq2seq import Seq2SeqBackend
 from lmwright.model.config import ModelConfig
+from lmwright.model.memory import MemoryModel, MemoryNeed, inference_bytes, training_bytes
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM
-from lmwright.summary.inventory import Inventory, Part
-from lmwright.summary.memory import Need, contexts, needs
 from lmwright.tokenizer.encode import Tokenizer
 
 STARTER = ModelConfig(
@@ -21,17 +19,20 @@ STARTER = ModelConfig(
 )  # fmt: skip
 
 
-def inventory(config: ModelConfig, assembly: str = "decoder") -> Inventory:
-    return Inventory(config, assembly, (Part("attention", 1000, 500, ("Q4_0",)),))
-
-
-def need(found: Inventory, length: int, *, batch: int = 1, dtype: str = "float32") -> Need:
-    (only,) = needs(found, lengths=[length], batch=batch, dtype=dtype)
-    return only
+def need(
+    config: ModelConfig,
+    length: int,
+    assembly: str = "decoder",
+    *,
+    batch: int = 1,
+    dtype: str = "float32",
+) -> MemoryNeed:
+    found = MemoryModel(config, assembly, n_params=1000, dtype=dtype, max_chunk=2048)
+    return found.need(length, batch=batch)
 
 
 def test_keys_and_values_are_those_computed_by_hand() -> None:
-    found = need(inventory(STARTER), 2048, batch=3, dtype="bfloat16")
+    found = need(STARTER, 2048, batch=3, dtype="bfloat16")
     # Two of them, 30 layers, 3 heads of 64, two bytes each.
     assert found.cache_bytes == 3 * 2048 * (2 * 30 * 3 * 64 * 2) == 141_557_760
     assert found.weight_bytes == 2000  # as it computes, not as it is stored
@@ -48,7 +49,7 @@ def test_the_cache_of_the_engine_has_so_many_bytes(
     rows, _ = TorchBackend(model).prefill([[5] * 100, [6] * 100])
     held = [*rows._cache.keys, *rows._cache.values]
     n_bytes = sum(each.nbytes for each in held if each is not None)
-    assert need(inventory(config), 100, batch=2).cache_bytes == n_bytes
+    assert need(config, 100, batch=2).cache_bytes == n_bytes
 
 
 def test_while_it_grows_the_engine_holds_less_than_twice_that(tiny_model: DecoderLM) -> None:
@@ -56,7 +57,7 @@ def test_while_it_grows_the_engine_holds_less_than_twice_that(tiny_model: Decode
     rows.decode([5])
     held = [*rows._cache.keys, *rows._cache.values]
     n_bytes = sum(each.nbytes for each in held if each is not None)
-    counted = need(inventory(tiny_model.config), 66).cache_bytes
+    counted = need(tiny_model.config, 66).cache_bytes
     assert counted < n_bytes < 2 * counted
 
 
@@ -68,7 +69,7 @@ def test_an_encoder_decoder_keeps_its_source_in_every_layer_of_the_decoder(
     rows, _ = Seq2SeqBackend(model, tiny_tokenizer).prefill([[5] * 70] * 2)
     for _ in range(69):
         rows.decode([5, 5])
-    found = need(inventory(config, "encoder-decoder"), 70, batch=2)
+    found = need(config, 70, "encoder-decoder", batch=2)
     cross = [each for pair in rows._memory._kept.values() for each in pair]
     assert found.cross_cache_bytes == sum(each.nbytes for each in cross)
     filled = [each[:, :, :70] for each in (*rows._cache.keys, *rows._cache.values)]  # type: ignore
@@ -76,15 +77,14 @@ def test_an_encoder_decoder_keeps_its_source_in_every_layer_of_the_decoder(
 
 
 def test_an_encoder_keeps_nothing() -> None:
-    found = need(inventory(STARTER, "encoder"), 512)
+    found = need(STARTER, 512, "encoder")
     assert (found.cache_bytes, found.cross_cache_bytes) == (0, 0)
     assert found.activation_bytes > 0
 
 
 def test_a_pass_is_bounded_though_the_context_is_not() -> None:
     short, long, longer = (
-        need(inventory(STARTER), length, dtype="bfloat16").activation_bytes
-        for length in (2048, 4096, 8192)
+        need(STARTER, length, dtype="bfloat16").activation_bytes for length in (2048, 4096, 8192)
     )
     assert short < long < longer < 3 * long
     # Measured on a CPU: peaks of 55 to 69 MB and of 74 to 76 MB besides weights and cache.
@@ -92,25 +92,23 @@ def test_a_pass_is_bounded_though_the_context_is_not() -> None:
     assert 60e6 < long < 95e6
 
 
-def test_lengths_are_a_few_up_to_the_longest() -> None:
-    assert contexts(8192, None) == [512, 2048, 8192]
-    assert contexts(2048, None) == [512, 2048]
-    assert contexts(256, None) == [256]
-    assert contexts(8192, 1000) == [1000]
-
-
-@pytest.mark.parametrize("asked", [0, -1, 8193])
-def test_a_length_that_the_model_does_not_read_is_refused(asked: int) -> None:
-    with pytest.raises(RequestError, match=f"--context {asked}: this model reads 1 to 8,192"):
-        contexts(8192, asked)
-
-
-def test_a_batch_of_none_is_refused() -> None:
-    with pytest.raises(RequestError, match="--batch 0"):
-        need(inventory(STARTER), 512, batch=0)
-
-
 def test_formats_are_those_that_the_device_may_choose() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
-        assert need(inventory(STARTER), 1, dtype=name).weight_bytes == 1000 * dtype.itemsize
+        assert need(STARTER, 1, dtype=name).weight_bytes == 1000 * dtype.itemsize
+
+
+def test_what_is_said_of_a_size_alone_is_near_what_a_configuration_says() -> None:
+    n_params = 134_515_008
+    exact = MemoryModel(STARTER, "decoder", n_params, "float32", max_chunk=2048).need(2048)
+    assert inference_bytes(n_params) == pytest.approx(exact.total_bytes, rel=0.2)
+    assert inference_bytes(n_params, n_models=2) - inference_bytes(n_params) == 4 * n_params
+
+
+def test_training_all_weights_takes_sixteen_bytes_more_for_each() -> None:
+    some, whole = (
+        training_bytes(1_000_000, trains_all=trains_all, micro_batch_tokens=100)
+        for trains_all in (False, True)
+    )
+    assert some == PROCESS_BYTES + 2_000_000 + 100 * 100 * 1000
+    assert whole - some == 16_000_000

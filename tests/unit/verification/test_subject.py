@@ -1,4 +1,4 @@
-"""A witness that computes wrongly would accuse the wrong one: ours is checked against itself."""
+"""A subject that computes wrongly would accuse the wrong one: ours is checked against itself."""
 
 from pathlib import Path
 
@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from copies import subject
 from lmwright.core.errors import RequestError
-from lmwright.lm import LocalModel, load_local
-from lmwright.verification.local import LocalWitness, weights_of
+from lmwright.lm import load_local
+from lmwright.verification.subject import LocalSubject, weights_of
 
 PROMPTS = ((5, 6, 7), tuple(range(3, 40)))
 
 
-def test_it_continues_by_its_likeliest_tokens(original: LocalWitness) -> None:
+def test_it_continues_by_its_likeliest_tokens(original: LocalSubject) -> None:
     for prompt, trace in zip(PROMPTS, original.trace(PROMPTS, 5), strict=True):
         ids = list(prompt)
         for token, said in zip(trace.token_ids, trace.nexts, strict=True):
@@ -28,9 +29,9 @@ def test_it_continues_by_its_likeliest_tokens(original: LocalWitness) -> None:
         assert 0 < trace.drift.largest < 1e-4
 
 
-def test_it_can_be_led_along_tokens_of_different_lengths(original: LocalWitness) -> None:
+def test_it_can_be_led_along_tokens_of_different_lengths(original: LocalSubject) -> None:
     along = ((9, 8, 7, 6), (5,))
-    first, second = original.trace(PROMPTS, 4, along=along)
+    first, second = original.trace(PROMPTS, 4, forced=along)
     assert (first.token_ids, second.token_ids) == along
     assert len(second.nexts) == len(second.choices) == 1
     said = original.model(torch.tensor([[*PROMPTS[0], 9, 8]]))[0, -1]
@@ -38,7 +39,7 @@ def test_it_can_be_led_along_tokens_of_different_lengths(original: LocalWitness)
     assert np.allclose(first.nexts[2].logits, said.numpy(), atol=1e-5)
 
 
-def test_it_stops_behind_the_end_of_a_reply(original: LocalWitness) -> None:
+def test_it_stops_behind_the_end_of_a_reply(original: LocalSubject) -> None:
     free = original.trace(PROMPTS[:1], 5)[0].token_ids
     original.tokenizer.eos_ids = (free[2],)
     assert original.trace(PROMPTS[:1], 5)[0].token_ids == free[: free.index(free[2]) + 1]
@@ -46,11 +47,11 @@ def test_it_stops_behind_the_end_of_a_reply(original: LocalWitness) -> None:
 
 def test_rounded_computation_is_refused(tiny_folder: Path) -> None:
     with pytest.raises(RequestError, match='open it with precision="fp32"'):
-        LocalWitness(load_local(tiny_folder, precision="bf16"))
+        LocalSubject(load_local(tiny_folder, precision="bf16"))
 
 
 def test_a_cache_that_goes_wrong_is_seen(
-    original: LocalWitness, monkeypatch: pytest.MonkeyPatch
+    original: LocalSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lmwright.model.cache import KVCache
 
@@ -75,5 +76,5 @@ def test_the_format_of_weights_is_read_from_their_file(form: str, name: str, wri
 
 
 def test_in_memory_weights_are_what_they_are(model, tiny_tokenizer) -> None:
-    witness = LocalWitness(LocalModel(model, tiny_tokenizer, name="x"))
-    assert (witness.weights, witness.engine, witness.n_ids) == ("fp32", "lmwright", 300)
+    found = subject(model, tiny_tokenizer)
+    assert (found.weights, found.engine, found.n_ids) == ("fp32", "lmwright", 300)

@@ -1,17 +1,19 @@
-"""A verdict is read by people and by programs; both must get the same."""
+"""A result is read by people and by programs; both must get the same."""
 
 import json
 from io import StringIO
 
 from rich.console import Console
 
-from lmwright.verification.verdict import Check, Place, Verdict
+from lmwright.verification.result import Check, Place, VerificationResult
 
 
-def verdict(*checks: Check, value: float = 0.25) -> Verdict:
+def result(*checks: Check, value: float = 0.25) -> VerificationResult:
     place = Place(value, prompt=2, position=4, token_id=7, token=" [b]", text="the end")
     numbers = {"largest_difference": value}
-    return Verdict("a", "b", "8 bits", checks, ("the [rest]",), place, numbers, 3, 12, 0.5)
+    return VerificationResult(
+        "a", "b", "8 bits", checks, ("the [rest]",), place, numbers, 3, 12, 0.5
+    )
 
 
 GOOD = Check("weights", True, "the same", "0 %")
@@ -20,13 +22,13 @@ SHOWN = Check("relative error", None, "3 %")
 
 
 def test_one_failure_is_enough() -> None:
-    assert verdict(GOOD, SHOWN).is_passed
-    assert not verdict(GOOD, BAD, SHOWN).is_passed
-    assert verdict(GOOD, BAD).failures == (BAD,)
+    assert result(GOOD, SHOWN).is_passed
+    assert not result(GOOD, BAD, SHOWN).is_passed
+    assert result(GOOD, BAD).failures == (BAD,)
 
 
 def test_text_and_table_show_all_that_was_found() -> None:
-    found = verdict(GOOD, BAD, SHOWN)
+    found = result(GOOD, BAD, SHOWN)
     console = Console(file=StringIO(), width=300)
     console.print(found.table())
     assert isinstance(console.file, StringIO)
@@ -40,7 +42,7 @@ def test_text_and_table_show_all_that_was_found() -> None:
 
 
 def test_infinity_is_null_in_json() -> None:
-    data = json.loads(json.dumps(verdict(GOOD, value=float("inf")).to_json(), allow_nan=False))
+    data = json.loads(json.dumps(result(GOOD, value=float("inf")).to_json(), allow_nan=False))
     assert (data["is_passed"], data["numbers"]["largest_difference"]) == (True, None)
     assert data["largest"]["value"] is None
     assert data["checks"][0] == {
