@@ -380,7 +380,7 @@ def validation(folder: str, model: str) -> dict[str, Any]:
     from lmwright.data.run import read_samples
     from lmwright.finetuning.masks import encode
     from lmwright.model.checkpoint import load_folder
-    from lmwright.tokenizer.load import load_tokenizer
+    from lmwright.tokenizer.huggingface.folder import load_tokenizer
     from lmwright.training.batches import micro_batches
     from lmwright.training.loop import validate
     from lmwright.training.losses import next_token

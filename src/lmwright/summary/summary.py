@@ -11,7 +11,7 @@ from lmwright.hosted.address import is_hosted, parse
 from lmwright.hosted.client import KEY
 from lmwright.summary.dialogue import Dialogue, dialogue
 from lmwright.summary.origin import Origin, origin
-from lmwright.tokenizer.facts import TokenizerFacts, tokenizer_facts
+from lmwright.tokenizer.summary import TokenizerSummary, summarise_tokenizer
 
 if TYPE_CHECKING:
     from lmwright.formats.sentence_transformers import Pooling
@@ -55,7 +55,7 @@ class ModelSummary:
     dtype: str
     device: str
     memory: "tuple[Need, ...]"
-    tokenizer: TokenizerFacts
+    tokenizer: TokenizerSummary
     # Where the tokenizer and the model contradict each other.
     mismatches: tuple[str, ...]
     dialogue: Dialogue | None
@@ -149,7 +149,7 @@ def _local(model: str, *, context: int | None, batch: int) -> ModelSummary:
     lengths = contexts(longest, context)
     device = best_device()
     dtype = str(compute_dtype("auto", device)).removeprefix("torch.")
-    facts = tokenizer_facts(tokenizer, is_framed=inventory.assembly != "decoder")
+    facts = summarise_tokenizer(tokenizer, has_specials=inventory.assembly != "decoder")
     return ModelSummary(
         name=model,
         file_format="gguf" if path.is_file() else "safetensors",
@@ -169,7 +169,7 @@ def _local(model: str, *, context: int | None, batch: int) -> ModelSummary:
     )
 
 
-def mismatches(config: "ModelConfig", tokenizer: TokenizerFacts) -> Iterator[str]:
+def mismatches(config: "ModelConfig", tokenizer: TokenizerSummary) -> Iterator[str]:
     """Yield where the tokenizer and the model contradict each other."""
     n_tokens, n_rows = tokenizer.n_tokens, config.vocab_size
     if n_tokens > n_rows:
@@ -197,7 +197,7 @@ def mismatches(config: "ModelConfig", tokenizer: TokenizerFacts) -> Iterator[str
 def _read_file(path: Path) -> "Read":
     from lmwright.formats.gguf import open_gguf
     from lmwright.summary.inventory import gguf_inventory
-    from lmwright.tokenizer.load import gguf_tokenizer
+    from lmwright.tokenizer.gguf.reader import gguf_tokenizer
 
     with open_gguf(path) as file:
         return file.metadata, gguf_inventory(file), gguf_tokenizer(file.metadata), None
@@ -206,6 +206,6 @@ def _read_file(path: Path) -> "Read":
 def _read_folder(path: Path) -> "Read":
     from lmwright.formats.sentence_transformers import read_pooling
     from lmwright.summary.inventory import folder_inventory
-    from lmwright.tokenizer.load import load_tokenizer
+    from lmwright.tokenizer.huggingface.folder import load_tokenizer
 
     return {}, folder_inventory(path), load_tokenizer(path), read_pooling(path)

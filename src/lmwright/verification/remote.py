@@ -14,7 +14,7 @@ from lmwright.core.errors import RequestError, UnsupportedError
 from lmwright.engine.request import UNKNOWN, Prompt, Sampling, TokenLogprob
 from lmwright.lm import prompt_ids
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.load import gguf_tokenizer
+from lmwright.tokenizer.gguf.reader import gguf_tokenizer
 from lmwright.verification.witness import END, N_TOP, Encoded, Next, Trace
 
 if TYPE_CHECKING:

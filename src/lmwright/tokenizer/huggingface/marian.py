@@ -10,9 +10,9 @@ from tokenizers import AddedToken, decoders, models
 from lmwright.core.errors import ModelError
 from lmwright.tokenizer.huggingface.pieces import SPACE, unigram
 from lmwright.tokenizer.huggingface.sentencepiece_file import CONTROL, UNIGRAM, read_sentencepiece
+from lmwright.tokenizer.huggingface.settings import setting
 from lmwright.tokenizer.huggingface.vocabulary_files import read_vocabulary, role_ids
 from lmwright.tokenizer.literal import keep_literal
-from lmwright.tokenizer.settings import setting
 from lmwright.tokenizer.translation import Translation
 
 FILES = ("source.spm", "target.spm", "vocab.json")

@@ -30,7 +30,7 @@ from lmwright.tokenizer.huggingface.sentencepiece_file import (
     SentencePieceModel,
     read_sentencepiece,
 )
-from lmwright.tokenizer.settings import setting
+from lmwright.tokenizer.huggingface.settings import setting
 from lmwright.tokenizer.translation import MBART50_LANGUAGES, MBART_LANGUAGES
 
 SPACE = "\u2581"  # how SentencePiece writes a space

@@ -8,7 +8,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from lmwright.core.errors import ModelError
-from lmwright.tokenizer.settings import read_settings, setting
+from lmwright.tokenizer.huggingface.settings import read_settings, setting
 
 
 def word_piece(

@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 
 from lmwright.core.errors import ModelError
-from lmwright.tokenizer.load import load_tokenizer
+from lmwright.tokenizer.huggingface.folder import load_tokenizer
 
 DIALOGUE = [{"role": "user", "content": "What does a card cost?"}]
 
@@ -52,7 +52,7 @@ def test_a_text_is_neither_cut_nor_filled_up_as_the_file_would(folder):
     backend.save(str(folder / "tokenizer.json"))
     assert backend.encode("a").ids[1:] == [0] * 8
     read = load_tokenizer(folder)
-    assert len(read.encode("a" * 50)) == len(read.frame("a" * 50).ids) > 9
+    assert len(read.encode("a" * 50)) == len(read.encode_input("a" * 50).ids) > 9
     assert len(read.encode("a")) == 1
 
 

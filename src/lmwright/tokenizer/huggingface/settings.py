@@ -5,16 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.formats import json_file
-
-ROLES = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "pad_token",
-    "cls_token",
-    "sep_token",
-    "mask_token",
-)
+from lmwright.tokenizer.encode import ROLES
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reading a tokenizer from a Hugging Face folder or a GGUF file."""
+"""Reading the tokenizer of a Hugging Face folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,42 +9,18 @@ from tokenizers import AddedToken
 
 from lmwright.core.errors import ModelError
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.gguf.reader import end_ids
-from lmwright.tokenizer.gguf.reader import tokenizer_from_gguf as gguf_vocabulary
-from lmwright.tokenizer.huggingface.kinds import KINDS, Kind, kind_name
+from lmwright.tokenizer.huggingface.kinds import KINDS, TokenizerKind, kind_name
 from lmwright.tokenizer.huggingface.marian import marian
-from lmwright.tokenizer.settings import read_settings, setting, token_roles, token_text
-from lmwright.tokenizer.translation import (
-    MBART50_LANGUAGES,
-    MBART_LANGUAGES,
-    Layout,
-    Translation,
+from lmwright.tokenizer.huggingface.settings import (
+    read_settings,
+    setting,
+    token_roles,
+    token_text,
 )
+from lmwright.tokenizer.translation import Translation
 
-LANGUAGES: dict[str | None, tuple[Layout, tuple[str, ...]]] = {
-    "MBartTokenizer": ("behind", MBART_LANGUAGES),
-    "MBart50Tokenizer": ("before", MBART50_LANGUAGES),
-}
 # Settings that a tokenizer.json does not hold.
 KEPT = ("model_max_length", "model_input_names")
-
-
-def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
-    """Build the tokenizer that a GGUF file carries in its metadata."""
-    tokens = metadata["tokenizer.ggml.tokens"]
-    roles = {}
-    for role, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
-        id_ = metadata.get(f"tokenizer.ggml.{key}_token_id")
-        if id_ is not None and not 0 <= id_ < len(tokens):
-            raise ModelError(f"GGUF: {key}_token_id = {id_} of {len(tokens)} tokens")
-        if id_ is not None:
-            roles[f"{role}_token"] = tokens[id_]
-    return Tokenizer(
-        gguf_vocabulary(metadata),
-        special_tokens=roles,
-        eos_ids=end_ids(metadata),
-        chat_template=metadata.get("tokenizer.chat_template"),
-    )
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -61,7 +37,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         files = {file: (folder / file).read_bytes() for file in kind.files}
     else:
         backend = _read_backend(folder, settings, name, wanted)
-        translation = _languages(name, settings, backend)
+        translation = _translation(kind, settings, backend)
     # A file may ask for texts of one length, cut or filled up. What is too long is refused, though,
     # where it is used, and what is shorter is not filled up.
     backend.no_truncation()
@@ -114,7 +90,7 @@ def _read_backend(
     return backend
 
 
-def _check_files(folder: Path, name: str | None, kind: Kind) -> None:
+def _check_files(folder: Path, name: str | None, kind: TokenizerKind) -> None:
     missing = [file for file in kind.files if not (folder / file).is_file()]
     if missing:
         asked = " and ".join(kind.files)
@@ -173,15 +149,15 @@ def _additional(settings: Mapping[str, Any]) -> list[str]:
     return [text for token in tokens if (text := token_text(token)) is not None]
 
 
-def _languages(
-    name: str | None, settings: Mapping[str, Any], backend: tokenizers.Tokenizer
+def _translation(
+    kind: TokenizerKind | None, settings: Mapping[str, Any], backend: tokenizers.Tokenizer
 ) -> Translation | None:
     """Read the languages of an mBART."""
-    if name not in LANGUAGES:
+    if kind is None or kind.languages is None:
         return None
-    layout, known = LANGUAGES[name]
+    place, known = kind.languages
     ids = {code: backend.token_to_id(code) for code in known}
-    translation = Translation(layout, {code: i for code, i in ids.items() if i is not None})
+    translation = Translation(place, {code: i for code, i in ids.items() if i is not None})
     return translation.between(
         setting(settings, "src_lang", "") or None, setting(settings, "tgt_lang", "") or None
     )
@@ -208,6 +184,6 @@ def _kept_settings(settings: Mapping[str, Any], name: str | None) -> dict[str, A
         kept["model_input_names"] = ["input_ids", *segments, "attention_mask"]
     # A plain class reads tokenizer.json as it is. These choose languages, and so are needed; the
     # price is that MBartTokenizer of transformers 5 never rewrites characters as NFKC does.
-    if name in (*LANGUAGES, "MarianTokenizer"):
+    if name is not None and (KINDS[name].languages or KINDS[name].build is None):
         kept["tokenizer_class"] = name
     return kept
