@@ -21,10 +21,10 @@ from tokenizers import (
 
 from lmwright.core.errors import ModelError, suggestion
 from lmwright.tokenizer.encode import Tokenizer
+from lmwright.tokenizer.sentencepiece import decoder, space_normalizers
 
 # llama.cpp's token types (gguf.TokenType).
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-SPACE = "\u2581"  # how SentencePiece writes a space
 # The role in the tokenizer's settings, and the key that llama.cpp reads.
 ROLE_KEYS = {
     "bos_token": "bos_token_id",
@@ -203,12 +203,8 @@ def sentencepiece(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> to
         models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     )
     has_prefix = read(metadata, "add_space_prefix", bool, default=True)
-    steps: list[Any] = [normalizers.Prepend(SPACE)] if has_prefix else []
-    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
-    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if has_prefix:
-        steps.append(decoders.Strip(" ", 1, 0))
-    tokenizer.decoder = decoders.Sequence(steps)
+    tokenizer.normalizer = normalizers.Sequence(space_normalizers(has_prefix=has_prefix))
+    tokenizer.decoder = decoder(has_prefix=has_prefix, has_byte_fallback=True)
     return tokenizer
 
 

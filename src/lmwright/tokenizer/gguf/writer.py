@@ -25,12 +25,12 @@ from lmwright.tokenizer.gguf.reader import (
     PHI3_KEEP_SPACE,
     PRE_TOKENIZERS,
     ROLE_KEYS,
-    SPACE,
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
     merges_from_scores,
 )
+from lmwright.tokenizer.sentencepiece import SPACE
 from lmwright.tokenizer.spec import AddedTokenSpec, Rule, TokenizerSpec, read_spec
 
 log = logging.getLogger(__name__)

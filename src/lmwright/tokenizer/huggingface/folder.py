@@ -12,6 +12,7 @@ from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.huggingface.kinds import KINDS, TokenizerKind, kind_name
 from lmwright.tokenizer.huggingface.marian import marian
 from lmwright.tokenizer.huggingface.settings import (
+    TokenizerFolder,
     read_settings,
     setting,
     token_roles,
@@ -33,7 +34,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     files, translation = {}, None
     if kind is not None and kind.build is None:
         _check_files(folder, name, kind)
-        backend, translation = marian(folder, settings, wanted)
+        backend, translation = marian(
+            TokenizerFolder(folder, folder / kind.files[0], settings, wanted)
+        )
         files = {file: (folder / file).read_bytes() for file in kind.files}
     else:
         backend = _read_backend(folder, settings, name, wanted)
@@ -81,7 +84,7 @@ def _read_backend(
     _check_files(folder, name, kind)
     assert kind.build is not None
     try:
-        backend = kind.build(folder, settings, roles)
+        backend = kind.build(TokenizerFolder(folder, folder / kind.files[0], settings, roles))
     except ModelError:
         raise
     except Exception as error:  # the library's, which knows no other

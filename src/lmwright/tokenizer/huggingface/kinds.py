@@ -8,10 +8,8 @@ from typing import Any
 import tokenizers
 
 from lmwright.tokenizer.huggingface import pieces, vocabulary_files
-from lmwright.tokenizer.huggingface.settings import read_settings
+from lmwright.tokenizer.huggingface.settings import TokenizerFolder, read_settings
 from lmwright.tokenizer.translation import MBART50_LANGUAGES, MBART_LANGUAGES, CodePlace
-
-Build = Callable[[Path, Mapping[str, Any], Mapping[str, str]], tokenizers.Tokenizer]
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class TokenizerKind:
     # The files it can be built from where there is no tokenizer.json.
     files: tuple[str, ...]
     # None: Marian's, which is never one tokenizer.json.
-    build: Build | None
+    build: Callable[[TokenizerFolder], tokenizers.Tokenizer] | None
     # The special tokens of folders that name none.
     roles: Mapping[str, str]
     # The model types whose folders mean it where they name no class.
