@@ -16,13 +16,13 @@ from lmwright.formats.safetensors_folder import Weights, read_weights
 from lmwright.lm import KINDS
 from lmwright.model.checkpoint import (
     ROPE_FACTORS,
-    Layout,
+    Checkpoint,
     read_config,
     read_gguf_layout,
     read_layout,
 )
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import Family, Row
+from lmwright.model.families.family import Family, TensorRow
 from lmwright.model.transformer import Model
 
 # In the order in which they are shown.
@@ -117,7 +117,7 @@ def folder_inventory(folder: Path) -> Inventory:
     # Tensors stored twice are compared by their shapes here, by their values when loaded.
     layout = read_layout(folder, settings, Shapes(tensors))
 
-    def turned(row: Row, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def turned(row: TensorRow, shape: tuple[int, ...]) -> tuple[int, ...]:
         if row.layout == "row" and len(shape) == 2 and shape[0] == 1:
             return shape[1:]
         return shape[::-1] if row.layout == "transposed" else shape
@@ -187,8 +187,8 @@ def _without_memory(kind: Family, config: ModelConfig) -> Model:
 
 
 def _inventory(
-    layout: Layout,
-    stored: Mapping[Row, Stored | None],
+    layout: Checkpoint,
+    stored: Mapping[TensorRow, Stored | None],
     *,
     rest: list[Stored],
     source: Path,

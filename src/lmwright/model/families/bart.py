@@ -5,7 +5,7 @@ from typing import Any
 
 from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import CLASSIC, POST_NORM, Family, Row, Settings, table
+from lmwright.model.families.family import CLASSIC, POST_NORM, ConfigJson, Family, TensorRow, table
 from lmwright.model.transformer import EncoderDecoderLM
 
 TOWER = """
@@ -26,13 +26,13 @@ head.bias                                        final_logits_bias  row
 TWINS = ("ffn_dim", "attention_heads")
 
 
-def rows(place: str) -> tuple[Row, ...]:
+def rows(place: str) -> tuple[TensorRow, ...]:
     """Return the table of a model whose norms stand at this place."""
     towers = (TOWER.replace("{tower}", tower).strip() for tower in ("encoder", "decoder"))
     return table("\n".join((*towers, REST.strip())).replace("{place}", place))
 
 
-def read(settings: Settings) -> dict[str, Any]:
+def read(settings: ConfigJson) -> dict[str, Any]:
     """Return the scale of the embedding."""
     for twin in TWINS:
         theirs, ours = settings.get(f"decoder_{twin}"), settings[f"encoder_{twin}"]
@@ -51,7 +51,6 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "scale_embedding": config.embedding_scale != 1,
         "decoder_ffn_dim": config.d_ff,
         "decoder_attention_heads": config.n_heads,
-        "is_encoder_decoder": True,
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from lmwright.core.errors import ModelError
 from lmwright.model.config import Head, ModelConfig
-from lmwright.model.families.family import CLASSIC, POST_NORM, Family, Row, table
+from lmwright.model.families.family import CLASSIC, POST_NORM, Family, TensorRow, table
 from lmwright.model.transformer import EncoderLM
 
 ROWS = table("""
@@ -32,7 +32,7 @@ SEQUENCE = table("""
 head.pooler.dense  bert.pooler.dense
 head.out           classifier
 """)
-BERT_HEADS: dict[Head, tuple[Row, ...]] = {
+BERT_HEADS: dict[Head, tuple[TensorRow, ...]] = {
     "masked": MASKED,
     "pretraining": (*MASKED, *PRETRAINING),
     "sequence": SEQUENCE,

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from lmwright.model.config import Head
 from lmwright.model.families.bert import BERT, TOKENS
-from lmwright.model.families.family import Row, table
+from lmwright.model.families.family import TensorRow, table
 
-HEADS: dict[Head, tuple[Row, ...]] = {
+HEADS: dict[Head, tuple[TensorRow, ...]] = {
     "masked": table("""
 head.dense  vocab_transform
 head.norm   vocab_layer_norm

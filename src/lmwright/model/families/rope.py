@@ -6,6 +6,7 @@ from typing import Any
 
 from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig, Rope
+from lmwright.model.families.windows import GLOBAL, LOCAL
 
 KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 # The numbers of each scaling besides its factor: our field -> key.
@@ -30,6 +31,18 @@ COMMON = {
     "mscale_all_dim",
     "truncate",
 }
+
+
+def read_ropes(settings: Mapping[str, Any]) -> dict[str, Rope]:
+    """Return the rope, and that of the layers with a window where it is another one (Gemma 3)."""
+    ropes = settings.get("rope_parameters") or {}
+    if not isinstance(ropes.get(GLOBAL, {}), dict):
+        raise ModelError(f"rope_parameters.{GLOBAL} is no table")
+    fields = {"rope": read_rope(settings, ropes.get(GLOBAL))}
+    local = ropes.get(LOCAL, {"rope_theta": settings.get("rope_local_base_freq")})
+    if local["rope_theta"] is not None:
+        fields["local_rope"] = read_rope(settings, local)
+    return fields
 
 
 def read_rope(settings: Mapping[str, Any], table: Mapping[str, Any] | None = None) -> Rope:
@@ -74,9 +87,8 @@ def read_rope(settings: Mapping[str, Any], table: Mapping[str, Any] | None = Non
     )
 
 
-def write_rope(config: ModelConfig, rope: Rope | None = None) -> dict[str, Any]:
+def write_rope(rope: Rope) -> dict[str, Any]:
     """Return one table that says all: `rope_type`, `rope_theta` and the scaling's numbers."""
-    rope = rope or config.rope
     table: dict[str, Any] = {"rope_type": "default", "rope_theta": rope.theta}
     if rope.fraction != 1:
         table["partial_rotary_factor"] = rope.fraction
@@ -94,8 +106,14 @@ def write_rope(config: ModelConfig, rope: Rope | None = None) -> dict[str, Any]:
 
 
 def rope_settings(config: ModelConfig) -> dict[str, Any]:
-    """Return the keys of config.json for the model's rope, in the old spelling and the new."""
-    table = write_rope(config)
+    """Return the keys of config.json for the model's ropes, in the old spelling and the new."""
+    table = write_rope(config.rope)
+    if config.local_rope is not None:
+        return {
+            "rope_theta": config.rope.theta,
+            "rope_local_base_freq": config.local_rope.theta,
+            "rope_parameters": {GLOBAL: table, LOCAL: write_rope(config.local_rope)},
+        }
     scaling = {key: value for key, value in table.items() if key != "rope_theta"}
     settings = {
         "rope_theta": config.rope.theta,

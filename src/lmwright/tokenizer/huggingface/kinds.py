@@ -88,7 +88,7 @@ KINDS = {
         ("tokenizer.model",), pieces.gemma, GEMMA_ROLES, ("gemma", "gemma2", "gemma3_text")
     ),
     "MarianTokenizer": TokenizerKind(
-        ("source.spm", "target.spm", "vocab.json"), None, T5_ROLES, ("marian",)
+        ("vocab.json", "source.spm", "target.spm"), None, T5_ROLES, ("marian",)
     ),
 }
 # For folders that name no class. Those of a model type that is missing here must name one.

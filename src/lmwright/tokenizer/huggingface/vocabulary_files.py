@@ -15,7 +15,7 @@ def word_piece(folder: TokenizerFolder) -> Tokenizer:
     vocabulary = {token: i for i, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         raise ModelError(f"{folder.file}: a token occurs twice; download the file again")
-    unk, cls, sep = with_ids(folder.file, vocabulary, folder, "unk", "cls", "sep")
+    unk, cls, sep = with_ids(folder, vocabulary, "unk", "cls", "sep")
     if not folder.setting("do_basic_tokenize", True):
         raise ModelError(f"{folder.path}: do_basic_tokenize = false is not known here")
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unk[0]))
@@ -41,7 +41,7 @@ def gpt2(folder: TokenizerFolder) -> Tokenizer:
     """Build GPT-2's kind: BPE over bytes, with nothing around a text."""
     tokenizer, vocabulary = _byte_level(folder)
     if folder.setting("add_bos_token", False):
-        [bos] = with_ids(folder.file, vocabulary, folder, "bos")
+        [bos] = with_ids(folder, vocabulary, "bos")
         tokenizer.post_processor = processors.TemplateProcessing(
             single=[bos[0], "$A"], special_tokens=[bos]
         )
@@ -51,7 +51,7 @@ def gpt2(folder: TokenizerFolder) -> Tokenizer:
 def roberta(folder: TokenizerFolder) -> Tokenizer:
     """Build RoBERTa's and BART's kind: GPT-2's between <s> and </s>."""
     tokenizer, vocabulary = _byte_level(folder)
-    sep, cls = with_ids(folder.file, vocabulary, folder, "sep", "cls")
+    sep, cls = with_ids(folder, vocabulary, "sep", "cls")
     tokenizer.post_processor = processors.RobertaProcessing(
         sep, cls, trim_offsets=True, add_prefix_space=folder.setting("add_prefix_space", False)
     )
@@ -59,14 +59,14 @@ def roberta(folder: TokenizerFolder) -> Tokenizer:
 
 
 def with_ids(
-    path: Path, vocabulary: Mapping[str, int], folder: TokenizerFolder, *roles: str
+    folder: TokenizerFolder, vocabulary: Mapping[str, int], *roles: str
 ) -> list[tuple[str, int]]:
-    """Return the tokens of these roles with their ids in the vocabulary that `path` holds."""
+    """Return the tokens of these roles with their ids in the folder's vocabulary."""
     for role, token in zip(roles, folder.tokens(*roles), strict=True):
         if token not in vocabulary:
             raise ModelError(
-                f"{path} has no {token!r}, the {role}_token; name the right one in "
-                f"{path.parent / 'tokenizer_config.json'}"
+                f"{folder.file} has no {token!r}, the {role}_token; name the right one in "
+                f"{folder.path / 'tokenizer_config.json'}"
             )
     return [(token, vocabulary[token]) for token in folder.tokens(*roles)]
 
