@@ -259,8 +259,8 @@ def test_masks_are_read_where_asked(name, tmp_path):
     mask = ours.special_tokens["mask_token"]
     text = f"The {mask} opens at{mask}."
     ids = ours.encode_input(text, reads_masks=True).ids
-    assert ids.count(ours.mask_id) == 2
-    assert ours.encode_input(text).ids.count(ours.mask_id) == 0
+    assert ids.count(ours.role_id("mask")) == 2
+    assert ours.encode_input(text).ids.count(ours.role_id("mask")) == 0
     # The space before a mask belongs to it in the checkpoints on the hub, and is lost here.
     assert [i for i in ids if i != 4] == [i for i in oracle(text).input_ids if i != 4]
 
@@ -378,4 +378,9 @@ def test_minilm_reads_what_it_reads_in_transformers():
             assert ours.encode_input(*texts).segments == expected.token_type_ids
     long = "the bank opens " * 300
     assert len(ours.encode_input(long).ids) == 902
-    assert (ours.cls_id, ours.sep_id, ours.mask_id, ours.pad_id) == (101, 102, 103, 0)
+    assert (
+        ours.role_id("cls"),
+        ours.role_id("sep"),
+        ours.role_id("mask"),
+        ours.role_id("pad"),
+    ) == (101, 102, 103, 0)

@@ -89,7 +89,7 @@ def _check_continuation(request: ScoreRequest) -> None:
 def _frame_ids(tokenizer: Tokenizer) -> set[int | None]:
     """Return the tokens that may stand around a text; written in it, they are text."""
     languages = tokenizer.translation.codes.values() if tokenizer.translation else ()
-    roles = (tokenizer.bos_id, tokenizer.cls_id, tokenizer.sep_id)
+    roles = (tokenizer.bos_id, tokenizer.role_id("cls"), tokenizer.role_id("sep"))
     return {*roles, *tokenizer.eos_ids, *languages}
 
 

@@ -22,15 +22,7 @@ from lmwright.tokenizer.stream import StreamDecoder
 from lmwright.tokenizer.translation import Translation
 
 # What a special token may be for; a tokenizer has some of them.
-ROLES = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "pad_token",
-    "cls_token",
-    "sep_token",
-    "mask_token",
-)
+ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "pad", "cls", "sep", "mask"))
 # Unicode noncharacters: no text has a reason to contain them.
 MARKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
@@ -100,25 +92,10 @@ class Tokenizer:
         bos = self.special_tokens.get("bos_token")
         return ids[0] if ids and bos is not None and ids[0] == self._id(bos) else None
 
-    @property
-    def cls_id(self) -> int | None:
-        """The token in front of a text, whose vector stands for the whole of it, or None."""
-        return self._role_id("cls_token")
-
-    @property
-    def sep_id(self) -> int | None:
-        """The token behind each of two texts, or None."""
-        return self._role_id("sep_token")
-
-    @property
-    def mask_id(self) -> int | None:
-        """The token that hides a token which the model is to guess, or None."""
-        return self._role_id("mask_token")
-
-    @property
-    def pad_id(self) -> int | None:
-        """The token that fills up a batch, or None."""
-        return self._role_id("pad_token")
+    def role_id(self, role: str) -> int | None:
+        """Return the token of a role, "cls" in front of a text or "mask", None if there is none."""
+        token = self.special_tokens.get(f"{role}_token")
+        return None if token is None else self._id(token)
 
     def encode(self, text: str, *, add_bos: bool = True) -> list[int]:
         """Return the token ids of a text, with exactly one BOS where the model wants one."""
@@ -282,10 +259,6 @@ class Tokenizer:
     @property
     def _eos_id(self) -> int:
         return self._id(self.special_tokens["eos_token"])
-
-    def _role_id(self, role: str) -> int | None:
-        token = self.special_tokens.get(role)
-        return None if token is None else self._id(token)
 
     def _id(self, token: str) -> int:
         id_ = self._backend.token_to_id(token)

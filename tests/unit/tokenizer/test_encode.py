@@ -193,7 +193,7 @@ def test_a_model_without_languages_refuses_them(tiny_tokenizer):
 
 
 def test_a_role_that_is_no_token_is_refused_where_it_is_used(tiny_tokenizer):
-    assert tiny_tokenizer.pad_id is None
+    assert tiny_tokenizer.role_id("pad") is None
     tiny_tokenizer.special_tokens["pad_token"] = "<pad>"
     with pytest.raises(ModelError, match="'<pad>' is not in the vocabulary"):
-        _ = tiny_tokenizer.pad_id
+        _ = tiny_tokenizer.role_id("pad")

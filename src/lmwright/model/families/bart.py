@@ -5,7 +5,15 @@ from typing import Any
 
 from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import CLASSIC, POST_NORM, ConfigJson, Family, TensorRow, table
+from lmwright.model.families.family import (
+    CLASSIC,
+    COMMON_KEYS,
+    POST_NORM,
+    ConfigJson,
+    Family,
+    TensorRow,
+    table,
+)
 from lmwright.model.transformer import EncoderDecoderLM
 
 TOWER = """
@@ -59,15 +67,13 @@ BART = Family(
     assembly=EncoderDecoderLM,
     architectures={"language": "BartForConditionalGeneration"},
     keys={
-        "vocab_size": "vocab_size",
+        **COMMON_KEYS,
         "d_model": "d_model",
         "n_layers": "encoder_layers",
         "n_decoder_layers": "decoder_layers",
         "n_heads": "encoder_attention_heads",
         "d_ff": "encoder_ffn_dim",
-        "max_positions": "max_position_embeddings",
         "activation": "activation_function",
-        "ties_embeddings": "tie_word_embeddings",
     },
     rows=rows("norm_sum"),
     choices={**CLASSIC, **POST_NORM, "position_offset": 2, "head_bias": True},
@@ -83,12 +89,8 @@ BART = Family(
     read=read,
     write=write,
     zeros=("final_logits_bias",),
-    copies=dict.fromkeys(
-        (
-            "lm_head.weight",
-            "model.encoder.embed_tokens.weight",
-            "model.decoder.embed_tokens.weight",
-        ),
-        "model.shared.weight",
-    ),
+    copies={
+        f"{name}.weight": "model.shared.weight"
+        for name in ("lm_head", "model.encoder.embed_tokens", "model.decoder.embed_tokens")
+    },
 )

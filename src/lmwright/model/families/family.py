@@ -118,19 +118,22 @@ CLASSIC = {
     "is_gated": False,
 }
 POST_NORM = {"norm_places": ("sum",), "has_embedding_norm": True, "has_final_norm": False}
-# How most decoders spell their configuration.
-DECODER_KEYS = {
+# How most families spell their configuration, and what decoders have besides.
+COMMON_KEYS = {
     "vocab_size": "vocab_size",
     "d_model": "hidden_size",
     "n_layers": "num_hidden_layers",
     "n_heads": "num_attention_heads",
-    "n_kv_heads": "num_key_value_heads",
-    "d_head": "head_dim",
     "d_ff": "intermediate_size",
     "max_positions": "max_position_embeddings",
-    "norm_eps": "rms_norm_eps",
     "activation": "hidden_act",
     "ties_embeddings": "tie_word_embeddings",
+}
+DECODER_KEYS = {
+    **COMMON_KEYS,
+    "n_kv_heads": "num_key_value_heads",
+    "d_head": "head_dim",
+    "norm_eps": "rms_norm_eps",
 }
 
 

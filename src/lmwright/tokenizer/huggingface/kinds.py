@@ -30,32 +30,17 @@ class TokenizerKind:
     languages: tuple[CodePlace, tuple[str, ...]] | None = None
 
 
-BERT_ROLES = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-GPT2_ROLES: dict[str, str] = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
-FAIRSEQ_ROLES = {
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "sep_token": "</s>",
-    "cls_token": "<s>",
-    "unk_token": "<unk>",
-    "pad_token": "<pad>",
-    "mask_token": "<mask>",
-}
-MBART50_ROLES = {role: token for role, token in FAIRSEQ_ROLES.items() if role != "bos_token"}
-T5_ROLES = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-LLAMA_ROLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-GEMMA_ROLES = {
-    "bos_token": "<bos>",
-    "eos_token": "<eos>",
-    "unk_token": "<unk>",
-    "pad_token": "<pad>",
-}
+def _roles(**tokens: str) -> dict[str, str]:
+    return {f"{role}_token": token for role, token in tokens.items()}
+
+
+BERT_ROLES = _roles(unk="[UNK]", sep="[SEP]", pad="[PAD]", cls="[CLS]", mask="[MASK]")
+GPT2_ROLES = _roles(bos="<|endoftext|>", eos="<|endoftext|>", unk="<|endoftext|>")
+MBART50_ROLES = _roles(eos="</s>", sep="</s>", cls="<s>", unk="<unk>", pad="<pad>", mask="<mask>")
+FAIRSEQ_ROLES = {"bos_token": "<s>", **MBART50_ROLES}
+T5_ROLES = _roles(eos="</s>", unk="<unk>", pad="<pad>")
+LLAMA_ROLES = _roles(bos="<s>", eos="</s>", unk="<unk>")
+GEMMA_ROLES = _roles(bos="<bos>", eos="<eos>", unk="<unk>", pad="<pad>")
 
 WORDS = ("vocab.txt",)
 BYTES = ("vocab.json", "merges.txt")

@@ -20,7 +20,7 @@ def marian(folder: TokenizerFolder) -> tuple[Tokenizer, Translation]:
     if folder.setting("separate_vocabs", False):
         raise ModelError(f"{folder.path}: separate_vocabs (two vocabularies) is not known here")
     vocabulary = read_vocabulary(folder.path / "vocab.json")
-    specials = with_ids(folder.path / "vocab.json", vocabulary, folder, "eos", "unk", "pad")
+    specials = with_ids(folder, vocabulary, "eos", "unk", "pad")
     codes = {
         token[2:-2]: id_
         for token, id_ in vocabulary.items()

@@ -64,12 +64,12 @@ def test_roles_come_from_the_older_map_and_from_the_kind(folder):
     assert roles["bos_token"] == "<|im_start|>"  # of tokenizer_config.json
     assert roles["pad_token"] == "<|im_end|>"
     assert roles["eos_token"] == roles["unk_token"] == "<|endoftext|>"
-    assert load_tokenizer(folder).pad_id == 2
+    assert load_tokenizer(folder).role_id("pad") == 2
     # A kind's usual tokens count only where they exist.
     change(folder / "tokenizer_config.json", tokenizer_class="RobertaTokenizerFast")
     read = load_tokenizer(folder)
     assert "mask_token" not in read.special_tokens
-    assert read.mask_id is None
+    assert read.role_id("mask") is None
 
 
 @pytest.fixture

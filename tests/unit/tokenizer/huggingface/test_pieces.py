@@ -78,7 +78,7 @@ def test_fairseq_numbers_and_language_codes(unigram, tmp_path):
     assert [tokenizer.token(i) for i in range(4)] == ["<s>", "<pad>", "</s>", "<unk>"]
     assert tokenizer.language_id("ar_AR") == 4 + n_pieces
     assert tokenizer.language_id("zh_CN") == 4 + n_pieces + 24
-    assert tokenizer.mask_id == tokenizer.vocab_size - 1
+    assert tokenizer.role_id("mask") == tokenizer.vocab_size - 1
     with pytest.raises(RequestError, match="needs the source_lang of a text"):
         tokenizer.encode_input("a")
     with pytest.raises(RequestError, match="one text"):

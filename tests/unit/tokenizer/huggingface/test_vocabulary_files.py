@@ -63,8 +63,8 @@ def test_bert_frames_one_text_and_two(bert):
     ]
     assert framed.segments == [0, 0, 0, 0, 1, 1, 1]
     assert tokenizer.encode_input("").ids == [2, 3]
-    assert (tokenizer.cls_id, tokenizer.sep_id) == (2, 3)
-    assert (tokenizer.mask_id, tokenizer.pad_id) == (4, 0)
+    assert (tokenizer.role_id("cls"), tokenizer.role_id("sep")) == (2, 3)
+    assert (tokenizer.role_id("mask"), tokenizer.role_id("pad")) == (4, 0)
     assert tokenizer.eos_ids == ()
 
 
