@@ -335,8 +335,8 @@ def test_a_cache_copied_from_elsewhere_is_hashed_once_and_used_offline(
     path.parent.mkdir(parents=True)
     path.write_bytes(STARTER)
     hashed: list[Path] = []
-    real = hub.sha256
-    monkeypatch.setattr(hub, "sha256", lambda path: hashed.append(path) or real(path))
+    real = hub.hash_path
+    monkeypatch.setattr(hub, "hash_path", lambda path: hashed.append(path) or real(path))
     assert hub.starter() == hub.starter() == path
     assert hashed == [path]
     assert count == []

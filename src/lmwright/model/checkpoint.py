@@ -150,8 +150,7 @@ def save_gguf(
         for row in rows_of(kind, config, set(weights) - set(model.ties))
     }
     if config.rope.scaling == "llama3":
-        plain = inverse_frequencies(replace(config.rope, scaling="none"), config.d_head)
-        factors = plain / inverse_frequencies(config.rope, config.d_head)
+        factors = _rope_factors(config.rope, config.d_head)
         tensors[ROPE_FACTORS] = TensorSource(tuple(factors.shape), "F32", factors.numpy)
     return write_gguf(path, metadata, tensors)
 
@@ -256,11 +255,15 @@ def _check_copy(name: str, kind: Family, tensors: Mapping[str, Tensor]) -> None:
 def _llama3_rope(config: ModelConfig, factors: Tensor) -> Rope:
     """Recognise Llama 3.1's scaling by its divisors."""
     rope = replace(config.rope, scaling="llama3", factor=float(factors.max()))
-    plain = inverse_frequencies(replace(rope, scaling="none"), config.d_head)
-    expected = plain / inverse_frequencies(rope, config.d_head)
+    expected = _rope_factors(rope, config.d_head)
     if expected.shape != factors.shape or not torch.allclose(expected, factors, rtol=1e-3):
         raise ModelError(f"{ROPE_FACTORS} is not the scaling of Llama 3.1: no other is known")
     return rope
+
+
+def _rope_factors(rope: Rope, d_head: int) -> Tensor:
+    plain = inverse_frequencies(replace(rope, scaling="none"), d_head)
+    return plain / inverse_frequencies(rope, d_head)
 
 
 def _n_permuted(kind: Family, config: ModelConfig, name: str) -> int:

@@ -8,9 +8,9 @@ from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig, Rope
 from lmwright.model.families.windows import GLOBAL, LOCAL
 
-KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 # The numbers of each scaling besides its factor: our field -> key.
 KEYS = {
+    "default": {},
     "linear": {},
     "dynamic": {},
     "llama3": {"low_freq_factor": "low_freq_factor", "high_freq_factor": "high_freq_factor"},
@@ -19,18 +19,8 @@ KEYS = {
 }
 LISTS = ("short_factor", "long_factor")
 # What any scaling may say besides.
-COMMON = {
-    "rope_type",
-    "type",
-    "rope_theta",
-    "factor",
-    "original_max_position_embeddings",
-    "partial_rotary_factor",
-    "attention_factor",
-    "mscale",
-    "mscale_all_dim",
-    "truncate",
-}
+COMMON = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings"}
+COMMON |= {"partial_rotary_factor", "attention_factor", "mscale", "mscale_all_dim", "truncate"}
 
 
 def read_ropes(settings: Mapping[str, Any]) -> dict[str, Rope]:
@@ -56,8 +46,8 @@ def read_rope(settings: Mapping[str, Any], table: Mapping[str, Any] | None = Non
         return ropes[0]
     kind = table.get("rope_type", table.get("type", "default"))
     kind = "longrope" if kind == "su" else kind  # its first name
-    if kind not in KINDS:
-        raise ModelError(f"rope_type {kind!r}; known: {', '.join(KINDS)}")
+    if kind not in tuple(KEYS):  # from a file, so it may be what no dict can look up
+        raise ModelError(f"rope_type {kind!r}; known: {', '.join(KEYS)}")
     _check_keys(kind, table)
     fraction = table.get("partial_rotary_factor", settings.get("partial_rotary_factor", 1.0))
     fraction = _number("partial_rotary_factor", fraction)
@@ -182,7 +172,7 @@ def _numbers(key: str, values: Any) -> tuple[float, ...]:
 
 def _check_keys(kind: str, table: Mapping[str, Any]) -> None:
     for key, value in table.items():
-        if key not in COMMON | set(KEYS.get(kind, {}).values()) and value is not None:
+        if key not in COMMON | set(KEYS[kind].values()) and value is not None:
             raise ModelError(f"rope_type {kind!r} with {key}; no such rope is built")
     if table.get("truncate", True) is not True:
         raise ModelError("rope's truncate = false is not built")

@@ -29,6 +29,11 @@ class TokenizerKind:
     # Of a translation model: where a language's code stands, and the codes.
     languages: tuple[CodePlace, tuple[str, ...]] | None = None
 
+    @property
+    def vocabulary(self) -> str:
+        """The one of its files in which its tokens have their ids."""
+        return "vocab.json" if "vocab.json" in self.files else self.files[0]
+
 
 def _roles(**tokens: str) -> dict[str, str]:
     return {f"{role}_token": token for role, token in tokens.items()}
@@ -73,7 +78,7 @@ KINDS = {
         ("tokenizer.model",), pieces.gemma, GEMMA_ROLES, ("gemma", "gemma2", "gemma3_text")
     ),
     "MarianTokenizer": TokenizerKind(
-        ("vocab.json", "source.spm", "target.spm"), None, T5_ROLES, ("marian",)
+        ("source.spm", "target.spm", "vocab.json"), None, T5_ROLES, ("marian",)
     ),
 }
 # For folders that name no class. Those of a model type that is missing here must name one.

@@ -19,7 +19,7 @@ def marian(folder: TokenizerFolder) -> tuple[Tokenizer, Translation]:
     """Return the vocabulary, which decodes, and the way from text to its pieces."""
     if folder.setting("separate_vocabs", False):
         raise ModelError(f"{folder.path}: separate_vocabs (two vocabularies) is not known here")
-    vocabulary = read_vocabulary(folder.path / "vocab.json")
+    vocabulary = read_vocabulary(folder.file)
     specials = with_ids(folder, vocabulary, "eos", "unk", "pad")
     codes = {
         token[2:-2]: id_
