@@ -225,7 +225,7 @@ def test_special_tokens_of_a_text_stay_text(kind):
     name, _, ours, oracle = kind
     specials = set(ours._special_ids.values())
     if name != "gpt2":  # elsewhere, what no piece can write is unknown
-        specials -= {ours._role_id("unk_token")}
+        specials -= {ours.role_id("unk")}
     around = [id_ for id_ in ours.encode_input("a").ids if id_ in specials]
     for text in (MARKED, "</s>", "<s>", "[CLS]", "<|endoftext|>", "\uff1c/s\uff1e"):
         ids = ours.encode_input(text).ids
@@ -278,7 +278,7 @@ def test_text_is_cut_as_sentencepiece_itself_cuts_it(name, tmp_path):
     spaces = [" in front", "   in front", "a \u2581b", "\u00a0x\u2028y\u3000z"]
     for text in [*TEXTS, *spaces]:
         ids = (ours._backend.token_to_id(piece) for piece in oracle.encode(text, out_type=str))
-        unknown = ours._role_id("unk_token")
+        unknown = ours.role_id("unk")
         expected = [unknown if id_ is None else id_ for id_ in ids]
         assert ours.encode(text, add_bos=False) == expected, text
         if unknown not in expected:
