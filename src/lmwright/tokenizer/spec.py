@@ -9,7 +9,7 @@ from typing import Any
 import tokenizers
 
 # A step of a normaliser, a pre-tokenizer or a decoder: its "type", and that type's options.
-Rule = Mapping[str, Any]
+TextRule = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class AddedTokenSpec:
 class TokenizerSpec:
     """What a tokenizer does to a text, in order; sequences of rules are unfolded."""
 
-    normalizer: tuple[Rule, ...]
-    pre_tokenizer: tuple[Rule, ...]
+    normalizer: tuple[TextRule, ...]
+    pre_tokenizer: tuple[TextRule, ...]
     # BPE, Unigram, WordPiece or WordLevel.
     algorithm: str
     # Without the added tokens.
@@ -40,7 +40,7 @@ class TokenizerSpec:
     # What else the algorithm is told: unk_token, byte_fallback, ignore_merges, dropout, ...
     options: Mapping[str, Any]
     added: tuple[AddedTokenSpec, ...]
-    decoder: tuple[Rule, ...]
+    decoder: tuple[TextRule, ...]
 
     @cached_property
     def tokens(self) -> dict[int, str]:
@@ -77,7 +77,7 @@ def read_spec(backend: tokenizers.Tokenizer) -> TokenizerSpec:
     )
 
 
-def _rules(step: Mapping[str, Any] | None, name: str) -> tuple[Rule, ...]:
+def _rules(step: Mapping[str, Any] | None, name: str) -> tuple[TextRule, ...]:
     if step is None:
         return ()
     if step["type"] != "Sequence":

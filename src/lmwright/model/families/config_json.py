@@ -7,7 +7,7 @@ from typing import Any
 from lmwright.core.errors import ModelError
 from lmwright.model.config import Head, ModelConfig
 from lmwright.model.families.family import ConfigJson, Family
-from lmwright.model.families.rope import read_ropes, rope_settings
+from lmwright.model.families.rope import read_rope, rope_settings
 from lmwright.model.transformer import EncoderDecoderLM
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,9 @@ def model_config(family: Family, settings: ConfigJson) -> ModelConfig:
 
 def settings_of(family: Family, config: ModelConfig) -> dict[str, Any]:
     """Write the keys of config.json, in the spelling that old and new transformers read."""
-    fields = vars(config) | {
-        "activation": WRITTEN_ACTIVATIONS.get(config.activation, config.activation)
-    }
-    settings = {key: fields[name] for name, key in family.keys.items()}
+    activation = WRITTEN_ACTIVATIONS.get(config.activation, config.activation)
+    values = {**vars(config), "activation": activation}
+    settings = {key: values[name] for name, key in family.keys.items()}
     eos = list(config.eos_ids)
     settings |= {
         "architectures": [family.architectures[config.head]],
@@ -90,8 +89,10 @@ def settings_of(family: Family, config: ModelConfig) -> dict[str, Any]:
 
 def own_fields(family: Family, given: ConfigJson) -> dict[str, Any]:
     """Return the fields that the family chooses, and those that need more than a word."""
-    ropes = read_ropes(given) if _is_rotary(family) else {}
-    return {**family.choices, **ropes, **family.read(given)}
+    found = {**family.choices, **family.read(given)}
+    if _is_rotary(family) and "rope" not in found:
+        found["rope"] = read_rope(given)
+    return found
 
 
 def _is_rotary(family: Family) -> bool:

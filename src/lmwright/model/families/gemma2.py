@@ -7,6 +7,7 @@ from lmwright.model.config import ModelConfig
 from lmwright.model.families.family import DECODER_KEYS, ConfigJson, Family, table
 from lmwright.model.families.gemma_gguf import CAPS, gemma_gguf
 from lmwright.model.families.llama import LLAMA
+from lmwright.model.families.rope import read_ropes
 from lmwright.model.families.windows import every_nth_global, layer_types, read_layer_types
 from lmwright.model.transformer import DecoderLM
 
@@ -19,12 +20,13 @@ ROWS = (*(row for row in LLAMA.rows if "mlp_residual" not in row.ours[0]), *NORM
 
 
 def read(settings: ConfigJson) -> dict[str, Any]:
-    """Return scales and windows."""
+    """Return scales, windows and ropes."""
     usual = every_nth_global(settings["sliding_window_pattern"], settings["num_hidden_layers"])
     return {
         "embedding_scale": math.sqrt(settings["hidden_size"]),
         "attention_scale": settings["query_pre_attn_scalar"] ** -0.5,
         "local_layers": read_layer_types(settings, usual),
+        **read_ropes(settings),
     }
 
 

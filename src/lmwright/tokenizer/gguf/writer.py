@@ -31,7 +31,7 @@ from lmwright.tokenizer.gguf.reader import (
     merges_from_scores,
 )
 from lmwright.tokenizer.sentencepiece import SPACE
-from lmwright.tokenizer.spec import AddedTokenSpec, Rule, TokenizerSpec, read_spec
+from lmwright.tokenizer.spec import AddedTokenSpec, TextRule, TokenizerSpec, read_spec
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +283,7 @@ def names_for_space(added: Sequence[AddedTokenSpec], kind: str) -> dict[str, str
     )
 
 
-def canonical(pre_tokenizer: Sequence[Rule]) -> list[tuple[Any, ...]]:
+def canonical(pre_tokenizer: Sequence[TextRule]) -> list[tuple[Any, ...]]:
     """Return a pre-tokenizer as steps that are equal if they split alike."""
     steps: list[tuple[Any, ...]] = []
     for step in pre_tokenizer:
