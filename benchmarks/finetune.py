@@ -385,7 +385,7 @@ def validation(folder: str, model: str) -> dict[str, Any]:
     from lmwright.data.run import read_samples
     from lmwright.finetuning.chat import CHAT, encode
     from lmwright.model.checkpoint import load_folder
-    from lmwright.tokenizer.load import load_tokenizer
+    from lmwright.tokenizer.huggingface.folder import load_tokenizer
     from lmwright.training.batches import micro_batches
     from lmwright.training.loop import validate
 

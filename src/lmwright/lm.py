@@ -222,7 +222,7 @@ class LocalModel:
         if pairs is not None and len(pairs) != len(texts):
             raise RequestError(f"classify: {len(texts)} texts and {len(pairs)} pairs; one each")
         partners = [None] * len(texts) if pairs is None else pairs
-        framed = [self._tokenizer.frame(*both) for both in zip(texts, partners, strict=True)]
+        framed = [self._tokenizer.encode_input(*both) for both in zip(texts, partners, strict=True)]
         for i, text in enumerate(framed):
             self._check_length(len(text.ids), f"texts[{i}]")
         return [
@@ -233,7 +233,7 @@ class LocalModel:
     def classify_tokens(self, texts: Sequence[str]) -> list[list[TokenClass]]:
         """Say of each token of each text what the model was taught to (names, parts of speech)."""
         backend, config = self._classifying("tokens"), self.model.config
-        framed = [self._tokenizer.frame(text) for text in texts]
+        framed = [self._tokenizer.encode_input(text) for text in texts]
         for i, text in enumerate(framed):
             self._check_length(len(text.ids), f"texts[{i}]")
         return [
@@ -273,7 +273,7 @@ class LocalModel:
         if self.pooling is None:
             return self.encode(text)
         text = self.pooling.prompt + text
-        return self._tokenizer.frame(text.lower() if self.pooling.lowers_case else text).ids
+        return self._tokenizer.encode_input(text.lower() if self.pooling.lowers_case else text).ids
 
     def _writing(self, what: str) -> "TorchBackend | Seq2SeqBackend":
         """Return the backend if it can write; `what` says what it lacks else."""
@@ -353,7 +353,8 @@ def load_local(
     from lmwright.formats.sentence_transformers import read_pooling
     from lmwright.hub import resolve
     from lmwright.model import checkpoint
-    from lmwright.tokenizer.load import gguf_tokenizer, load_tokenizer
+    from lmwright.tokenizer.gguf.reader import gguf_tokenizer
+    from lmwright.tokenizer.huggingface.folder import load_tokenizer
 
     path = resolve(str(model))
     device = best_device()

@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 import weights
-from lmwright.tokenizer.load import load_tokenizer
+from lmwright.tokenizer.huggingface.folder import load_tokenizer
 
 transformers = pytest.importorskip("transformers")
 sentencepiece = pytest.importorskip("sentencepiece")
@@ -201,7 +201,7 @@ def test_older_folders_give_the_ids_of_transformers(kind):
     for text in TEXTS:
         if text not in LEFT_OUT.get(name, ()):
             ids = oracle(text).input_ids
-            assert ours.frame(text).ids == ids, text
+            assert ours.encode_input(text).ids == ids, text
             # It drops the first space of some texts, which were written with it.
             told = oracle.decode(ids, skip_special_tokens=True)
             assert ours.decode(ids).strip() == told.strip(), text
@@ -212,9 +212,9 @@ def test_what_is_saved_opens_in_transformers_with_the_same_ids(kind, tmp_path):
     ours.save(tmp_path)
     again, theirs = load_tokenizer(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in TEXTS:
-        assert again.frame(text) == ours.frame(text)
+        assert again.encode_input(text) == ours.encode_input(text)
         if text not in LEFT_OUT.get(name, ()):
-            assert theirs(text).input_ids == ours.frame(text).ids, text
+            assert theirs(text).input_ids == ours.encode_input(text).ids, text
     assert theirs.model_input_names == oracle.model_input_names
     for role, token in ours.special_tokens.items():
         assert getattr(theirs, role) == getattr(oracle, role) == token
@@ -225,10 +225,10 @@ def test_special_tokens_of_a_text_stay_text(kind):
     name, _, ours, oracle = kind
     specials = set(ours._special_ids.values())
     if name != "gpt2":  # elsewhere, what no piece can write is unknown
-        specials -= {ours._role_id("unk_token")}
-    around = [id_ for id_ in ours.frame("a").ids if id_ in specials]
+        specials -= {ours.role_id("unk")}
+    around = [id_ for id_ in ours.encode_input("a").ids if id_ in specials]
     for text in (MARKED, "</s>", "<s>", "[CLS]", "<|endoftext|>", "\uff1c/s\uff1e"):
-        ids = ours.frame(text).ids
+        ids = ours.encode_input(text).ids
         assert [id_ for id_ in ids if id_ in specials] == around, text
         assert not specials & set(ours.encode(text, add_bos=False)), text
     assert len(set(oracle(MARKED).input_ids) & specials) > len(set(around))
@@ -242,7 +242,10 @@ def test_two_texts_are_framed_like_in_transformers(name, tmp_path):
     for text, pair in pairwise(TEXTS):
         if not pair:  # no text to transformers, an empty one to us
             continue
-        framed, expected = ours.frame(text, pair), oracle(text, pair, return_token_type_ids=True)
+        framed, expected = (
+            ours.encode_input(text, pair),
+            oracle(text, pair, return_token_type_ids=True),
+        )
         assert framed.ids == expected.input_ids
         assert framed.segments == expected.token_type_ids
         assert (1 in framed.segments) == ("bert" in name and name[0] not in "rx")
@@ -255,9 +258,9 @@ def test_masks_are_read_where_asked(name, tmp_path):
     oracle = transformers.AutoTokenizer.from_pretrained(tmp_path)
     mask = ours.special_tokens["mask_token"]
     text = f"The {mask} opens at{mask}."
-    ids = ours.frame(text, reads_masks=True).ids
-    assert ids.count(ours.mask_id) == 2
-    assert ours.frame(text).ids.count(ours.mask_id) == 0
+    ids = ours.encode_input(text, reads_masks=True).ids
+    assert ids.count(ours.role_id("mask")) == 2
+    assert ours.encode_input(text).ids.count(ours.role_id("mask")) == 0
     # The space before a mask belongs to it in the checkpoints on the hub, and is lost here.
     assert [i for i in ids if i != 4] == [i for i in oracle(text).input_ids if i != 4]
 
@@ -275,7 +278,7 @@ def test_text_is_cut_as_sentencepiece_itself_cuts_it(name, tmp_path):
     spaces = [" in front", "   in front", "a \u2581b", "\u00a0x\u2028y\u3000z"]
     for text in [*TEXTS, *spaces]:
         ids = (ours._backend.token_to_id(piece) for piece in oracle.encode(text, out_type=str))
-        unknown = ours._role_id("unk_token")
+        unknown = ours.role_id("unk")
         expected = [unknown if id_ is None else id_ for id_ in ids]
         assert ours.encode(text, add_bos=False) == expected, text
         if unknown not in expected:
@@ -289,19 +292,19 @@ def test_languages_are_told_like_in_transformers(name, tmp_path):
     oracle = transformers.AutoTokenizer.from_pretrained(tmp_path)
     text = CORPUS[0]
     both = oracle(text, text_target=text)
-    assert ours.frame(text).ids == both.input_ids
-    assert ours.frame_target(text) == both.labels
+    assert ours.encode_input(text).ids == both.input_ids
+    assert ours.encode_target(text) == both.labels
     oracle.src_lang, oracle.tgt_lang = "de_DE", "fr_XX"
     both = oracle(text, text_target=text)
-    assert ours.frame(text, source_lang="de_DE").ids == both.input_ids
-    assert ours.frame_target(text, target_lang="fr_XX") == both.labels
+    assert ours.encode_input(text, source_lang="de_DE").ids == both.input_ids
+    assert ours.encode_target(text, target_lang="fr_XX") == both.labels
     assert ours.language_id("fr_XX") == oracle.convert_tokens_to_ids("fr_XX")
     ours.set_languages(source="de_DE", target="fr_XX")
     ours.save(tmp_path / "saved")
     saved = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
     again = load_tokenizer(tmp_path / "saved")
-    assert saved(text, text_target=text).labels == again.frame_target(text) == both.labels
-    assert saved(text).input_ids == again.frame(text).ids == both.input_ids
+    assert saved(text, text_target=text).labels == again.encode_target(text) == both.labels
+    assert saved(text).input_ids == again.encode_input(text).ids == both.input_ids
 
 
 GERMAN = ["Die Bank öffnet um neun Uhr.", "Was kostet eine neue Karte? Acht Euro.", CORPUS[3]]
@@ -339,20 +342,20 @@ def test_marian_reads_with_one_file_and_writes_with_the_other(codes, tmp_path):
         for text in [*TEXTS, *GERMAN]:
             both = oracle(front + text, text_target=text)
             for tokenizer in (ours, again):
-                assert tokenizer.frame(front + text).ids == both.input_ids, text
-                assert tokenizer.frame_target(text) == both.labels, text
+                assert tokenizer.encode_input(front + text).ids == both.input_ids, text
+                assert tokenizer.encode_target(text) == both.labels, text
                 told = oracle.decode(both.labels, skip_special_tokens=True)
                 assert tokenizer.decode(both.labels).strip() == told, text
     if codes:
-        assert ours.frame("a", target_lang="fra") == ours.frame(">>fra<<a")
-        assert ours.language_id("fra") == ours.frame(">>fra<<a").ids[0]
+        assert ours.encode_input("a", target_lang="fra") == ours.encode_input(">>fra<<a")
+        assert ours.language_id("fra") == ours.encode_input(">>fra<<a").ids[0]
 
 
 def test_special_tokens_of_a_text_stay_text_for_marian(tmp_path):
     marian(tmp_path)
     ours = load_tokenizer(tmp_path)
-    assert ours.frame("a </s> b <unk> <pad>").ids.count(0) == 1
-    assert ours.decode(ours.frame_target("a </s> b")) == "a </s> b"
+    assert ours.encode_input("a </s> b <unk> <pad>").ids.count(0) == 1
+    assert ours.decode(ours.encode_target("a </s> b")) == "a </s> b"
 
 
 # Varied in length, script, case, numbers, punctuation and spaces.
@@ -371,8 +374,13 @@ def test_minilm_reads_what_it_reads_in_transformers():
         # The file asks to cut texts at 128 tokens and to fill up shorter ones: neither is done.
         for texts in ((text,), (text, pair)):
             expected = oracle(*texts, return_token_type_ids=True)
-            assert ours.frame(*texts).ids == expected.input_ids
-            assert ours.frame(*texts).segments == expected.token_type_ids
+            assert ours.encode_input(*texts).ids == expected.input_ids
+            assert ours.encode_input(*texts).segments == expected.token_type_ids
     long = "the bank opens " * 300
-    assert len(ours.frame(long).ids) == 902
-    assert (ours.cls_id, ours.sep_id, ours.mask_id, ours.pad_id) == (101, 102, 103, 0)
+    assert len(ours.encode_input(long).ids) == 902
+    assert (
+        ours.role_id("cls"),
+        ours.role_id("sep"),
+        ours.role_id("mask"),
+        ours.role_id("pad"),
+    ) == (101, 102, 103, 0)

@@ -11,9 +11,9 @@ import tokenizers
 
 import weights
 from lmwright.formats.gguf import open_gguf
-from lmwright.tokenizer.gguf.reader import merges_from_scores, tokenizer_from_gguf
+from lmwright.tokenizer.gguf.reader import gguf_tokenizer, merges_from_scores, tokenizer_from_gguf
 from lmwright.tokenizer.gguf.writer import gguf_metadata
-from lmwright.tokenizer.load import gguf_tokenizer, load_tokenizer
+from lmwright.tokenizer.huggingface.folder import load_tokenizer
 
 transformers = pytest.importorskip("transformers")
 

@@ -16,9 +16,8 @@ from lmwright.core.errors import LmwrightError, ModelError, RequestError
 from lmwright.formats.gguf import GgufFile, open_gguf
 from lmwright.formats.gguf_writer import TensorSource, file_metadata, write_gguf
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.gguf.reader import PRE_TOKENIZERS, Rules
+from lmwright.tokenizer.gguf.reader import PRE_TOKENIZERS, SplitRules, gguf_tokenizer
 from lmwright.tokenizer.gguf.writer import gguf_metadata
-from lmwright.tokenizer.load import gguf_tokenizer
 from lmwright.verification.llama_cpp import Continuation, LlamaCpp
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is not installed: pip install xllamacpp")
@@ -99,7 +98,7 @@ def write_tiny(path: Path, metadata: Mapping[str, Any], **changes: Any) -> Path:
     return path
 
 
-def byte_level(rules: Rules, *, n_tokens: int = 700) -> Tokenizer:
+def byte_level(rules: SplitRules, *, n_tokens: int = 700) -> Tokenizer:
     """BPE learnt without splitting, so that merges reach over the places where rules split."""
     backend = tokenizers.Tokenizer(models.BPE(ignore_merges=rules.ignores_merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

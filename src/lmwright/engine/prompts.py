@@ -18,7 +18,7 @@ def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, *, is_source: bool = False)
     A text that an encoder reads (`is_source`) stands between its special tokens.
     """
     if isinstance(prompt, str):
-        return tokenizer.frame(prompt).ids if is_source else tokenizer.encode(prompt)
+        return tokenizer.encode_input(prompt).ids if is_source else tokenizer.encode(prompt)
     if not len(prompt):
         raise RequestError("the prompt is empty")
     if isinstance(prompt[0], dict):
@@ -72,7 +72,7 @@ def pair(request: ScoreRequest, tokenizer: Tokenizer, *, start_id: int) -> Pair:
     if not isinstance(request.continuation, str):
         answer = Scored((start_id, *prompt_ids(request.continuation, tokenizer)), 1)
         return Pair(tuple(source), answer)
-    ids, around = tokenizer.frame_target(request.continuation), _frame_ids(tokenizer)
+    ids, around = tokenizer.encode_target(request.continuation), _frame_ids(tokenizer)
     n_before = next((i for i, id_ in enumerate(ids) if id_ not in around), len(ids))
     while len(ids) > n_before and ids[-1] in around:
         ids.pop()
@@ -89,7 +89,7 @@ def _check_continuation(request: ScoreRequest) -> None:
 def _frame_ids(tokenizer: Tokenizer) -> set[int | None]:
     """Return the tokens that may stand around a text; written in it, they are text."""
     languages = tokenizer.translation.codes.values() if tokenizer.translation else ()
-    roles = (tokenizer.bos_id, tokenizer.cls_id, tokenizer.sep_id)
+    roles = (tokenizer.bos_id, tokenizer.role_id("cls"), tokenizer.role_id("sep"))
     return {*roles, *tokenizer.eos_ids, *languages}
 
 

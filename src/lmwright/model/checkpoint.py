@@ -22,7 +22,7 @@ from lmwright.formats.safetensors_folder import Weights, read_weights, write_wei
 from lmwright.model.config import ModelConfig, Rope
 from lmwright.model.families import family, gguf_family
 from lmwright.model.families.config_json import model_config, settings_of
-from lmwright.model.families.family import Family, Row, rows_of
+from lmwright.model.families.family import Family, TensorRow, rows_of
 from lmwright.model.families.gguf_keys import read_gguf_config, write_gguf_config
 from lmwright.model.position import inverse_frequencies
 from lmwright.model.transformer import DecoderLM, Model
@@ -34,12 +34,12 @@ ANSWER_KEYS = ("decoder_start_token_id", "forced_bos_token_id", "bad_words_ids")
 
 
 @dataclass(frozen=True)
-class Layout:
+class Checkpoint:
     """What a folder holds: its model's shape, and the name of each tensor in its file."""
 
     family: Family
     config: ModelConfig
-    names: Mapping[Row, str]
+    names: Mapping[TensorRow, str]
 
 
 def load_folder(folder: Path, dtype: torch.dtype) -> Model:
@@ -52,7 +52,7 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Model:
             tensors = unpack(tensors, quantization, dtype=dtype)
     layout = read_layout(folder, settings, tensors)
 
-    def read(row: Row) -> Tensor:
+    def read(row: TensorRow) -> Tensor:
         name = layout.names[row]
         if name not in tensors:  # read_layout has allowed it
             return torch.zeros(layout.config.vocab_size)
@@ -71,7 +71,7 @@ def load_gguf(file: GgufFile, dtype: torch.dtype) -> DecoderLM:
     # Taken before decoding begins: among its buffers they would leave holes, 5 % of the weights.
     empty = {row: torch.empty(file.tensors[name].shape, dtype=dtype) for row, name in names.items()}
 
-    def read(row: Row) -> Tensor:
+    def read(row: TensorRow) -> Tensor:
         name, weight = names[row], empty.pop(row)
         rows, at, shift = weight.view(-1, weight.shape[-1]), 0, _norm_shift(kind, name)
         for block in file.blocks(name):
@@ -133,7 +133,7 @@ def save_gguf(
     }
     weights = model.state_dict()
 
-    def source(row: Row) -> TensorSource:
+    def source(row: TensorRow) -> TensorSource:
         parts = [weights[name] for name in row.ours]
         shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
 
@@ -150,8 +150,7 @@ def save_gguf(
         for row in rows_of(kind, config, set(weights) - set(model.ties))
     }
     if config.rope.scaling == "llama3":
-        plain = inverse_frequencies(replace(config.rope, scaling="none"), config.d_head)
-        factors = plain / inverse_frequencies(config.rope, config.d_head)
+        factors = _rope_factors(config.rope, config.d_head)
         tensors[ROPE_FACTORS] = TensorSource(tuple(factors.shape), "F32", factors.numpy)
     return write_gguf(path, metadata, tensors)
 
@@ -175,7 +174,9 @@ def _generation_settings(folder: Path) -> dict[str, Any]:
     return {key: settings[key] for key in ANSWER_KEYS if settings.get(key) is not None}
 
 
-def read_layout(folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Layout:
+def read_layout(
+    folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Checkpoint:
     """Match a folder's tensors with its configuration; one missing or unknown is an error."""
     with _blaming(folder / "config.json"):
         kind = family(settings.get("model_type", ""))
@@ -194,10 +195,10 @@ def read_layout(folder: Path, settings: Mapping[str, Any], tensors: Mapping[str,
         extra = set(tensors) - set(names.values())
         for name in sorted(name for name in extra if not name.endswith(kind.ignored)):
             _check_copy(name, kind, tensors)
-    return Layout(kind, config, names)
+    return Checkpoint(kind, config, names)
 
 
-def read_gguf_layout(file: GgufFile) -> Layout:
+def read_gguf_layout(file: GgufFile) -> Checkpoint:
     """Match a GGUF's tensors with its metadata; one missing or unknown is an error."""
     with _blaming(file.path):
         kind = gguf_family(file.metadata.get("general.architecture", ""))
@@ -218,7 +219,7 @@ def read_gguf_layout(file: GgufFile) -> Layout:
         extra = sorted(set(file.tensors) - set(names.values()) - {ROPE_FACTORS})
         if extra:
             raise ModelError(f"tensor {extra[0]!r} has no place in a {kind.name} model")
-    return Layout(kind, config, names)
+    return Checkpoint(kind, config, names)
 
 
 @contextmanager
@@ -234,7 +235,7 @@ def _blaming(source: Path | str) -> Iterator[None]:
         raise ModelError(f"{source}: a value of the wrong kind: {error}") from None
 
 
-def _rows(kind: Family, config: ModelConfig) -> list[Row]:
+def _rows(kind: Family, config: ModelConfig) -> list[TensorRow]:
     """Return one row a tensor of this model's file."""
     with torch.device("meta"):
         model = kind.assembly(config)
@@ -254,11 +255,15 @@ def _check_copy(name: str, kind: Family, tensors: Mapping[str, Tensor]) -> None:
 def _llama3_rope(config: ModelConfig, factors: Tensor) -> Rope:
     """Recognise Llama 3.1's scaling by its divisors."""
     rope = replace(config.rope, scaling="llama3", factor=float(factors.max()))
-    plain = inverse_frequencies(replace(rope, scaling="none"), config.d_head)
-    expected = plain / inverse_frequencies(rope, config.d_head)
+    expected = _rope_factors(rope, config.d_head)
     if expected.shape != factors.shape or not torch.allclose(expected, factors, rtol=1e-3):
         raise ModelError(f"{ROPE_FACTORS} is not the scaling of Llama 3.1: no other is known")
     return rope
+
+
+def _rope_factors(rope: Rope, d_head: int) -> Tensor:
+    plain = inverse_frequencies(replace(rope, scaling="none"), d_head)
+    return plain / inverse_frequencies(rope, d_head)
 
 
 def _n_permuted(kind: Family, config: ModelConfig, name: str) -> int:
@@ -275,14 +280,18 @@ def _norm_shift(kind: Family, name: str) -> float:
 
 
 def _build(
-    layout: Layout, *, read: Callable[[Row], Tensor], source: Path, dtype: torch.dtype
+    layout: Checkpoint,
+    *,
+    read: Callable[[TensorRow], Tensor],
+    source: Path,
+    dtype: torch.dtype,
 ) -> Model:
     """Make the modules without memory and give each its tensor; none is missing or random."""
     with torch.device("meta"):
         model = layout.family.assembly(layout.config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
 
-    def checked(row: Row) -> dict[str, Tensor]:
+    def checked(row: TensorRow) -> dict[str, Tensor]:
         tensor = read(row)
         sizes = [shapes[name][0] for name in row.ours]
         expected = (sum(sizes), *shapes[row.ours[0]][1:])

@@ -40,9 +40,7 @@ class Rope:
     def __post_init__(self) -> None:
         _check_literal("rope scaling", self.scaling, Scaling)
         for name in ("theta", "factor", "beta_fast", "beta_slow", "attention_factor"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise ModelError(f"rope {name} = {value!r}: expected a number above 0")
+            _check_positive(f"rope {name}", getattr(self, name))
         if self.original_max_positions < 1:
             raise ModelError(
                 f"rope original_max_positions = {self.original_max_positions}: expected 1 or more"
@@ -204,13 +202,10 @@ def _check_rope(rope: Rope, d_head: int) -> None:
 
 
 def _check_choices(config: ModelConfig) -> None:
-    for name, kind in (
-        ("positions", Positions),
-        ("activation", Activation),
-        ("pooler_activation", Activation),
-        ("head", Head),
-    ):
-        _check_literal(name, getattr(config, name), kind)
+    _check_literal("positions", config.positions, Positions)
+    _check_literal("activation", config.activation, Activation)
+    _check_literal("pooler_activation", config.pooler_activation, Activation)
+    _check_literal("head", config.head, Head)
     for name, value in vars(config).items():
         is_flag = name.startswith(("has_", "is_", "ties_")) or name.endswith("_bias")
         if is_flag and not isinstance(value, bool):
@@ -218,9 +213,8 @@ def _check_choices(config: ModelConfig) -> None:
     if not 0 < config.norm_eps < 1:
         raise ModelError(f"norm_eps = {config.norm_eps!r}: expected a number between 0 and 1")
     for name in ("attention_scale", "attention_softcap", "logit_softcap", "embedding_scale"):
-        value = getattr(config, name)
-        if value is not None and not 0 < value < math.inf:
-            raise ModelError(f"{name} = {value!r}: expected a number above 0")
+        if getattr(config, name) is not None:
+            _check_positive(name, getattr(config, name))
     if config.head in ("sequence", "tokens") and not config.labels:
         raise ModelError(f"a {config.head} head needs labels; the configuration names none")
 
@@ -230,6 +224,11 @@ def _check_ids(config: ModelConfig) -> None:
     for id_ in (*ids, *config.eos_ids, *config.suppressed_ids):
         if id_ is not None and type(id_) is not int:
             raise ModelError(f"{id_!r} is no token id; expected a whole number")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ModelError(f"{name} = {value!r}: expected a number above 0")
 
 
 def _check_literal(name: str, value: object, kind: object) -> None:

@@ -15,13 +15,13 @@ from lmwright.formats.safetensors_folder import Weights, read_weights
 from lmwright.lm import KINDS
 from lmwright.model.checkpoint import (
     ROPE_FACTORS,
-    Layout,
+    Checkpoint,
     read_config,
     read_gguf_layout,
     read_layout,
 )
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import Row
+from lmwright.model.families.family import TensorRow
 from lmwright.model.parts import PARTS, part_of
 
 # What a file holds besides the model's parameters: a second copy, tables that are computed here.
@@ -90,7 +90,7 @@ def folder_inventory(folder: Path) -> Inventory:
     shapes = {name: torch.tensor(stored.shape) for name, stored in tensors.items()}
     layout = read_layout(folder, settings, shapes)
 
-    def turned(row: Row, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def turned(row: TensorRow, shape: tuple[int, ...]) -> tuple[int, ...]:
         if row.layout == "row" and len(shape) == 2 and shape[0] == 1:
             return shape[1:]
         return shape[::-1] if row.layout == "transposed" else shape
@@ -131,8 +131,8 @@ def _unpacked(
 
 
 def _inventory(
-    layout: Layout,
-    stored: Mapping[Row, StoredTensor | None],
+    layout: Checkpoint,
+    stored: Mapping[TensorRow, StoredTensor | None],
     *,
     rest: list[StoredTensor],
     source: Path,

@@ -13,7 +13,7 @@ from lmwright.core.stage import PROCESS_BYTES
 from lmwright.summary.dialogue import Dialogue
 from lmwright.summary.origin import Made
 from lmwright.summary.summary import NOT_TOLD, HostedSummary, ModelSummary
-from lmwright.tokenizer.facts import TokenizerFacts
+from lmwright.tokenizer.summary import TokenizerSummary
 
 # Where the output is no terminal.
 WIDTH = 100
@@ -185,7 +185,7 @@ def _memory_note(found: ModelSummary) -> str:
     return "; ".join(notes)
 
 
-def _tokenizer(facts: TokenizerFacts) -> Iterator[tuple[str, RenderableType]]:
+def _tokenizer(facts: TokenizerSummary) -> Iterator[tuple[str, RenderableType]]:
     lengths = [f"{value:.1f} in {name}" for name, value in facts.characters_per_token.items()]
     case = ", ignores case" if facts.ignores_case else ""
     counts = f"{facts.n_tokens:,} tokens; characters a token: {', '.join(lengths)}"

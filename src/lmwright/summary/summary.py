@@ -18,8 +18,9 @@ from lmwright.summary.choices import choices, head, pooled
 from lmwright.summary.dialogue import Dialogue, dialogue
 from lmwright.summary.origin import Origin, origin
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.facts import TokenizerFacts, tokenizer_facts
-from lmwright.tokenizer.load import gguf_tokenizer, load_tokenizer
+from lmwright.tokenizer.gguf.reader import gguf_tokenizer
+from lmwright.tokenizer.huggingface.folder import load_tokenizer
+from lmwright.tokenizer.summary import TokenizerSummary, summarise_tokenizer
 
 if TYPE_CHECKING:
     from lmwright.summary.inventory import Inventory
@@ -61,7 +62,7 @@ class ModelSummary:
     dtype: str
     device: str
     memory: tuple[MemoryNeed, ...]
-    tokenizer: TokenizerFacts
+    tokenizer: TokenizerSummary
     # Where the tokenizer and the model contradict each other.
     mismatches: tuple[str, ...]
     dialogue: Dialogue | None
@@ -152,7 +153,7 @@ def _local(model: str, *, context: int | None, batch: int) -> ModelSummary:
         longest = min(longest, pooling.max_tokens)
     device = best_device()
     dtype = str(compute_dtype("auto", device)).removeprefix("torch.")
-    facts = tokenizer_facts(tokenizer, is_framed=inventory.assembly != "decoder")
+    facts = summarise_tokenizer(tokenizer, has_specials=inventory.assembly != "decoder")
     return ModelSummary(
         name=model,
         file_format="gguf" if path.is_file() else "safetensors",
@@ -196,7 +197,7 @@ def _memory(
     return tuple(model.need(length, batch=batch) for length in lengths)
 
 
-def mismatches(config: ModelConfig, tokenizer: TokenizerFacts) -> Iterator[str]:
+def mismatches(config: ModelConfig, tokenizer: TokenizerSummary) -> Iterator[str]:
     """Yield where the tokenizer and the model contradict each other."""
     n_tokens, n_rows = tokenizer.n_tokens, config.vocab_size
     if n_tokens > n_rows:

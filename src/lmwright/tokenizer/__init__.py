@@ -1,1 +1,1 @@
-"""Text to token ids and back, and dialogues to token ids by the model's chat template."""
+"""Text, dialogues and token ids: encoding and decoding, and tokenizers in files."""

@@ -87,6 +87,22 @@ class ChatTemplate:
         return "".join(pieces)
 
 
+def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what is not a dialogue, naming the message."""
+    if not messages:
+        raise RequestError("messages is empty; give at least one user message")
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise RequestError(f"messages[{i}] = {message!r}: expected a role and a content")
+        role, content = message.get("role"), message.get("content")
+        if role not in ("system", "user", "assistant", "tool"):
+            raise RequestError(
+                f"messages[{i}].role = {role!r}: expected system, user, assistant or tool"
+            )
+        if not isinstance(content, str):
+            raise RequestError(f"messages[{i}].content is {type(content).__name__}, expected text")
+
+
 def _to_json(value: Any, **options: Any) -> str:
     # Jinja's own filter escapes for HTML, which a prompt must not.
     return json.dumps(value, ensure_ascii=False, indent=options.get("indent"))

@@ -15,11 +15,14 @@ from tokenizers import pre_tokenizers
 
 from lmwright.core.artifact import replacing, write_json
 from lmwright.core.errors import ModelError, RequestError
-from lmwright.tokenizer.chat import ChatTemplate
+from lmwright.tokenizer.chat import ChatTemplate, check_messages
 from lmwright.tokenizer.literal import keep_literal
+from lmwright.tokenizer.spec import TokenizerSpec, read_spec
 from lmwright.tokenizer.stream import StreamDecoder
 from lmwright.tokenizer.translation import Translation
 
+# What a special token may be for; a tokenizer has some of them.
+ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "pad", "cls", "sep", "mask"))
 # Unicode noncharacters: no text has a reason to contain them.
 MARKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
@@ -58,7 +61,7 @@ class Tokenizer:
         self._backend = backend
         # The library's switch for special tokens is a property of the object, and setting it while
         # another thread encodes raises: one at a time.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         backend.encode_special_tokens = True
         self._saved_pre_tokenizer = keep_literal(backend)
         self.special_tokens = dict(special_tokens)
@@ -77,6 +80,11 @@ class Tokenizer:
         """Number of token ids, added ones included."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
+    def spec(self) -> TokenizerSpec:
+        """Return what the tokenizer is made of, as data."""
+        with self._as_saved() as backend:
+            return read_spec(backend)
+
     @cached_property
     def bos_id(self) -> int | None:
         """The token that this tokenizer puts before a text by itself, or None."""
@@ -84,33 +92,17 @@ class Tokenizer:
         bos = self.special_tokens.get("bos_token")
         return ids[0] if ids and bos is not None and ids[0] == self._id(bos) else None
 
-    @property
-    def cls_id(self) -> int | None:
-        """The token in front of a text, whose vector stands for the whole of it, or None."""
-        return self._role_id("cls_token")
-
-    @property
-    def sep_id(self) -> int | None:
-        """The token behind each of two texts, or None."""
-        return self._role_id("sep_token")
-
-    @property
-    def mask_id(self) -> int | None:
-        """The token that hides a token which the model is to guess, or None."""
-        return self._role_id("mask_token")
-
-    @property
-    def pad_id(self) -> int | None:
-        """The token that fills up a batch, or None."""
-        return self._role_id("pad_token")
+    def role_id(self, role: str) -> int | None:
+        """Return the token of a role, "cls" in front of a text or "mask", None if there is none."""
+        token = self.special_tokens.get(f"{role}_token")
+        return None if token is None else self._id(token)
 
     def encode(self, text: str, *, add_bos: bool = True) -> list[int]:
         """Return the token ids of a text, with exactly one BOS where the model wants one."""
-        with self._lock:
-            ids = self._ids(text)
+        ids = self._ids(text)
         return [self.bos_id, *ids] if add_bos and self.bos_id is not None else ids
 
-    def frame(
+    def encode_input(
         self,
         text: str,
         pair: str | None = None,
@@ -130,26 +122,22 @@ class Tokenizer:
                 raise RequestError("a translation model reads one text, without masks")
             translation = self.translation.between(source_lang, target_lang)
             marker, text = translation.split_marker(text)
-            with self._lock:
-                ids = [*marker, *self._ids(text)]
-            ids = translation.frame_source(ids, self._id(self.special_tokens["eos_token"]))
+            ids = translation.whole([*marker, *self._ids(text)], self._eos_id, side="source")
             return Encoding(ids, [0] * len(ids))
         if source_lang is not None or target_lang is not None:
             raise RequestError("source_lang, target_lang: this model has no languages to choose")
         if reads_masks:
             self._check_masks(text + (pair or ""))
-        with self._lock:
-            encoding = self._encoding(text, pair, is_framed=True, reads_specials=reads_masks)
+        encoding = self._encoding(text, pair, has_specials=True, reads_specials=reads_masks)
         return Encoding(encoding.ids, encoding.type_ids, encoding.offsets)
 
-    def frame_target(self, text: str, *, target_lang: str | None = None) -> list[int]:
+    def encode_target(self, text: str, *, target_lang: str | None = None) -> list[int]:
         """Return the ids that the decoder of an encoder-decoder is to write for a text."""
         if self.translation is None:
-            return self.frame(text, target_lang=target_lang).ids
+            return self.encode_input(text, target_lang=target_lang).ids
         translation = self.translation.between(None, target_lang)
-        with self._lock:
-            ids = self._ids(text, translation.target_pieces)
-        return translation.frame_target(ids, self._id(self.special_tokens["eos_token"]))
+        ids = self._ids(text, translation.target_pieces)
+        return translation.whole(ids, self._eos_id, side="target")
 
     def language_id(self, code: str) -> int:
         """Return the token of a language of a translation model: "de_DE", Marian's "deu"."""
@@ -176,7 +164,10 @@ class Tokenizer:
     ) -> list[int]:
         """Return a dialogue as token ids, ready for the assistant's turn."""
         text, markers = self._render(messages, add_generation_prompt)
-        ids = self._encode_marked(text, markers) if markers else self._encode_template(text)
+        if markers:
+            ids = self._encode_marked(text, markers)
+        else:
+            ids = self._encoding(text, None, has_specials=False, reads_specials=True).ids
         if self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids = [self.bos_id, *ids]
         return ids
@@ -206,7 +197,8 @@ class Tokenizer:
                 with replacing(folder / name) as temporary:
                     temporary.write_bytes(content)
         else:
-            self._save_backend(folder / "tokenizer.json")
+            with self._as_saved() as backend, replacing(folder / "tokenizer.json") as temporary:
+                backend.save(str(temporary))
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
@@ -220,38 +212,40 @@ class Tokenizer:
             with replacing(folder / "chat_template.jinja") as temporary:
                 temporary.write_text(self.chat_template.source, encoding="utf-8")
 
-    def _save_backend(self, path: Path) -> None:
-        with self._lock, replacing(path) as temporary:
+    @contextmanager
+    def _as_saved(self) -> Iterator[tokenizers.Tokenizer]:
+        """Give the library's object without what `keep_literal` did to it."""
+        with self._lock:
             ours = self._backend.pre_tokenizer
             self._backend.pre_tokenizer = self._saved_pre_tokenizer
             try:
-                self._backend.save(str(temporary))
+                yield self._backend
             finally:
                 self._backend.pre_tokenizer = ours
 
     def _ids(self, text: str, pieces: Callable[[str], list[str]] | None = None) -> list[int]:
-        """Return the ids of a text without anything around it; the lock is held."""
+        """Return the ids of a text without anything around it."""
         if pieces is None and self.translation is not None:
             pieces = self.translation.source_pieces
         if pieces is None:
-            return self._encoding(text, None, is_framed=False).ids
+            return self._encoding(text, None, has_specials=False).ids
         unknown = self._id(self.special_tokens["unk_token"])
         with _whole_characters():
             ids = [self._backend.token_to_id(piece) for piece in pieces(text)]
         return [unknown if id_ is None else id_ for id_ in ids]
 
     def _encoding(
-        self, text: str, pair: str | None, *, is_framed: bool, reads_specials: bool = False
+        self, text: str, pair: str | None, *, has_specials: bool, reads_specials: bool = False
     ) -> tokenizers.Encoding:
-        """Encode; the lock is held, because special tokens are looked for only if asked."""
-        if reads_specials:
-            self._backend.encode_special_tokens = False
-        try:
-            with _whole_characters():
-                return self._backend.encode(text, pair, add_special_tokens=is_framed)
-        finally:
+        """Encode, with the model's special tokens around; those in the text count only if asked."""
+        with self._lock, _whole_characters():
             if reads_specials:
-                self._backend.encode_special_tokens = True
+                self._backend.encode_special_tokens = False
+            try:
+                return self._backend.encode(text, pair, add_special_tokens=has_specials)
+            finally:
+                if reads_specials:
+                    self._backend.encode_special_tokens = True
 
     def _check_masks(self, text: str) -> None:
         """Refuse other special tokens, which would count as such, too."""
@@ -262,9 +256,9 @@ class Tokenizer:
         if others:
             raise RequestError(f"a text with masks holds another special token: {others[0]!r}")
 
-    def _role_id(self, role: str) -> int | None:
-        token = self.special_tokens.get(role)
-        return None if token is None else self._id(token)
+    @property
+    def _eos_id(self) -> int:
+        return self._id(self.special_tokens["eos_token"])
 
     def _id(self, token: str) -> int:
         id_ = self._backend.token_to_id(token)
@@ -306,10 +300,6 @@ class Tokenizer:
         # Empty matches, so that tokens that overlap are all found.
         return re.compile(f"(?={self._special})")
 
-    def _encode_template(self, text: str) -> list[int]:
-        with self._lock:
-            return self._encoding(text, None, is_framed=False, reads_specials=True).ids
-
     def _encode_marked(self, text: str, marker: str) -> list[int]:
         """Encode a rendered dialogue in which only unmarked special tokens are special."""
         ids, end = [], 0
@@ -325,10 +315,10 @@ class Tokenizer:
         """Encode what stands between special tokens of a dialogue."""
         spaces = self._saved_pre_tokenizer
         is_metaspace = isinstance(spaces, pre_tokenizers.Metaspace)
+        if is_first or not is_metaspace or spaces.prepend_scheme != "first":
+            return self._ids(text)
+        # Only the first part gets a space in front, and the library would take each for that.
         with self._lock:
-            if is_first or not is_metaspace or spaces.prepend_scheme != "first":
-                return self._ids(text)
-            # Only the first part gets a space in front, and the library would take each for that.
             spaces.prepend_scheme = "never"
             try:
                 return self._ids(text)
@@ -344,19 +334,3 @@ def _whole_characters() -> Iterator[None]:
         raise RequestError(
             "a text holds half a surrogate pair, which is no character; remove it"
         ) from None
-
-
-def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse what is not a dialogue, naming the message."""
-    if not messages:
-        raise RequestError("messages is empty; give at least one user message")
-    for i, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise RequestError(f"messages[{i}] = {message!r}: expected a role and a content")
-        role, content = message.get("role"), message.get("content")
-        if role not in ("system", "user", "assistant", "tool"):
-            raise RequestError(
-                f"messages[{i}].role = {role!r}: expected system, user, assistant or tool"
-            )
-        if not isinstance(content, str):
-            raise RequestError(f"messages[{i}].content is {type(content).__name__}, expected text")

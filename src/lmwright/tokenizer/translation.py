@@ -23,14 +23,14 @@ MBART50_LANGUAGES = (
 #   behind   mBART: text </s> code, on both sides
 #   before   mBART-50: code text </s>, on both sides
 #   marker   Marian: >>target<< text </s> on the source side, text </s> on the target side
-Layout = Literal["behind", "before", "marker"]
+CodePlace = Literal["behind", "before", "marker"]
 
 
 @dataclass(frozen=True)
 class Translation:
     """The languages of a translation model; codes are empty where it knows just one pair."""
 
-    layout: Layout
+    layout: CodePlace
     codes: Mapping[str, int]
     source_lang: str | None = None
     target_lang: str | None = None
@@ -65,17 +65,18 @@ class Translation:
             target_lang=target if target is not None else self.target_lang,
         )
 
-    def frame_source(self, ids: list[int], eos_id: int) -> list[int]:
-        """Return the ids that the encoder reads."""
+    def whole(self, ids: list[int], eos_id: int, *, side: Literal["source", "target"]) -> list[int]:
+        """Return what the encoder reads (source) or the decoder is to write, with code and EOS."""
         if self.layout == "marker":
             return [*ids, eos_id]
-        return self._with_code(ids, eos_id, self.source_lang, "source_lang")
-
-    def frame_target(self, ids: list[int], eos_id: int) -> list[int]:
-        """Return the ids that the decoder is to write."""
-        if self.layout == "marker":
-            return [*ids, eos_id]
-        return self._with_code(ids, eos_id, self.target_lang, "target_lang")
+        code = self.source_lang if side == "source" else self.target_lang
+        if code is None:
+            raise RequestError(
+                f"this model needs the {side}_lang of a text; known: "
+                f"{', '.join(sorted(self.codes))}"
+            )
+        id_ = self.language_id(code)
+        return [*ids, eos_id, id_] if self.layout == "behind" else [id_, *ids, eos_id]
 
     def split_marker(self, text: str) -> tuple[list[int], str]:
         """Take a leading >>deu<< off a text, as its token; without one, the target language's."""
@@ -98,11 +99,3 @@ class Translation:
         )
         languages = zip(names, (self.source_lang, self.target_lang), strict=True)
         return {name: code for name, code in languages if code is not None}
-
-    def _with_code(self, ids: list[int], eos_id: int, code: str | None, name: str) -> list[int]:
-        if code is None:
-            raise RequestError(
-                f"this model needs the {name} of a text; known: {', '.join(sorted(self.codes))}"
-            )
-        id_ = self.language_id(code)
-        return [*ids, eos_id, id_] if self.layout == "behind" else [id_, *ids, eos_id]

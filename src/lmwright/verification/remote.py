@@ -18,7 +18,7 @@ from lmwright.formats.gguf import open_gguf
 from lmwright.hosted.address import is_hosted
 from lmwright.hub import resolve
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.load import gguf_tokenizer
+from lmwright.tokenizer.gguf.reader import gguf_tokenizer
 from lmwright.verification.llama_cpp import LlamaCpp
 from lmwright.verification.subject import (
     END,

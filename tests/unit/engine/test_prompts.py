@@ -20,7 +20,7 @@ def test_a_source_is_framed_and_token_ids_are_not(framing_tokenizer):
 def test_the_frame_before_an_answer_is_given_and_its_end_left_out(framing_tokenizer):
     found = pair(ScoreRequest("The bank", "opens"), framing_tokenizer, start_id=START)
     opens = framing_tokenizer.encode("opens", add_bos=False)
-    assert found.source_ids == tuple(framing_tokenizer.frame("The bank").ids)
+    assert found.source_ids == tuple(framing_tokenizer.encode_input("The bank").ids)
     assert found.answer.token_ids == (START, 0, *opens)
     assert found.answer.token_ids[found.answer.n_context :] == tuple(opens)
 

@@ -14,7 +14,7 @@ from lmwright.lm import load_local
 from lmwright.model.config import ModelConfig
 from lmwright.summary.page import page
 from lmwright.summary.summary import HostedSummary, ModelSummary, contexts, mismatches, summarise
-from lmwright.tokenizer.facts import SpecialToken, TokenizerFacts
+from lmwright.tokenizer.summary import SpecialToken, TokenizerSummary
 
 
 def local(model: str | Path, **options: Any) -> ModelSummary:
@@ -108,7 +108,7 @@ CONFIG = ModelConfig(
     d_ff=8, max_positions=8, bos_id=1, eos_ids=(2,), pad_id=0,
 )  # fmt: skip
 TOKENS = (SpecialToken("bos", "<s>", 1), SpecialToken("eos", "</s>", 2), SpecialToken("end", "", 7))
-FACTS = TokenizerFacts("BPE", 100, TOKENS, ((), ()), False, {})
+FACTS = TokenizerSummary("BPE", 100, TOKENS, ((), ()), False, {})
 
 
 def test_a_tokenizer_that_fits_raises_no_warning() -> None:

@@ -8,7 +8,7 @@ from tokenizers import models, pre_tokenizers, processors
 
 from lmwright.core.errors import ModelError, RequestError
 from lmwright.tokenizer.encode import Encoding, Tokenizer
-from lmwright.tokenizer.load import load_tokenizer
+from lmwright.tokenizer.huggingface.folder import load_tokenizer
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 # Whole special tokens, their pieces, and what may stand around them.
@@ -155,7 +155,7 @@ def test_a_default_system_message_is_used_where_a_dialogue_has_none(tiny_tokeniz
 
 
 def test_a_framed_text_stands_between_the_tokens_of_the_post_processor(tiny_tokenizer):
-    assert tiny_tokenizer.frame("hi") == Encoding(tiny_tokenizer.encode("hi"), [0, 0])
+    assert tiny_tokenizer.encode_input("hi") == Encoding(tiny_tokenizer.encode("hi"), [0, 0])
     tiny_tokenizer._backend.post_processor = processors.TemplateProcessing(
         single="<|im_start|> $A <|im_end|>",
         pair="<|im_start|> $A <|im_end|> $B:1 <|im_end|>:1",
@@ -163,28 +163,28 @@ def test_a_framed_text_stands_between_the_tokens_of_the_post_processor(tiny_toke
     )
     first = tiny_tokenizer.encode("a<|im_end|>", add_bos=False)
     second = tiny_tokenizer.encode("b", add_bos=False)
-    framed = tiny_tokenizer.frame("a<|im_end|>", "b")
+    framed = tiny_tokenizer.encode_input("a<|im_end|>", "b")
     assert framed.ids == [1, *first, 2, *second, 2]
     assert framed.segments == [0] * (len(first) + 2) + [1, 1]
-    assert tiny_tokenizer.frame_target("b") == [1, *second, 2]
+    assert tiny_tokenizer.encode_target("b") == [1, *second, 2]
 
 
 def test_masks_count_only_where_asked_and_alone(tiny_tokenizer):
     with pytest.raises(RequestError, match="no mask token"):
-        tiny_tokenizer.frame("a", reads_masks=True)
+        tiny_tokenizer.encode_input("a", reads_masks=True)
     tiny_tokenizer.special_tokens["mask_token"] = "<|endoftext|>"
     text = "the <|endoftext|> opens"
-    assert tiny_tokenizer.frame(text, reads_masks=True).ids.count(0) == 1
-    assert tiny_tokenizer.frame(text).ids.count(0) == 0
+    assert tiny_tokenizer.encode_input(text, reads_masks=True).ids.count(0) == 1
+    assert tiny_tokenizer.encode_input(text).ids.count(0) == 0
     assert tiny_tokenizer.encode(text).count(0) == 0
     with pytest.raises(RequestError, match=r"another special token: '<.im_end.>'"):
-        tiny_tokenizer.frame("a", "<|im_end|>", reads_masks=True)
+        tiny_tokenizer.encode_input("a", "<|im_end|>", reads_masks=True)
 
 
 def test_a_model_without_languages_refuses_them(tiny_tokenizer):
     for ask in (
-        lambda: tiny_tokenizer.frame("a", source_lang="de"),
-        lambda: tiny_tokenizer.frame_target("a", target_lang="de"),
+        lambda: tiny_tokenizer.encode_input("a", source_lang="de"),
+        lambda: tiny_tokenizer.encode_target("a", target_lang="de"),
         lambda: tiny_tokenizer.language_id("de"),
         lambda: tiny_tokenizer.set_languages(target="de"),
     ):
@@ -193,7 +193,7 @@ def test_a_model_without_languages_refuses_them(tiny_tokenizer):
 
 
 def test_a_role_that_is_no_token_is_refused_where_it_is_used(tiny_tokenizer):
-    assert tiny_tokenizer.pad_id is None
+    assert tiny_tokenizer.role_id("pad") is None
     tiny_tokenizer.special_tokens["pad_token"] = "<pad>"
     with pytest.raises(ModelError, match="'<pad>' is not in the vocabulary"):
-        _ = tiny_tokenizer.pad_id
+        _ = tiny_tokenizer.role_id("pad")

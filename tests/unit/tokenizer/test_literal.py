@@ -5,7 +5,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.load import load_tokenizer
+from lmwright.tokenizer.huggingface.folder import load_tokenizer
 
 VOCABULARY = [
     ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("de_DE", 0.0), ("\u2581", -2.0), ("a", -3.0),
@@ -36,7 +36,7 @@ def test_no_text_spells_a_special_token(text):
     assert {0, 1, 3} & set(library.encode(text, add_special_tokens=False).ids)
     ours = tokenizer()
     assert not {0, 1, 3} & set(ours.encode(text))
-    assert ours.frame(text).ids.count(1) == 1
+    assert ours.encode_input(text).ids.count(1) == 1
     spelled = normalizers.NFKC().normalize_str(text)
     assert (
         "".join(ours._backend.id_to_token(i) for i in ours.encode(text)).replace("\u2581", " ")
@@ -47,7 +47,7 @@ def test_no_text_spells_a_special_token(text):
 def test_other_texts_keep_their_ids():
     library, ours = unigram(), tokenizer()
     for text in ("a x", "</ s>", "as < a", "", "kk d_DE"):
-        assert ours.frame(text).ids == library.encode(text).ids
+        assert ours.encode_input(text).ids == library.encode(text).ids
 
 
 def test_what_is_saved_is_the_tokenizer_as_it_was(tmp_path):

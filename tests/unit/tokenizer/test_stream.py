@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.load import load_tokenizer
+from lmwright.tokenizer.huggingface.folder import load_tokenizer
 from lmwright.tokenizer.stream import REPLACEMENT
 
 

@@ -11,13 +11,15 @@ EOS = 2
 
 def test_each_layout_puts_the_codes_where_its_models_have_them():
     behind = Translation("behind", CODES, source_lang="en_XX", target_lang="de_DE")
-    assert behind.frame_source([5], EOS) == [5, EOS, 8]
-    assert behind.frame_target([5], EOS) == [5, EOS, 7]
+    assert behind.whole([5], EOS, side="source") == [5, EOS, 8]
+    assert behind.whole([5], EOS, side="target") == [5, EOS, 7]
     before = Translation("before", CODES, source_lang="en_XX", target_lang="de_DE")
-    assert before.frame_source([5], EOS) == [8, 5, EOS]
-    assert before.frame_target([5], EOS) == [7, 5, EOS]
+    assert before.whole([5], EOS, side="source") == [8, 5, EOS]
+    assert before.whole([5], EOS, side="target") == [7, 5, EOS]
     marker = Translation("marker", CODES)
-    assert marker.frame_source([5], EOS) == marker.frame_target([5], EOS) == [5, EOS]
+    assert (
+        marker.whole([5], EOS, side="source") == marker.whole([5], EOS, side="target") == [5, EOS]
+    )
     assert behind.split_marker(">>de_DE<<a") == ([], ">>de_DE<<a")
 
 
@@ -54,10 +56,10 @@ def test_languages_that_a_model_does_not_have_are_refused(translation, source, t
 def test_no_language_is_guessed():
     unset = Translation("behind", CODES)
     with pytest.raises(RequestError, match="needs the source_lang of a text; known: de_DE, en_XX"):
-        unset.frame_source([5], EOS)
+        unset.whole([5], EOS, side="source")
     with pytest.raises(RequestError, match="needs the target_lang"):
-        unset.between("de_DE", None).frame_target([5], EOS)
-    assert unset.between("de_DE", "en_XX").frame_source([5], EOS) == [5, EOS, 7]
+        unset.between("de_DE", None).whole([5], EOS, side="target")
+    assert unset.between("de_DE", "en_XX").whole([5], EOS, side="source") == [5, EOS, 7]
 
 
 def test_settings_name_the_languages_as_the_class_expects():

@@ -51,7 +51,7 @@ LABELS = ("card", "loan")
 
 
 def encode(example, tokenizer, max_length):
-    ids = tokenizer.frame(example.text).ids
+    ids = tokenizer.encode_input(example.text).ids
     if len(ids) > max_length:
         raise DataError(f"{example.id}: {len(ids)} tokens, more than {max_length}")
     return ids, LABELS.index(example.label)

@@ -5,7 +5,15 @@ from typing import Any
 
 from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import CLASSIC, POST_NORM, Family, Row, Settings, table
+from lmwright.model.families.family import (
+    CLASSIC,
+    COMMON_KEYS,
+    POST_NORM,
+    ConfigJson,
+    Family,
+    TensorRow,
+    table,
+)
 from lmwright.model.transformer import EncoderDecoderLM
 
 TOWER = """
@@ -26,13 +34,13 @@ head.bias                                        final_logits_bias  row
 TWINS = ("ffn_dim", "attention_heads")
 
 
-def rows(place: str) -> tuple[Row, ...]:
+def rows(place: str) -> tuple[TensorRow, ...]:
     """Return the table of a model whose norms stand at this place."""
     towers = (TOWER.replace("{tower}", tower).strip() for tower in ("encoder", "decoder"))
     return table("\n".join((*towers, REST.strip())).replace("{place}", place))
 
 
-def read(settings: Settings) -> dict[str, Any]:
+def read(settings: ConfigJson) -> dict[str, Any]:
     """Return the scale of the embedding."""
     for twin in TWINS:
         theirs, ours = settings.get(f"decoder_{twin}"), settings[f"encoder_{twin}"]
@@ -51,7 +59,6 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "scale_embedding": config.embedding_scale != 1,
         "decoder_ffn_dim": config.d_ff,
         "decoder_attention_heads": config.n_heads,
-        "is_encoder_decoder": True,
     }
 
 
@@ -60,15 +67,13 @@ BART = Family(
     assembly=EncoderDecoderLM,
     architectures={"language": "BartForConditionalGeneration"},
     keys={
-        "vocab_size": "vocab_size",
+        **COMMON_KEYS,
         "d_model": "d_model",
         "n_layers": "encoder_layers",
         "n_decoder_layers": "decoder_layers",
         "n_heads": "encoder_attention_heads",
         "d_ff": "encoder_ffn_dim",
-        "max_positions": "max_position_embeddings",
         "activation": "activation_function",
-        "ties_embeddings": "tie_word_embeddings",
     },
     rows=rows("norm_sum"),
     choices={**CLASSIC, **POST_NORM, "position_offset": 2, "head_bias": True},
@@ -84,12 +89,8 @@ BART = Family(
     read=read,
     write=write,
     zeros=("final_logits_bias",),
-    copies=dict.fromkeys(
-        (
-            "lm_head.weight",
-            "model.encoder.embed_tokens.weight",
-            "model.decoder.embed_tokens.weight",
-        ),
-        "model.shared.weight",
-    ),
+    copies={
+        f"{name}.weight": "model.shared.weight"
+        for name in ("lm_head", "model.encoder.embed_tokens", "model.decoder.embed_tokens")
+    },
 )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from lmwright.core.errors import ModelError
 from lmwright.model.config import Head, ModelConfig
-from lmwright.model.families.family import CLASSIC, POST_NORM, Family, Row, table
+from lmwright.model.families.family import CLASSIC, COMMON_KEYS, POST_NORM, Family, TensorRow, table
 from lmwright.model.transformer import EncoderLM
 
 ROWS = table("""
@@ -32,7 +32,7 @@ SEQUENCE = table("""
 head.pooler.dense  bert.pooler.dense
 head.out           classifier
 """)
-BERT_HEADS: dict[Head, tuple[Row, ...]] = {
+BERT_HEADS: dict[Head, tuple[TensorRow, ...]] = {
     "masked": MASKED,
     "pretraining": (*MASKED, *PRETRAINING),
     "sequence": SEQUENCE,
@@ -62,18 +62,7 @@ BERT = Family(
         "tokens": "BertForTokenClassification",
         "none": "BertModel",
     },
-    keys={
-        "vocab_size": "vocab_size",
-        "d_model": "hidden_size",
-        "n_layers": "num_hidden_layers",
-        "n_heads": "num_attention_heads",
-        "d_ff": "intermediate_size",
-        "max_positions": "max_position_embeddings",
-        "norm_eps": "layer_norm_eps",
-        "activation": "hidden_act",
-        "n_token_types": "type_vocab_size",
-        "ties_embeddings": "tie_word_embeddings",
-    },
+    keys={**COMMON_KEYS, "norm_eps": "layer_norm_eps", "n_token_types": "type_vocab_size"},
     rows=ROWS,
     more_rows=lambda config: BERT_HEADS[config.head],
     choices={**CLASSIC, **POST_NORM},

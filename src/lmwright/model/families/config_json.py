@@ -6,7 +6,8 @@ from typing import Any
 
 from lmwright.core.errors import ModelError
 from lmwright.model.config import Head, ModelConfig
-from lmwright.model.families.family import Family, Settings
+from lmwright.model.families.family import ConfigJson, Family
+from lmwright.model.families.rope import read_rope, rope_settings
 from lmwright.model.transformer import EncoderDecoderLM
 
 log = logging.getLogger(__name__)
@@ -22,10 +23,16 @@ ACTIVATIONS = {
     "tanh": "tanh",
 }
 WRITTEN_ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
+# Our field -> key: tokens with a role, and what an encoder-decoder's answer begins with.
+ROLES = {"bos_id": "bos_token_id", "pad_id": "pad_token_id"}
+ANSWER_ROLES = {
+    "decoder_start_id": "decoder_start_token_id",
+    "forced_bos_id": "forced_bos_token_id",
+}
 REQUIRED = {f.name for f in fields(ModelConfig) if f.default is f.default_factory is MISSING}
 
 
-def model_config(family: Family, settings: Settings) -> ModelConfig:
+def model_config(family: Family, settings: ConfigJson) -> ModelConfig:
     """Translate config.json; a setting that this code does not cover is an error."""
     # null is a value, not a gap: Mistral's "sliding_window": null means none, not the default.
     given = {key: v for key, v in {**family.defaults, **settings}.items() if v is not None}
@@ -40,7 +47,7 @@ def model_config(family: Family, settings: Settings) -> ModelConfig:
     if missing:
         raise ModelError(f"{', '.join(missing)} missing")
     values = {name: given[key] for name, key in family.keys.items() if key in given}
-    values |= {**family.choices, **family.read(given)}
+    values |= own_fields(family, given)
     if family.assembly is EncoderDecoderLM and not values.get("n_decoder_layers"):
         raise ModelError(f"{family.keys['n_decoder_layers']} missing, or 0")
     values["head"] = _head(family, settings)
@@ -55,32 +62,44 @@ def model_config(family: Family, settings: Settings) -> ModelConfig:
 
 def settings_of(family: Family, config: ModelConfig) -> dict[str, Any]:
     """Write the keys of config.json, in the spelling that old and new transformers read."""
-    settings = {key: getattr(config, name) for name, key in family.keys.items()}
-    for name, key in family.keys.items():
-        if name == "activation":
-            settings[key] = WRITTEN_ACTIVATIONS.get(config.activation, config.activation)
+    activation = WRITTEN_ACTIVATIONS.get(config.activation, config.activation)
+    values = {**vars(config), "activation": activation}
+    settings = {key: values[name] for name, key in family.keys.items()}
     eos = list(config.eos_ids)
     settings |= {
         "architectures": [family.architectures[config.head]],
         "model_type": family.name,
-        "bos_token_id": config.bos_id,
         "eos_token_id": eos[0] if len(eos) == 1 else eos or None,
-        "pad_token_id": config.pad_id,
+        **{key: getattr(config, name) for name, key in ROLES.items()},
     }
-    if config.decoder_start_id is not None or "decoder_start_token_id" in family.defaults:
-        settings["decoder_start_token_id"] = config.decoder_start_id
-    if config.forced_bos_id is not None:
-        settings["forced_bos_token_id"] = config.forced_bos_id
+    if family.assembly is EncoderDecoderLM:
+        settings["is_encoder_decoder"] = True
+    for name, key in ANSWER_ROLES.items():
+        if getattr(config, name) is not None or key in family.defaults:
+            settings[key] = getattr(config, name)
     if config.suppressed_ids:
         settings["bad_words_ids"] = [[id_] for id_ in config.suppressed_ids]
     if config.labels:
         settings["id2label"] = {str(i): label for i, label in enumerate(config.labels)}
         settings["label2id"] = {label: i for i, label in enumerate(config.labels)}
         settings["problem_type"] = _PROBLEMS[config.problem]
-    return {**settings, **family.only, **family.write(config)}
+    ropes = rope_settings(config) if _is_rotary(family) else {}
+    return {**settings, **ropes, **family.only, **family.write(config)}
 
 
-def _head(family: Family, settings: Settings) -> Head:
+def own_fields(family: Family, given: ConfigJson) -> dict[str, Any]:
+    """Return the fields that the family chooses, and those that need more than a word."""
+    found = {**family.choices, **family.read(given)}
+    if _is_rotary(family) and "rope" not in found:
+        found["rope"] = read_rope(given)
+    return found
+
+
+def _is_rotary(family: Family) -> bool:
+    return family.choices.get("positions", "rotary") == "rotary"
+
+
+def _head(family: Family, settings: ConfigJson) -> Head:
     known: dict[str, Head] = {name: head for head, name in family.architectures.items()}
     names = settings.get("architectures") or [next(iter(known))]
     if not isinstance(names, list) or len(names) != 1 or names[0] not in known:
@@ -108,17 +127,14 @@ def _activation(name: Any) -> str:
     return ACTIVATIONS[name]
 
 
-def _roles(given: Settings) -> dict[str, Any]:
+def _roles(given: ConfigJson) -> dict[str, Any]:
     eos = given.get("eos_token_id")
     words = given.get("bad_words_ids") or []
     if any(len(word) > 1 for word in words):
         log.warning("bad_words_ids of several tokens are not kept out of answers")
     return {
-        "bos_id": given.get("bos_token_id"),
+        **{name: given.get(key) for name, key in (ROLES | ANSWER_ROLES).items()},
         "eos_ids": () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
-        "pad_id": given.get("pad_token_id"),
-        "decoder_start_id": given.get("decoder_start_token_id"),
-        "forced_bos_id": given.get("forced_bos_token_id"),
         "suppressed_ids": tuple(word[0] for word in words if len(word) == 1),
     }
 
@@ -130,7 +146,7 @@ _PROBLEMS = {
 }
 
 
-def _labels(given: Settings) -> dict[str, Any]:
+def _labels(given: ConfigJson) -> dict[str, Any]:
     if "id2label" not in given and "num_labels" not in given:
         names = {0: "LABEL_0", 1: "LABEL_1"}  # transformers' default
     else:

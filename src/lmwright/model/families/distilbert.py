@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from lmwright.model.config import Head
 from lmwright.model.families.bert import BERT, TOKENS
-from lmwright.model.families.family import Row, table
+from lmwright.model.families.family import COMMON_KEYS, TensorRow, table
 
-HEADS: dict[Head, tuple[Row, ...]] = {
+HEADS: dict[Head, tuple[TensorRow, ...]] = {
     "masked": table("""
 head.dense  vocab_transform
 head.norm   vocab_layer_norm
@@ -30,14 +30,12 @@ DISTILBERT = replace(
         "none": "DistilBertModel",
     },
     keys={
-        "vocab_size": "vocab_size",
+        **COMMON_KEYS,
         "d_model": "dim",
         "n_layers": "n_layers",
         "n_heads": "n_heads",
         "d_ff": "hidden_dim",
-        "max_positions": "max_position_embeddings",
         "activation": "activation",
-        "ties_embeddings": "tie_word_embeddings",
     },
     rows=table("""
 encoder.embedding                                     distilbert.embeddings.word_embeddings

@@ -8,19 +8,19 @@ from typing import Any, Literal, get_args
 from lmwright.model.config import Head, ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, EncoderLM
 
-Settings = Mapping[str, Any]
-Layout = Literal["plain", "transposed", "row"]
+ConfigJson = Mapping[str, Any]
+Storage = Literal["plain", "transposed", "row"]
 
 
 @dataclass(frozen=True)
-class Row:
+class TensorRow:
     """One tensor of a file: which of ours it holds, one behind the other, and what it is called."""
 
     ours: tuple[str, ...]
     hugging_face: str
     gguf: str | None = None
     # In Hugging Face's file: "transposed" is [in, out] (GPT-2's Conv1D), "row" is [1, n].
-    layout: Layout = "plain"
+    layout: Storage = "plain"
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,12 @@ class Gguf:
     norm_shift: float = 0.0
     # It hides what lies beyond the window; for other architectures it leaves the key unread.
     has_windows: bool = False
-    # Keys (behind "ARCHITECTURE.") that this family has besides the common ones: into fields of
-    # our configuration, and from it.
-    read: Callable[[Settings, ModelConfig], dict[str, Any]] = lambda keys, config: {}  # noqa: ARG005
-    write: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}  # noqa: ARG005
+    # Our field -> key (behind "ARCHITECTURE."), besides the common ones; and what llama.cpp takes
+    # where the file is silent.
+    keys: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    # What llama.cpp knows by heart: a configuration read without it -> the fields it changes.
+    read: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}  # noqa: ARG005
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class Family:
     architectures: Mapping[Head, str]
     # Our field -> key of config.json.
     keys: Mapping[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[TensorRow, ...]
     # Further rows, which depend on the head or another choice.
-    more_rows: Callable[[ModelConfig], tuple[Row, ...]] = lambda config: ()  # noqa: ARG005
+    more_rows: Callable[[ModelConfig], tuple[TensorRow, ...]] = lambda config: ()  # noqa: ARG005
     # Our fields that are the same in the whole family.
     choices: Mapping[str, Any] = field(default_factory=dict)
     # Values of keys that config.json may leave out.
@@ -61,7 +63,7 @@ class Family:
     # Keys that may only have this value: no other is built, and it is written again.
     only: Mapping[str, Any] = field(default_factory=dict)
     # What needs more than a word: settings -> fields, configuration -> settings.
-    read: Callable[[Settings], dict[str, Any]] = lambda settings: {}  # noqa: ARG005
+    read: Callable[[ConfigJson], dict[str, Any]] = lambda settings: {}  # noqa: ARG005
     write: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}  # noqa: ARG005
     # What only the tensors' names tell: whether there is a pooler, an own matrix for the head.
     refine: Callable[[ModelConfig, Collection[str]], ModelConfig] = lambda config, names: config  # noqa: ARG005
@@ -78,7 +80,7 @@ class Family:
     gguf: Gguf | None = None
 
 
-def table(text: str) -> tuple[Row, ...]:
+def table(text: str) -> tuple[TensorRow, ...]:
     """Read rows of `ours hugging_face [gguf] [layout]`; `+` joins what lies in one tensor.
 
     A name stands for its .weight and .bias, unless it ends in one of these. `{a,b} {c,d}` are two
@@ -88,9 +90,9 @@ def table(text: str) -> tuple[Row, ...]:
     lines = (line for short in text.strip().splitlines() for line in _unfolded(short))
     for line in lines:
         *names, last = line.split()
-        layout: Layout = next((kind for kind in get_args(Layout) if kind == last), "plain")
+        layout: Storage = next((kind for kind in get_args(Storage) if kind == last), "plain")
         ours, theirs, *gguf = names if layout == last else [*names, last]
-        rows.append(Row(tuple(ours.split("+")), theirs, *gguf, layout=layout))
+        rows.append(TensorRow(tuple(ours.split("+")), theirs, *gguf, layout=layout))
     return tuple(rows)
 
 
@@ -116,28 +118,31 @@ CLASSIC = {
     "is_gated": False,
 }
 POST_NORM = {"norm_places": ("sum",), "has_embedding_norm": True, "has_final_norm": False}
-# How most decoders spell their configuration.
-DECODER_KEYS = {
+# How most families spell their configuration, and what decoders have besides.
+COMMON_KEYS = {
     "vocab_size": "vocab_size",
     "d_model": "hidden_size",
     "n_layers": "num_hidden_layers",
     "n_heads": "num_attention_heads",
-    "n_kv_heads": "num_key_value_heads",
-    "d_head": "head_dim",
     "d_ff": "intermediate_size",
     "max_positions": "max_position_embeddings",
-    "norm_eps": "rms_norm_eps",
     "activation": "hidden_act",
     "ties_embeddings": "tie_word_embeddings",
 }
+DECODER_KEYS = {
+    **COMMON_KEYS,
+    "n_kv_heads": "num_key_value_heads",
+    "d_head": "head_dim",
+    "norm_eps": "rms_norm_eps",
+}
 
 
-def rows_of(family: Family, config: ModelConfig, names: set[str]) -> Iterator[Row]:
+def rows_of(family: Family, config: ModelConfig, names: set[str]) -> Iterator[TensorRow]:
     """Yield the rows of a model with these parameters, spelled out for each layer.
 
     Each of `names` (ours) is in just one row; rows of parameters that it has not are left out.
     """
-    patterns: dict[str, tuple[Row, int]] = {}
+    patterns: dict[str, tuple[TensorRow, int]] = {}
     for row in (*family.rows, *family.more_rows(config)):
         patterns |= {ours: (row, i) for i, ours in enumerate(row.ours)}
     for name in sorted(names, key=_natural):
@@ -153,14 +158,14 @@ def rows_of(family: Family, config: ModelConfig, names: set[str]) -> Iterator[Ro
             yield _spelled(row, ending, layer[1] if layer else "")
 
 
-def _spelled(row: Row, ending: str, layer: str) -> Row:
+def _spelled(row: TensorRow, ending: str, layer: str) -> TensorRow:
     def full(name: str) -> str:
         return name.replace("{i}", layer) + ending
 
     gguf = None if row.gguf is None else full(row.gguf)
     ours = tuple(full(name) for name in row.ours)
     is_plain = row.layout == "transposed" and ending == ".bias"
-    return Row(ours, full(row.hugging_face), gguf, "plain" if is_plain else row.layout)
+    return TensorRow(ours, full(row.hugging_face), gguf, "plain" if is_plain else row.layout)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

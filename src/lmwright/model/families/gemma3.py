@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 from lmwright.model.config import Rope
-from lmwright.model.families.family import Gguf
 from lmwright.model.families.gemma2 import GEMMA2
-from lmwright.model.families.gemma_gguf import gguf_fields, write_gguf
+from lmwright.model.families.gemma_gguf import gemma_gguf
 from lmwright.model.families.qwen import QK_NORMS
 
 GEMMA3 = replace(
@@ -21,11 +20,5 @@ GEMMA3 = replace(
         "rope_local_base_freq": 10_000.0,
         "sliding_window_pattern": 6,
     },
-    gguf=Gguf(
-        "gemma3",
-        norm_shift=1.0,
-        has_windows=True,
-        read=gguf_fields(6, big=62, local_rope=Rope(theta=10_000.0), usual_caps={}),
-        write=write_gguf,
-    ),
+    gguf=gemma_gguf("gemma3", 6, big=62, local_rope=Rope(theta=10_000.0), usual_caps={}),
 )

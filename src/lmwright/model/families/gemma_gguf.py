@@ -1,11 +1,12 @@
-"""What Gemma's GGUF files say, and what llama.cpp knows without them."""
+"""What llama.cpp knows of Gemmas without their files."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmwright.model.config import ModelConfig, Rope
-from lmwright.model.families.family import Settings
+from lmwright.model.families.family import Gguf
+from lmwright.model.families.windows import every_nth_global
 
 # Spelled alike in config.json and GGUF.
 CAPS = {
@@ -14,26 +15,31 @@ CAPS = {
 }
 
 
-def gguf_fields(
-    every: int, *, big: int, local_rope: Rope | None, usual_caps: Mapping[str, float]
-) -> Any:
-    """Return what llama.cpp knows by heart: caps, the order of windows, the scale of one size."""
+def gemma_gguf(
+    name: str, every: int, *, big: int, local_rope: Rope | None, usual_caps: Mapping[str, float]
+) -> Gguf:
+    """Return a generation's files: caps, the order of windows, the scale of its `big` model."""
+    return Gguf(
+        name,
+        norm_shift=1.0,
+        has_windows=True,
+        keys=CAPS,
+        defaults=usual_caps,
+        read=_by_heart(every, big, local_rope),
+    )
 
-    def read_gguf(keys: Settings, config: ModelConfig) -> dict[str, Any]:
+
+def _by_heart(
+    every: int, big: int, local_rope: Rope | None
+) -> Callable[[ModelConfig], dict[str, Any]]:
+    def fields(config: ModelConfig) -> dict[str, Any]:
         # The largest of each generation (so many layers) scales by its own head width.
         width = config.d_model // config.n_heads if config.n_layers == big else config.d_head
         return {
             "embedding_scale": math.sqrt(config.d_model),
             "attention_scale": width**-0.5,
-            **{name: keys.get(key, usual_caps.get(name)) for name, key in CAPS.items()},
-            "local_layers": tuple(bool((i + 1) % every) for i in range(config.n_layers)),
+            "local_layers": every_nth_global(every, config.n_layers),
             "local_rope": local_rope,
         }
 
-    return read_gguf
-
-
-def write_gguf(config: ModelConfig) -> dict[str, Any]:
-    """Return the caps."""
-    caps = {key: getattr(config, name) for name, key in CAPS.items()}
-    return {key: float(cap) for key, cap in caps.items() if cap is not None}
+    return fields

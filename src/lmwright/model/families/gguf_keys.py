@@ -34,6 +34,8 @@ def read_gguf_config(
     if missing:
         raise ModelError(f"GGUF metadata: {prefix}{missing[0]} missing")
     values = {name: keys[key] for name, key in KEYS.items()}
+    own = family.gguf.keys.items()
+    values |= {name: keys.get(key, family.gguf.defaults.get(name)) for name, key in own}
     n_heads = values["n_heads"]
     if type(n_heads) is not int or n_heads < 1:
         raise ModelError(f"{prefix}attention.head_count = {n_heads!r}: expected 1 or more")
@@ -57,7 +59,7 @@ def read_gguf_config(
         **values,
         **family.choices,
     )
-    return replace(config, **family.gguf.read(keys, config))
+    return replace(config, **family.gguf.read(config))
 
 
 def write_gguf_config(family: Family, config: ModelConfig) -> dict[str, Any]:
@@ -82,15 +84,13 @@ def write_gguf_config(family: Family, config: ModelConfig) -> dict[str, Any]:
                 f"{family.gguf.architecture!r}, so that longer texts would come out differently; "
                 "write a Hugging Face folder"
             )
-    keys |= family.gguf.write(config)
+    own = {key: getattr(config, name) for name, key in family.gguf.keys.items()}
+    keys |= {key: float(value) for key, value in own.items() if value is not None}
+    metadata = {f"{family.gguf.architecture}.{key}": value for key, value in keys.items()}
     again = read_gguf_config(
-        family,
-        {f"{family.gguf.architecture}.{key}": value for key, value in keys.items()},
-        vocab_size=config.vocab_size,
-        is_tied=config.ties_embeddings,
+        family, metadata, vocab_size=config.vocab_size, is_tied=config.ties_embeddings
     )
     _check_kept(config, again)
-    metadata = {f"{family.gguf.architecture}.{key}": value for key, value in keys.items()}
     return {"general.architecture": family.gguf.architecture, **metadata}
 
 

@@ -1,7 +1,7 @@
 """GPT-2: learned positions, LayerNorm, q, k, v in one matrix that is stored transposed."""
 
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import CLASSIC, Family, Gguf, Settings, table
+from lmwright.model.families.family import CLASSIC, ConfigJson, Family, Gguf, table
 from lmwright.model.transformer import DecoderLM
 
 ROWS = table("""
@@ -16,7 +16,7 @@ head                                                 lm_head                    
 """)  # noqa: E501
 
 
-def read(settings: Settings) -> dict[str, object]:
+def read(settings: ConfigJson) -> dict[str, object]:
     """Return the feed-forward width, which is four times the model's unless it is given."""
     return {"d_ff": settings.get("n_inner") or 4 * settings["n_embd"]}
 

@@ -2,9 +2,7 @@
 
 from dataclasses import replace
 
-from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import DECODER_KEYS, Family, Gguf, Settings, table
-from lmwright.model.families.rope import read_rope, rope_settings
+from lmwright.model.families.family import DECODER_KEYS, Family, Gguf, table
 from lmwright.model.transformer import DecoderLM
 
 ROWS = table("""
@@ -15,21 +13,6 @@ decoder.blocks.{i}.mlp.{gate,up,down}                    model.layers.{i}.mlp.{g
 decoder.norm                                             model.norm                                                     output_norm
 head                                                     lm_head                                                        output
 """)  # noqa: E501
-
-
-def read(settings: Settings) -> dict[str, object]:
-    """Return the rope."""
-    return {"rope": read_rope(settings)}
-
-
-def read_windowed(settings: Settings) -> dict[str, object]:
-    """Return the rope and the window, which all layers have."""
-    return {**read(settings), "sliding_window": settings.get("sliding_window")}
-
-
-def write_windowed(config: ModelConfig) -> dict[str, object]:
-    """Return what the family says besides the keys."""
-    return {**rope_settings(config), "sliding_window": config.sliding_window}
 
 
 LLAMA = Family(
@@ -45,21 +28,19 @@ LLAMA = Family(
         "tie_word_embeddings": False,
     },
     only={"attention_bias": False, "mlp_bias": False},
-    read=read,
-    write=rope_settings,
     # Some writers store the tied head a second time.
     copies={"lm_head.weight": "model.embed_tokens.weight"},
     prefix="model.",
     ignored=("rotary_emb.inv_freq",),
     gguf=Gguf("llama", is_permuted=True),
 )
+WINDOW = {"sliding_window": "sliding_window"}
 # Newer Mistrals have no window; GGUF calls them "llama".
 MISTRAL = replace(
     LLAMA,
     name="mistral",
     architectures={"language": "MistralForCausalLM"},
     defaults={**LLAMA.defaults, "max_position_embeddings": 131_072, "sliding_window": 4096},
+    keys={**LLAMA.keys, **WINDOW},
     only={},
-    read=read_windowed,
-    write=write_windowed,
 )

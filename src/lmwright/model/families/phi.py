@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lmwright.model.families.family import Gguf, table
-from lmwright.model.families.llama import LLAMA, read_windowed, write_windowed
+from lmwright.model.families.llama import LLAMA, WINDOW
 
 FUSED = table("""
 decoder.blocks.{i}.attention.q+decoder.blocks.{i}.attention.k+decoder.blocks.{i}.attention.v  model.layers.{i}.self_attn.qkv_proj  blk.{i}.attn_qkv
@@ -17,8 +17,7 @@ PHI3 = replace(
     architectures={"language": "Phi3ForCausalLM"},
     rows=(*(row for row in LLAMA.rows if not row.ours[0].endswith(SPLIT)), *FUSED),
     defaults={**LLAMA.defaults, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
+    keys={**LLAMA.keys, **WINDOW},
     only={},
-    read=read_windowed,
-    write=write_windowed,
     gguf=Gguf("phi3"),
 )

@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import Family, Gguf, Settings, table
+from lmwright.model.families.family import ConfigJson, Family, Gguf, table
 from lmwright.model.families.llama import LLAMA
-from lmwright.model.families.rope import read_rope, rope_settings
 from lmwright.model.families.windows import layer_types, read_layer_types
 
 QK_NORMS = table("""
@@ -13,20 +12,18 @@ decoder.blocks.{i}.attention.{q,k}_norm  model.layers.{i}.self_attn.{q,k}_norm  
 """)  # noqa: E501
 
 
-def read(settings: Settings) -> dict[str, object]:
-    """Return rope and windows; only the layers from `max_window_layers` on have one."""
-    fields: dict[str, object] = {"rope": read_rope(settings)}
+def read(settings: ConfigJson) -> dict[str, object]:
+    """Return the windows; only the layers from `max_window_layers` on have one."""
     if not settings["use_sliding_window"]:
-        return fields
+        return {}
     n_layers, first = settings["num_hidden_layers"], settings["max_window_layers"]
     local = read_layer_types(settings, tuple(i >= first for i in range(n_layers)))
-    return {**fields, "sliding_window": settings["sliding_window"], "local_layers": local}
+    return {"sliding_window": settings["sliding_window"], "local_layers": local}
 
 
 def write(config: ModelConfig) -> dict[str, object]:
     """Return what the family says besides the keys."""
     return {
-        **rope_settings(config),
         "use_sliding_window": config.sliding_window is not None,
         "sliding_window": config.sliding_window,
         "layer_types": layer_types(config),

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from lmwright.model.config import Head, ModelConfig
 from lmwright.model.families.bert import BERT, ROWS, TOKENS
-from lmwright.model.families.family import Row, Settings, table
+from lmwright.model.families.family import ConfigJson, TensorRow, table
 
-HEADS: dict[Head, tuple[Row, ...]] = {
+HEADS: dict[Head, tuple[TensorRow, ...]] = {
     "masked": table("""
 head.dense     lm_head.dense
 head.norm      lm_head.layer_norm
@@ -22,7 +22,7 @@ head.out           classifier.out_proj
 }
 
 
-def read(settings: Settings) -> dict[str, object]:
+def read(settings: ConfigJson) -> dict[str, object]:
     """Return positions as they are used: the first rows, up to padding's own, stand for nothing."""
     offset = settings["pad_token_id"] + 1
     n_positions = settings["max_position_embeddings"] - offset
@@ -34,7 +34,7 @@ def write(config: ModelConfig) -> dict[str, object]:
     return {"max_position_embeddings": config.max_positions + config.position_offset}
 
 
-def _roberta_name(row: Row) -> Row:
+def _roberta_name(row: TensorRow) -> TensorRow:
     return replace(row, hugging_face=row.hugging_face.replace("bert.", "roberta.", 1))
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig, Rope
+from lmwright.model.families.windows import GLOBAL, LOCAL
 
-KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 # The numbers of each scaling besides its factor: our field -> key.
 KEYS = {
+    "default": {},
     "linear": {},
     "dynamic": {},
     "llama3": {"low_freq_factor": "low_freq_factor", "high_freq_factor": "high_freq_factor"},
@@ -18,18 +19,20 @@ KEYS = {
 }
 LISTS = ("short_factor", "long_factor")
 # What any scaling may say besides.
-COMMON = {
-    "rope_type",
-    "type",
-    "rope_theta",
-    "factor",
-    "original_max_position_embeddings",
-    "partial_rotary_factor",
-    "attention_factor",
-    "mscale",
-    "mscale_all_dim",
-    "truncate",
-}
+COMMON = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings"}
+COMMON |= {"partial_rotary_factor", "attention_factor", "mscale", "mscale_all_dim", "truncate"}
+
+
+def read_ropes(settings: Mapping[str, Any]) -> dict[str, Rope]:
+    """Return the rope, and that of the layers with a window where it is another one (Gemma 3)."""
+    ropes = settings.get("rope_parameters") or {}
+    if not isinstance(ropes.get(GLOBAL, {}), dict):
+        raise ModelError(f"rope_parameters.{GLOBAL} is no table")
+    fields = {"rope": read_rope(settings, ropes.get(GLOBAL))}
+    local = ropes.get(LOCAL, {"rope_theta": settings.get("rope_local_base_freq")})
+    if local["rope_theta"] is not None:
+        fields["local_rope"] = read_rope(settings, local)
+    return fields
 
 
 def read_rope(settings: Mapping[str, Any], table: Mapping[str, Any] | None = None) -> Rope:
@@ -43,8 +46,8 @@ def read_rope(settings: Mapping[str, Any], table: Mapping[str, Any] | None = Non
         return ropes[0]
     kind = table.get("rope_type", table.get("type", "default"))
     kind = "longrope" if kind == "su" else kind  # its first name
-    if kind not in KINDS:
-        raise ModelError(f"rope_type {kind!r}; known: {', '.join(KINDS)}")
+    if kind not in tuple(KEYS):  # from a file, so it may be what no dict can look up
+        raise ModelError(f"rope_type {kind!r}; known: {', '.join(KEYS)}")
     _check_keys(kind, table)
     fraction = table.get("partial_rotary_factor", settings.get("partial_rotary_factor", 1.0))
     fraction = _number("partial_rotary_factor", fraction)
@@ -74,9 +77,8 @@ def read_rope(settings: Mapping[str, Any], table: Mapping[str, Any] | None = Non
     )
 
 
-def write_rope(config: ModelConfig, rope: Rope | None = None) -> dict[str, Any]:
+def write_rope(rope: Rope) -> dict[str, Any]:
     """Return one table that says all: `rope_type`, `rope_theta` and the scaling's numbers."""
-    rope = rope or config.rope
     table: dict[str, Any] = {"rope_type": "default", "rope_theta": rope.theta}
     if rope.fraction != 1:
         table["partial_rotary_factor"] = rope.fraction
@@ -94,8 +96,14 @@ def write_rope(config: ModelConfig, rope: Rope | None = None) -> dict[str, Any]:
 
 
 def rope_settings(config: ModelConfig) -> dict[str, Any]:
-    """Return the keys of config.json for the model's rope, in the old spelling and the new."""
-    table = write_rope(config)
+    """Return the keys of config.json for the model's ropes, in the old spelling and the new."""
+    table = write_rope(config.rope)
+    if config.local_rope is not None:
+        return {
+            "rope_theta": config.rope.theta,
+            "rope_local_base_freq": config.local_rope.theta,
+            "rope_parameters": {GLOBAL: table, LOCAL: write_rope(config.local_rope)},
+        }
     scaling = {key: value for key, value in table.items() if key != "rope_theta"}
     settings = {
         "rope_theta": config.rope.theta,
@@ -164,7 +172,7 @@ def _numbers(key: str, values: Any) -> tuple[float, ...]:
 
 def _check_keys(kind: str, table: Mapping[str, Any]) -> None:
     for key, value in table.items():
-        if key not in COMMON | set(KEYS.get(kind, {}).values()) and value is not None:
+        if key not in COMMON | set(KEYS[kind].values()) and value is not None:
             raise ModelError(f"rope_type {kind!r} with {key}; no such rope is built")
     if table.get("truncate", True) is not True:
         raise ModelError("rope's truncate = false is not built")

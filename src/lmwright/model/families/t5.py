@@ -6,7 +6,7 @@ from typing import Any
 
 from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import Family, Settings, table
+from lmwright.model.families.family import ConfigJson, Family, table
 from lmwright.model.transformer import EncoderDecoderLM
 
 ROWS = table("""
@@ -32,7 +32,7 @@ FEED_FORWARD = {"relu": ("relu", False), "gated-gelu": ("gelu_new", True)}
 MAX_POSITIONS = 16_384
 
 
-def read(settings: Settings) -> dict[str, Any]:
+def read(settings: ConfigJson) -> dict[str, Any]:
     """Return the feed-forward kind, and whether logits are scaled (where the head is tied)."""
     kind = settings["feed_forward_proj"]
     if kind not in FEED_FORWARD:
@@ -58,7 +58,6 @@ def write(config: ModelConfig) -> dict[str, Any]:
     return {
         "feed_forward_proj": "gated-gelu" if config.is_gated else "relu",
         "scale_decoder_outputs": config.head_scale != 1,
-        "is_encoder_decoder": True,
     }
 
 

@@ -4,12 +4,12 @@ from typing import Any
 
 from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import Settings
+from lmwright.model.families.family import ConfigJson
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 
 
-def read_layer_types(settings: Settings, default: tuple[bool, ...]) -> tuple[bool, ...]:
+def read_layer_types(settings: ConfigJson, default: tuple[bool, ...]) -> tuple[bool, ...]:
     """Return which layers are local, as `layer_types` says or else as the family's rule does."""
     types: Any = settings.get("layer_types")
     if types is None:
@@ -23,3 +23,8 @@ def read_layer_types(settings: Settings, default: tuple[bool, ...]) -> tuple[boo
 def layer_types(config: ModelConfig) -> list[str]:
     """Return the type of each layer."""
     return [LOCAL if config.is_local(i) else GLOBAL for i in range(config.n_layers)]
+
+
+def every_nth_global(every: int, n_layers: int) -> tuple[bool, ...]:
+    """Return which layers are local where each `every`-th sees everything (Gemma)."""
+    return tuple(bool((i + 1) % every) for i in range(n_layers))

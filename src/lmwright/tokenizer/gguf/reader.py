@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import tokenizers
 from tokenizers import (
     AddedToken,
     Regex,
-    Tokenizer,
     decoders,
     models,
     normalizers,
@@ -20,10 +20,18 @@ from tokenizers import (
 )
 
 from lmwright.core.errors import ModelError, suggestion
+from lmwright.tokenizer.encode import Tokenizer
+from lmwright.tokenizer.sentencepiece import decoder, space_normalizers
 
 # llama.cpp's token types (gguf.TokenType).
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-SPACE = "\u2581"  # how SentencePiece writes a space
+# The role in the tokenizer's settings, and the key that llama.cpp reads.
+ROLE_KEYS = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+}
 
 # The patterns of the original tokenizer.json files.
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -61,7 +69,7 @@ PHI3_KEEP_SPACE = ("<unk>", "<s>", "<|endoftext|>")
 
 
 @dataclass(frozen=True)
-class Rules:
+class SplitRules:
     """What the name of a pre-tokenizer stands for."""
 
     split: Callable[[], Any]
@@ -73,7 +81,22 @@ class Rules:
     adds_bos: bool = False
 
 
-def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
+def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
+    """Build the tokenizer that a GGUF file carries in its metadata."""
+    tokens = read(metadata, "tokens", list)
+    return Tokenizer(
+        tokenizer_from_gguf(metadata),
+        special_tokens={
+            role: tokens[read_id(metadata, key, tokens)]
+            for role, key in ROLE_KEYS.items()
+            if metadata.get(f"tokenizer.ggml.{key}") is not None
+        },
+        eos_ids=end_ids(metadata),
+        chat_template=metadata.get("tokenizer.chat_template"),
+    )
+
+
+def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """Return the tokenizer that a GGUF file's metadata describes; ids are those of the file.
 
     A file that wants BOS or EOS gets them from `encode(..., add_special_tokens=True)`.
@@ -141,7 +164,7 @@ def end_ids(metadata: Mapping[str, Any]) -> list[int]:
     return list(dict.fromkeys(named + known))
 
 
-def byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> Tokenizer:
+def byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
     """Build GPT-2's kind: BPE over bytes, each byte written as a printable character."""
     name = read(metadata, "pre", str)
     if name == "default":
@@ -156,7 +179,9 @@ def byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> Token
         )
     rules = PRE_TOKENIZERS[name]
     merges = read_merges(metadata, vocabulary)
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=rules.ignores_merges))
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(vocabulary, merges, ignore_merges=rules.ignores_merges)
+    )
     if rules.composes:
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = rules.split()
@@ -164,7 +189,7 @@ def byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> Token
     return tokenizer
 
 
-def sentencepiece(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> Tokenizer:
+def sentencepiece(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
     """Build Llama 2's kind: BPE over characters, with bytes for those that are not in it."""
     types = metadata["tokenizer.ggml.token_type"]
     if "tokenizer.ggml.merges" in metadata:
@@ -174,16 +199,12 @@ def sentencepiece(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> To
         apart = {token for token, i in vocabulary.items() if types[i] in (UNKNOWN, CONTROL, BYTE)}
         merges = merges_from_scores(vocabulary, read(metadata, "scores", list), apart=apart)
     unknown = next((token for token, i in vocabulary.items() if types[i] == UNKNOWN), None)
-    tokenizer = Tokenizer(
+    tokenizer = tokenizers.Tokenizer(
         models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     )
     has_prefix = read(metadata, "add_space_prefix", bool, default=True)
-    steps: list[Any] = [normalizers.Prepend(SPACE)] if has_prefix else []
-    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
-    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if has_prefix:
-        steps.append(decoders.Strip(" ", 1, 0))
-    tokenizer.decoder = decoders.Sequence(steps)
+    tokenizer.normalizer = normalizers.Sequence(space_normalizers(has_prefix=has_prefix))
+    tokenizer.decoder = decoder(has_prefix=has_prefix, has_byte_fallback=True)
     return tokenizer
 
 
@@ -207,28 +228,30 @@ def by_pattern(pattern: str) -> Any:
     )
 
 
-BUILDERS: dict[str, Callable[[Mapping[str, Any], dict[str, int]], Tokenizer]] = {
+BUILDERS: dict[str, Callable[[Mapping[str, Any], dict[str, int]], tokenizers.Tokenizer]] = {
     "gpt2": byte_level,
     "llama": sentencepiece,
 }
 # Names from llama.cpp's convert_hf_to_gguf.py, with the families that use them.
-PRE_TOKENIZERS: dict[str, Rules] = {
-    "gpt-2": Rules(gpt2),
-    "smollm": Rules(smollm),
+PRE_TOKENIZERS: dict[str, SplitRules] = {
+    "gpt-2": SplitRules(gpt2),
+    "smollm": SplitRules(smollm),
     # Llama 3
-    "llama-bpe": Rules(lambda: by_pattern(LLAMA3_PATTERN), ignores_merges=True, adds_bos=True),
+    "llama-bpe": SplitRules(lambda: by_pattern(LLAMA3_PATTERN), ignores_merges=True, adds_bos=True),
     # OLMo 2
-    "dbrx": Rules(lambda: by_pattern(LLAMA3_PATTERN)),
+    "dbrx": SplitRules(lambda: by_pattern(LLAMA3_PATTERN)),
     # Qwen 2, 2.5 and 3
-    "qwen2": Rules(lambda: by_pattern(QWEN2_PATTERN), composes=True),
+    "qwen2": SplitRules(lambda: by_pattern(QWEN2_PATTERN), composes=True),
     # Mistral Nemo and later
-    "tekken": Rules(lambda: by_pattern(TEKKEN_PATTERN), ignores_merges=True, adds_bos=True),
+    "tekken": SplitRules(lambda: by_pattern(TEKKEN_PATTERN), ignores_merges=True, adds_bos=True),
     # Phi-4-mini
-    "gpt-4o": Rules(lambda: by_pattern(GPT4O_PATTERN)),
+    "gpt-4o": SplitRules(lambda: by_pattern(GPT4O_PATTERN)),
 }
 
 
-def add_template(tokenizer: Tokenizer, metadata: Mapping[str, Any], tokens: list[str]) -> None:
+def add_template(
+    tokenizer: tokenizers.Tokenizer, metadata: Mapping[str, Any], tokens: list[str]
+) -> None:
     """Let the tokenizer add BOS and EOS where the file says so (llama.cpp's defaults if silent)."""
     name = metadata["tokenizer.ggml.model"]
     adds_bos = name == "llama" or PRE_TOKENIZERS[metadata["tokenizer.ggml.pre"]].adds_bos

@@ -1,4 +1,4 @@
-"""A tokenizer as the metadata of a GGUF file: the way back from `gguf_vocab`.
+"""A tokenizer as the metadata of a GGUF file: the way back from `reader`.
 
 llama.cpp knows pre-tokenizers by name and has one algorithm for each kind of vocabulary. A
 tokenizer that does not follow one of them is refused: llama.cpp would split text differently, and
@@ -24,30 +24,25 @@ from lmwright.tokenizer.gguf.reader import (
     NORMAL,
     PHI3_KEEP_SPACE,
     PRE_TOKENIZERS,
-    SPACE,
+    ROLE_KEYS,
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
     merges_from_scores,
 )
+from lmwright.tokenizer.sentencepiece import SPACE
+from lmwright.tokenizer.spec import AddedTokenSpec, TextRule, TokenizerSpec, read_spec
 
 log = logging.getLogger(__name__)
 
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
-# The role in the tokenizer's settings, and the key that llama.cpp reads.
-ROLES = {
-    "bos_token": "bos_token_id",
-    "eos_token": "eos_token_id",
-    "unk_token": "unknown_token_id",
-    "pad_token": "padding_token_id",
-}
 DIFFERENTLY = "llama.cpp would split text differently"
 # Names whose rules llama.cpp follows with simpler patterns.
 SIMPLER = ("tekken", "gpt-4o")
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class GgufVocabulary:
     """All tokens of a model in order of their ids, with llama.cpp's types."""
 
     tokens: list[str]
@@ -60,10 +55,9 @@ def gguf_metadata(tokenizer: Tokenizer, *, vocab_size: int | None = None) -> dic
     `vocab_size` is how many rows the model's embedding has: ids without a token are filled up.
     Phi-3's tokenizer needs a `general.name`, too, which then must not be changed.
     """
-    spec = json.loads(tokenizer._backend.to_str())
-    model = spec["model"]
-    check_model(model)
-    kind = "llama" if model["byte_fallback"] else "gpt2"
+    spec = tokenizer.spec()
+    check_algorithm(spec)
+    kind = "llama" if spec.options["byte_fallback"] else "gpt2"
     vocabulary = read_vocabulary(spec, kind, vocab_size)
     entries: dict[str, Any] = {"model": kind}
     entries |= sentencepiece(spec, vocabulary) if kind == "llama" else byte_level(spec)
@@ -72,38 +66,38 @@ def gguf_metadata(tokenizer: Tokenizer, *, vocab_size: int | None = None) -> dic
     metadata = {f"tokenizer.ggml.{name}": value for name, value in entries.items()}
     if tokenizer.chat_template is not None:
         metadata["tokenizer.chat_template"] = tokenizer.chat_template.source
-    return metadata | names_for_space(spec["added_tokens"], kind)
+    return metadata | names_for_space(spec.added, kind)
 
 
-def check_model(model: Mapping[str, Any]) -> None:
+def check_algorithm(spec: TokenizerSpec) -> None:
     """Refuse what is no plain byte-pair encoding."""
-    if model["type"] != "BPE":
+    if spec.algorithm != "BPE":
         raise ModelError(
-            f"tokenizer: its model is {model['type']}; only BPE can be written to GGUF, which "
+            f"tokenizer: its model is {spec.algorithm}; only BPE can be written to GGUF, which "
             "decoders use"
         )
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
-        if model.get(name):
-            raise ModelError(f"tokenizer: {name} = {model[name]!r}; {DIFFERENTLY}")
+        if spec.options.get(name):
+            raise ModelError(f"tokenizer: {name} = {spec.options[name]!r}; {DIFFERENTLY}")
 
 
-def read_vocabulary(spec: Mapping[str, Any], kind: str, vocab_size: int | None) -> Vocabulary:
+def read_vocabulary(spec: TokenizerSpec, kind: str, vocab_size: int | None) -> GgufVocabulary:
     """Return the tokens in order; ids without one are filled as llama.cpp's converter does."""
-    model, added = spec["model"], spec["added_tokens"]
-    by_id = {i: (token, NORMAL) for token, i in model["vocab"].items()}
+    by_id = {i: (token, NORMAL) for token, i in spec.vocabulary.items()}
     n_needed = max(by_id) + 1
     if kind == "llama":
-        lacking = [i for i in range(256) if f"<0x{i:02X}>" not in model["vocab"]]
+        lacking = [i for i in range(256) if f"<0x{i:02X}>" not in spec.vocabulary]
         if lacking:
             raise ModelError(f"tokenizer: has no token <0x{lacking[0]:02X}>; llama.cpp needs all")
         by_id |= {i: (t, BYTE) for i, (t, _) in by_id.items() if BYTE_TOKEN.fullmatch(t)}
-    for token in added:
+    for token in spec.added:
         # llama.cpp looks for these before it turns spaces into SentencePiece's sign.
-        is_text = kind == "llama" and not token["special"]
-        text = token["content"].replace(SPACE, " ") if is_text else token["content"]
-        by_id[token["id"]] = text, CONTROL if token["special"] else USER_DEFINED
-    if kind == "llama" and model["unk_token"] is not None:
-        by_id[model["vocab"][model["unk_token"]]] = model["unk_token"], UNKNOWN
+        is_text = kind == "llama" and not token.is_special
+        text = token.text.replace(SPACE, " ") if is_text else token.text
+        by_id[token.id] = text, CONTROL if token.is_special else USER_DEFINED
+    unknown = spec.options["unk_token"]
+    if kind == "llama" and unknown is not None:
+        by_id[spec.vocabulary[unknown]] = unknown, UNKNOWN
     n = max(by_id) + 1 if vocab_size is None else vocab_size
     if n < n_needed:
         raise ModelError(f"tokenizer: {n_needed:,} tokens, but the model has only {n:,} rows")
@@ -117,13 +111,13 @@ def read_vocabulary(spec: Mapping[str, Any], kind: str, vocab_size: int | None) 
         raise ModelError(
             f"tokenizer: token {twice!r} is empty or occurs twice; llama.cpp wants all different"
         )
-    return Vocabulary(tokens, [type_ for _, type_ in rows])
+    return GgufVocabulary(tokens, [type_ for _, type_ in rows])
 
 
-def byte_level(spec: Mapping[str, Any]) -> dict[str, Any]:
+def byte_level(spec: TokenizerSpec) -> dict[str, Any]:
     """Return the entries of GPT-2's kind: the name of the pre-tokenizer, and the merges."""
-    model = spec["model"]
-    steps, ignores_merges = canonical(spec["pre_tokenizer"]), bool(model.get("ignore_merges"))
+    steps = canonical(spec.pre_tokenizer)
+    ignores_merges = bool(spec.options.get("ignore_merges"))
     name = next(
         (
             name
@@ -134,47 +128,45 @@ def byte_level(spec: Mapping[str, Any]) -> dict[str, Any]:
     )
     if name is None:
         raise ModelError(
-            f"tokenizer: splits text by {json.dumps(spec['pre_tokenizer'])[:300]} with "
+            f"tokenizer: splits text by {json.dumps(spec.pre_tokenizer or None)[:300]} with "
             f"ignore_merges = {ignores_merges}, for which llama.cpp has no name that is known here "
             f"({', '.join(PRE_TOKENIZERS)}); {DIFFERENTLY}"
         )
-    normalizer = flat(spec["normalizer"], "normalizers")
     if name in SIMPLER:
         log.warning(
             "tokenizer: llama.cpp's patterns for %s know capitals only from A to Z, and no "
             "combining characters; such text gets other tokens there",
             name,
         )
-    elif normalizer:
+    elif spec.normalizer:
         log.warning(
             "tokenizer: llama.cpp does not compose characters (NFC); text in which accents are "
             "characters of their own gets other tokens there"
         )
-    if [step["type"] for step in normalizer] not in ([], ["NFC"]):
-        raise ModelError(f"tokenizer: normalizer {spec['normalizer']}; {DIFFERENTLY}")
-    if not model["merges"]:
+    if [rule["type"] for rule in spec.normalizer] not in ([], ["NFC"]):
+        raise ModelError(f"tokenizer: normalizer {json.dumps(spec.normalizer)}; {DIFFERENTLY}")
+    if not spec.merges:
         raise ModelError("tokenizer: has no merges; llama.cpp opens no such file")
-    spaced = next((merge for merge in model["merges"] if " " in "".join(merge)), None)
+    spaced = next((merge for merge in spec.merges if " " in "".join(merge)), None)
     if spaced is not None:
         raise ModelError(f"tokenizer: the merge {spaced} has a space, which GGUF cannot write")
-    return {"pre": name, "merges": [" ".join(merge) for merge in model["merges"]]}
+    return {"pre": name, "merges": [" ".join(merge) for merge in spec.merges]}
 
 
-def sentencepiece(spec: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+def sentencepiece(spec: TokenizerSpec, vocabulary: GgufVocabulary) -> dict[str, Any]:
     """Return the entries of Llama 2's kind: scores instead of merges, and what spaces become."""
-    if spec["model"].get("ignore_merges"):
+    if spec.options.get("ignore_merges"):
         raise ModelError(f"tokenizer: ignore_merges with byte_fallback; {DIFFERENTLY}")
     return {
         "pre": "default",
         "add_space_prefix": has_space_prefix(spec),
-        "scores": scores_from_merges(spec["model"]["merges"], vocabulary),
+        "scores": scores_from_merges(spec.merges, vocabulary),
     }
 
 
-def has_space_prefix(spec: Mapping[str, Any]) -> bool:
+def has_space_prefix(spec: TokenizerSpec) -> bool:
     """Tell whether a text gets a space in front; refuse normalizers other than SentencePiece's."""
-    normalizer = flat(spec["normalizer"], "normalizers")
-    splitter = flat(spec["pre_tokenizer"], "pretokenizers")
+    normalizer, splitter = list(spec.normalizer), list(spec.pre_tokenizer)
     replaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     # Without effect: the spaces are replaced by then. google/gemma-2-2b tokenizer.json
     idle = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}
@@ -193,12 +185,14 @@ def has_space_prefix(spec: Mapping[str, Any]) -> bool:
             )
         return spaces["prepend_scheme"] != "never"
     raise ModelError(
-        f"tokenizer: normalizer {json.dumps(spec['normalizer'])[:200]} with pre_tokenizer "
-        f"{json.dumps(spec['pre_tokenizer'])[:200]}; {DIFFERENTLY}"
+        f"tokenizer: normalizer {json.dumps(normalizer)[:200]} with pre_tokenizer "
+        f"{json.dumps(splitter)[:200]}; {DIFFERENTLY}"
     )
 
 
-def scores_from_merges(merges: Sequence[Sequence[str]], vocabulary: Vocabulary) -> list[float]:
+def scores_from_merges(
+    merges: Sequence[tuple[str, str]], vocabulary: GgufVocabulary
+) -> list[float]:
     """Return scores that put merges into their order; refuse merges that no scores can tell.
 
     llama.cpp joins any two neighbours that are a token together, that of the best score first. So
@@ -225,11 +219,11 @@ def scores_from_merges(merges: Sequence[Sequence[str]], vocabulary: Vocabulary) 
     return scores
 
 
-def special_ids(tokenizer: Tokenizer, vocabulary: Vocabulary) -> dict[str, Any]:
+def special_ids(tokenizer: Tokenizer, vocabulary: GgufVocabulary) -> dict[str, Any]:
     """Return the ids of the roles, what ends a reply, and whether BOS and EOS are added."""
     ids = {token: i for i, token in enumerate(vocabulary.tokens)}
     entries: dict[str, Any] = {}
-    for role, key in ROLES.items():
+    for role, key in ROLE_KEYS.items():
         token = tokenizer.special_tokens.get(role)
         if token is not None:
             if token not in ids:
@@ -259,9 +253,7 @@ def special_ids(tokenizer: Tokenizer, vocabulary: Vocabulary) -> dict[str, Any]:
 
 def added_around(tokenizer: Tokenizer, entries: Mapping[str, Any]) -> dict[str, bool]:
     """Return whether BOS and EOS are put around a text, found by encoding one."""
-    backend = tokenizer._backend
-    plain = backend.encode("a", add_special_tokens=False).ids
-    whole = backend.encode("a", add_special_tokens=True).ids
+    plain, whole = tokenizer.encode("a", add_bos=False), tokenizer.encode_input("a").ids
     for has_bos in (False, True):
         for has_eos in (False, True):
             bos = [entries.get("bos_token_id")] if has_bos else []
@@ -274,16 +266,16 @@ def added_around(tokenizer: Tokenizer, entries: Mapping[str, Any]) -> dict[str, 
     )
 
 
-def names_for_space(added: Sequence[Mapping[str, Any]], kind: str) -> dict[str, str]:
+def names_for_space(added: Sequence[AddedTokenSpec], kind: str) -> dict[str, str]:
     """Return what makes llama.cpp let special tokens swallow space as these do."""
     for token in added:
-        for flag in ("single_word", "lstrip"):
-            if token[flag]:
-                raise ModelError(f"tokenizer: {token['content']!r} has {flag}; {DIFFERENTLY}")
-    swallowing = {token["content"] for token in added if token["rstrip"]}
+        if token.single_word or token.lstrip:
+            flag = "single_word" if token.single_word else "lstrip"
+            raise ModelError(f"tokenizer: {token.text!r} has {flag}; {DIFFERENTLY}")
+    swallowing = {token.text for token in added if token.rstrip}
     if not swallowing:
         return {}
-    if kind == "llama" and swallowing == {t["content"] for t in added} - set(PHI3_KEEP_SPACE):
+    if kind == "llama" and swallowing == {token.text for token in added} - set(PHI3_KEEP_SPACE):
         return {"general.name": "Phi-3"}
     raise ModelError(
         f"tokenizer: {min(swallowing)!r} swallows the space behind it (rstrip), which llama.cpp "
@@ -291,19 +283,10 @@ def names_for_space(added: Sequence[Mapping[str, Any]], kind: str) -> dict[str, 
     )
 
 
-def flat(step: Mapping[str, Any] | None, name: str) -> list[dict[str, Any]]:
-    """Return the steps of a normalizer or pre-tokenizer, sequences unfolded."""
-    if step is None:
-        return []
-    if step["type"] != "Sequence":
-        return [dict(step)]
-    return [inner for outer in step[name] for inner in flat(outer, name)]
-
-
-def canonical(pre_tokenizer: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
+def canonical(pre_tokenizer: Sequence[TextRule]) -> list[tuple[Any, ...]]:
     """Return a pre-tokenizer as steps that are equal if they split alike."""
     steps: list[tuple[Any, ...]] = []
-    for step in flat(pre_tokenizer, "pretokenizers"):
+    for step in pre_tokenizer:
         if step["type"] == "Split":
             how = (step["behavior"], step["invert"])
             # The known patterns match every character, so that nothing lies between the matches.
@@ -322,4 +305,4 @@ def known_steps(name: str) -> list[tuple[Any, ...]]:
     """Return the steps of a pre-tokenizer that llama.cpp has a name for."""
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = PRE_TOKENIZERS[name].split()
-    return canonical(json.loads(backend.to_str())["pre_tokenizer"])
+    return canonical(read_spec(backend).pre_tokenizer)

@@ -8,88 +8,81 @@ from typing import Any
 import tokenizers
 
 from lmwright.tokenizer.huggingface import pieces, vocabulary_files
-from lmwright.tokenizer.settings import read_settings
-
-Build = Callable[[Path, Mapping[str, Any], Mapping[str, str]], tokenizers.Tokenizer]
+from lmwright.tokenizer.huggingface.settings import TokenizerFolder, read_settings
+from lmwright.tokenizer.translation import MBART50_LANGUAGES, MBART_LANGUAGES, CodePlace
 
 
 @dataclass(frozen=True)
-class Kind:
+class TokenizerKind:
     """A class of tokenizers as Hugging Face names them."""
 
     # The files it can be built from where there is no tokenizer.json.
     files: tuple[str, ...]
     # None: Marian's, which is never one tokenizer.json.
-    build: Build | None
+    build: Callable[[TokenizerFolder], tokenizers.Tokenizer] | None
     # The special tokens of folders that name none.
     roles: Mapping[str, str]
+    # The model types whose folders mean it where they name no class.
+    model_types: tuple[str, ...] = ()
     # Whether its models want to know which of two texts a token is of.
     has_segments: bool = False
+    # Of a translation model: where a language's code stands, and the codes.
+    languages: tuple[CodePlace, tuple[str, ...]] | None = None
+
+    @property
+    def vocabulary(self) -> str:
+        """The one of its files in which its tokens have their ids."""
+        return "vocab.json" if "vocab.json" in self.files else self.files[0]
 
 
-BERT_ROLES = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-GPT2_ROLES: dict[str, str] = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
-FAIRSEQ_ROLES = {
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "sep_token": "</s>",
-    "cls_token": "<s>",
-    "unk_token": "<unk>",
-    "pad_token": "<pad>",
-    "mask_token": "<mask>",
-}
-MBART50_ROLES = {role: token for role, token in FAIRSEQ_ROLES.items() if role != "bos_token"}
-T5_ROLES = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-LLAMA_ROLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-GEMMA_ROLES = {
-    "bos_token": "<bos>",
-    "eos_token": "<eos>",
-    "unk_token": "<unk>",
-    "pad_token": "<pad>",
-}
+def _roles(**tokens: str) -> dict[str, str]:
+    return {f"{role}_token": token for role, token in tokens.items()}
+
+
+BERT_ROLES = _roles(unk="[UNK]", sep="[SEP]", pad="[PAD]", cls="[CLS]", mask="[MASK]")
+GPT2_ROLES = _roles(bos="<|endoftext|>", eos="<|endoftext|>", unk="<|endoftext|>")
+MBART50_ROLES = _roles(eos="</s>", sep="</s>", cls="<s>", unk="<unk>", pad="<pad>", mask="<mask>")
+FAIRSEQ_ROLES = {"bos_token": "<s>", **MBART50_ROLES}
+T5_ROLES = _roles(eos="</s>", unk="<unk>", pad="<pad>")
+LLAMA_ROLES = _roles(bos="<s>", eos="</s>", unk="<unk>")
+GEMMA_ROLES = _roles(bos="<bos>", eos="<eos>", unk="<unk>", pad="<pad>")
 
 WORDS = ("vocab.txt",)
 BYTES = ("vocab.json", "merges.txt")
 FAIRSEQ = ("sentencepiece.bpe.model",)
 
 KINDS = {
-    "BertTokenizer": Kind(WORDS, vocabulary_files.word_piece, BERT_ROLES, has_segments=True),
-    "DistilBertTokenizer": Kind(WORDS, vocabulary_files.word_piece, BERT_ROLES),
-    "GPT2Tokenizer": Kind(BYTES, vocabulary_files.gpt2, GPT2_ROLES),
-    "RobertaTokenizer": Kind(BYTES, vocabulary_files.roberta, FAIRSEQ_ROLES),
-    "BartTokenizer": Kind(BYTES, vocabulary_files.roberta, FAIRSEQ_ROLES),
-    "T5Tokenizer": Kind(("spiece.model",), pieces.t5, T5_ROLES),
-    "XLMRobertaTokenizer": Kind(FAIRSEQ, pieces.xlm_roberta, FAIRSEQ_ROLES),
-    "MBartTokenizer": Kind(FAIRSEQ, pieces.mbart, FAIRSEQ_ROLES),
-    "MBart50Tokenizer": Kind(FAIRSEQ, pieces.mbart50, MBART50_ROLES),
-    "LlamaTokenizer": Kind(("tokenizer.model",), pieces.llama, LLAMA_ROLES),
-    "GemmaTokenizer": Kind(("tokenizer.model",), pieces.gemma, GEMMA_ROLES),
-    "MarianTokenizer": Kind(("source.spm", "target.spm", "vocab.json"), None, T5_ROLES),
+    "BertTokenizer": TokenizerKind(
+        WORDS, vocabulary_files.word_piece, BERT_ROLES, ("bert",), has_segments=True
+    ),
+    "DistilBertTokenizer": TokenizerKind(
+        WORDS, vocabulary_files.word_piece, BERT_ROLES, ("distilbert",)
+    ),
+    "GPT2Tokenizer": TokenizerKind(BYTES, vocabulary_files.gpt2, GPT2_ROLES, ("gpt2",)),
+    "RobertaTokenizer": TokenizerKind(BYTES, vocabulary_files.roberta, FAIRSEQ_ROLES, ("roberta",)),
+    "BartTokenizer": TokenizerKind(BYTES, vocabulary_files.roberta, FAIRSEQ_ROLES, ("bart",)),
+    "T5Tokenizer": TokenizerKind(("spiece.model",), pieces.t5, T5_ROLES, ("t5", "mt5")),
+    "XLMRobertaTokenizer": TokenizerKind(
+        FAIRSEQ, pieces.xlm_roberta, FAIRSEQ_ROLES, ("xlm-roberta",)
+    ),
+    "MBartTokenizer": TokenizerKind(
+        FAIRSEQ, pieces.mbart, FAIRSEQ_ROLES, ("mbart",), languages=("behind", MBART_LANGUAGES)
+    ),
+    "MBart50Tokenizer": TokenizerKind(
+        FAIRSEQ, pieces.mbart50, MBART50_ROLES, languages=("before", MBART50_LANGUAGES)
+    ),
+    "LlamaTokenizer": TokenizerKind(
+        ("tokenizer.model",), pieces.llama, LLAMA_ROLES, ("llama", "mistral")
+    ),
+    "GemmaTokenizer": TokenizerKind(
+        ("tokenizer.model",), pieces.gemma, GEMMA_ROLES, ("gemma", "gemma2", "gemma3_text")
+    ),
+    "MarianTokenizer": TokenizerKind(
+        ("source.spm", "target.spm", "vocab.json"), None, T5_ROLES, ("marian",)
+    ),
 }
 # For folders that name no class. Those of a model type that is missing here must name one.
-MODEL_TYPES = {
-    "bert": "BertTokenizer",
-    "distilbert": "DistilBertTokenizer",
-    "gpt2": "GPT2Tokenizer",
-    "roberta": "RobertaTokenizer",
-    "bart": "BartTokenizer",
-    "t5": "T5Tokenizer",
-    "mt5": "T5Tokenizer",
-    "xlm-roberta": "XLMRobertaTokenizer",
-    "mbart": "MBartTokenizer",
-    "marian": "MarianTokenizer",
-    "llama": "LlamaTokenizer",
-    "mistral": "LlamaTokenizer",
-    "gemma": "GemmaTokenizer",
-    "gemma2": "GemmaTokenizer",
-    "gemma3_text": "GemmaTokenizer",
-}
+MODEL_TYPES = {type_: name for name, kind in KINDS.items() for type_ in kind.model_types}
 
 
 def kind_name(folder: Path, settings: Mapping[str, Any]) -> str | None:

@@ -1,52 +1,41 @@
 """Marian's tokenizer: a SentencePiece file a language, and a vocabulary for the ids of both."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import tokenizers
-from tokenizers import AddedToken, decoders, models
+from tokenizers import Tokenizer, models
 
 from lmwright.core.errors import ModelError
-from lmwright.tokenizer.huggingface.pieces import SPACE, unigram
+from lmwright.tokenizer.huggingface.pieces import unigram
 from lmwright.tokenizer.huggingface.sentencepiece_file import CONTROL, UNIGRAM, read_sentencepiece
-from lmwright.tokenizer.huggingface.vocabulary_files import read_vocabulary, role_ids
+from lmwright.tokenizer.huggingface.settings import TokenizerFolder
+from lmwright.tokenizer.huggingface.vocabulary_files import read_vocabulary, with_ids
 from lmwright.tokenizer.literal import keep_literal
-from lmwright.tokenizer.settings import setting
+from lmwright.tokenizer.sentencepiece import decoder, mark_special
 from lmwright.tokenizer.translation import Translation
 
-FILES = ("source.spm", "target.spm", "vocab.json")
 
-
-def marian(
-    folder: Path, settings: Mapping[str, Any], roles: Mapping[str, str]
-) -> tuple[tokenizers.Tokenizer, Translation]:
+def marian(folder: TokenizerFolder) -> tuple[Tokenizer, Translation]:
     """Return the vocabulary, which decodes, and the way from text to its pieces."""
-    if setting(settings, "separate_vocabs", False):
-        raise ModelError(f"{folder}: separate_vocabs (two vocabularies) is not known here")
-    vocabulary = read_vocabulary(folder / "vocab.json")
-    specials = ("eos_token", "unk_token", "pad_token")
-    role_ids(folder / "vocab.json", vocabulary, roles, specials)
+    if folder.setting("separate_vocabs", False):
+        raise ModelError(f"{folder.path}: separate_vocabs (two vocabularies) is not known here")
+    vocabulary = read_vocabulary(folder.file)
+    specials = with_ids(folder, vocabulary, "eos", "unk", "pad")
     codes = {
         token[2:-2]: id_
         for token, id_ in vocabulary.items()
         if token.startswith(">>") and token.endswith("<<")
     }
-    backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=roles["unk_token"]))
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    backend.add_special_tokens(
-        [AddedToken(roles[role], normalized=False, special=True) for role in specials]
-        + [AddedToken(f">>{code}<<", normalized=False, special=True) for code in codes]
-    )
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=folder.roles["unk_token"]))
+    backend.decoder = decoder(has_prefix=True, has_byte_fallback=False)
+    mark_special(backend, [*(token for token, _ in specials), *(f">>{code}<<" for code in codes)])
     translation = Translation(
         layout="marker",
         codes=codes,
-        source_lang=setting(settings, "source_lang", "") or None,
-        target_lang=setting(settings, "target_lang", "") or None,
-        source_pieces=_pieces(folder / "source.spm"),
-        target_pieces=_pieces(folder / "target.spm"),
+        source_lang=folder.setting("source_lang", "") or None,
+        target_lang=folder.setting("target_lang", "") or None,
+        source_pieces=_pieces(folder.path / "source.spm"),
+        target_pieces=_pieces(folder.path / "target.spm"),
     )
     return backend, translation
 
@@ -57,10 +46,7 @@ def _pieces(path: Path) -> Callable[[str], list[str]]:
         raise ModelError(f"{path}: expected a unigram model")
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
     backend = unigram(model, vocabulary, model.unk_id)
-    controls = [piece.text for piece in model.pieces if piece.type == CONTROL]
-    backend.add_special_tokens(
-        [AddedToken(token, normalized=False, special=True) for token in controls]
-    )
+    mark_special(backend, [piece.text for piece in model.pieces if piece.type == CONTROL])
     backend.encode_special_tokens = True
     keep_literal(backend)
     # The text of a piece that the file does not know may stand in the vocabulary all the same.

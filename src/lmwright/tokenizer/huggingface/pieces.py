@@ -4,15 +4,14 @@ Ids follow the checkpoints' own code (fairseq for XLM-R and mBART); text is cut 
 itself cuts it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tokenizers
 from tokenizers import (
     AddedToken,
     Regex,
-    decoders,
+    Tokenizer,
     models,
     normalizers,
     pre_tokenizers,
@@ -30,101 +29,91 @@ from lmwright.tokenizer.huggingface.sentencepiece_file import (
     SentencePieceModel,
     read_sentencepiece,
 )
-from lmwright.tokenizer.settings import setting
+from lmwright.tokenizer.huggingface.settings import TokenizerFolder
+from lmwright.tokenizer.sentencepiece import decoder, mark_special, space_normalizers
 from lmwright.tokenizer.translation import MBART50_LANGUAGES, MBART_LANGUAGES
 
-SPACE = "\u2581"  # how SentencePiece writes a space
 
-Settings = Mapping[str, Any]
-Roles = Mapping[str, str]
-Vocabulary = Sequence[tuple[str, float]]
-
-
-def t5(folder: Path, settings: Settings, roles: Roles) -> tokenizers.Tokenizer:
+def t5(folder: TokenizerFolder) -> Tokenizer:
     """Build T5's kind: the file's pieces, then <extra_id_99> ... <extra_id_0>; text </s>."""
-    path = folder / "spiece.model"
-    model = _read(path, UNIGRAM)
-    n_extra = setting(settings, "extra_ids", 100)
+    model = _read(folder.file, UNIGRAM)
+    n_extra = folder.setting("extra_ids", 100)
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
     extra = [f"<extra_id_{i}>" for i in range(n_extra - 1, -1, -1)]
     tokenizer = unigram(model, [*vocabulary, *((token, 0.0) for token in extra)], model.unk_id)
-    _add(tokenizer, path, [roles[r] for r in ("pad_token", "eos_token", "unk_token")])
-    _add(tokenizer, path, extra)
-    eos = roles["eos_token"]
-    return _framed(tokenizer, path, single=["$A", eos], pair=["$A", eos, "$B", eos])
+    _add(tokenizer, folder.file, folder.tokens("pad", "eos", "unk"))
+    _add(tokenizer, folder.file, extra)
+    [eos] = folder.tokens("eos")
+    return _with_template(tokenizer, folder, single=["$A", eos], pair=["$A", eos, "$B", eos])
 
 
-def xlm_roberta(folder: Path, _settings: Settings, roles: Roles) -> tokenizers.Tokenizer:
+def xlm_roberta(folder: TokenizerFolder) -> Tokenizer:
     """Build XLM-RoBERTa's kind: fairseq's four specials first, <mask> last; <s> text </s>."""
-    path = folder / "sentencepiece.bpe.model"
-    tokenizer = _fairseq(path, roles, [])
-    bos, eos = roles["bos_token"], roles["eos_token"]
-    return _framed(tokenizer, path, single=[bos, "$A", eos], pair=[bos, "$A", eos, eos, "$B", eos])
+    tokenizer = _fairseq(folder, [])
+    bos, eos = folder.tokens("bos", "eos")
+    return _with_template(
+        tokenizer, folder, single=[bos, "$A", eos], pair=[bos, "$A", eos, eos, "$B", eos]
+    )
 
 
-def mbart(folder: Path, _settings: Settings, roles: Roles) -> tokenizers.Tokenizer:
+def mbart(folder: TokenizerFolder) -> Tokenizer:
     """Build mBART's kind: as XLM-RoBERTa's, with 25 language codes before <mask>."""
-    path = folder / "sentencepiece.bpe.model"
-    tokenizer = _fairseq(path, roles, MBART_LANGUAGES)
-    # The language's code, which the text's own language decides, follows where text is framed.
-    return _framed(tokenizer, path, single=["$A", roles["eos_token"]])
+    return _mbart(folder, MBART_LANGUAGES)
 
 
-def mbart50(folder: Path, _settings: Settings, roles: Roles) -> tokenizers.Tokenizer:
+def mbart50(folder: TokenizerFolder) -> Tokenizer:
     """Build mBART-50's kind: as mBART's, with 52 language codes."""
-    path = folder / "sentencepiece.bpe.model"
-    tokenizer = _fairseq(path, roles, MBART50_LANGUAGES)
-    return _framed(tokenizer, path, single=["$A", roles["eos_token"]])
+    return _mbart(folder, MBART50_LANGUAGES)
 
 
-def llama(folder: Path, settings: Settings, roles: Roles) -> tokenizers.Tokenizer:
+def llama(folder: TokenizerFolder) -> Tokenizer:
     """Build Llama 2's and Mistral's kind: BPE that falls back to bytes; <s> text."""
-    path = folder / "tokenizer.model"
-    model = _read(path, BPE)
+    model = _read(folder.file, BPE)
     tokenizer = _bpe(model)
-    has_prefix = setting(settings, "add_prefix_space", model.adds_dummy_prefix)
+    has_prefix = folder.setting("add_prefix_space", model.adds_dummy_prefix)
     # A folder that does not say is older than the setting, and means what was done then: a space
     # in front of whatever follows a special token, too.
-    if setting(settings, "legacy", True):
+    if folder.setting("legacy", True):
         tokenizer.normalizer = _normalizer(model, has_prefix=has_prefix)
     else:
         tokenizer.normalizer = _normalizer(model, has_prefix=False)
         if has_prefix:
             tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    tokenizer.decoder = _decoder(model, has_prefix=has_prefix)
-    _add_types(tokenizer, model, specials=set(roles.values()))
-    return _with_bos_and_eos(tokenizer, path, settings, roles)
+    tokenizer.decoder = decoder(has_byte_fallback=model.has_byte_fallback, has_prefix=has_prefix)
+    _add_types(tokenizer, model, specials=set(folder.roles.values()))
+    return _with_bos_and_eos(tokenizer, folder)
 
 
-def gemma(folder: Path, settings: Settings, roles: Roles) -> tokenizers.Tokenizer:
+def gemma(folder: TokenizerFolder) -> Tokenizer:
     """Build Gemma's kind: as Llama 2's, without a space in front; <bos> text."""
-    path = folder / "tokenizer.model"
-    model = _read(path, BPE)
+    model = _read(folder.file, BPE)
     tokenizer = _bpe(model)
     tokenizer.normalizer = _normalizer(model, has_prefix=False)
-    tokenizer.decoder = _decoder(model, has_prefix=False)
+    tokenizer.decoder = decoder(has_byte_fallback=model.has_byte_fallback, has_prefix=False)
     # The file has these as ordinary symbols, but a dialogue is built from them.
     turns = {"<start_of_turn>", "<end_of_turn>"}
-    _add_types(tokenizer, model, specials=turns | set(roles.values()))
-    return _with_bos_and_eos(tokenizer, path, settings, roles)
+    _add_types(tokenizer, model, specials=turns | set(folder.roles.values()))
+    return _with_bos_and_eos(tokenizer, folder)
 
 
-def unigram(model: SentencePieceModel, vocabulary: Vocabulary, unk_id: int) -> tokenizers.Tokenizer:
+def unigram(
+    model: SentencePieceModel, vocabulary: Sequence[tuple[str, float]], unk_id: int
+) -> Tokenizer:
     """Return the pieces of a Unigram file as a tokenizer with this order of ids."""
-    tokenizer = tokenizers.Tokenizer(
-        models.Unigram(list(vocabulary), unk_id, model.has_byte_fallback)
-    )
+    tokenizer = Tokenizer(models.Unigram(list(vocabulary), unk_id, model.has_byte_fallback))
     tokenizer.normalizer = _normalizer(model, has_prefix=model.adds_dummy_prefix)
     if model.splits_at_spaces:
         # The same pieces as without, since none has a space inside; the search becomes short.
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=True)
-    tokenizer.decoder = _decoder(model, has_prefix=model.adds_dummy_prefix)
+    tokenizer.decoder = decoder(
+        has_byte_fallback=model.has_byte_fallback, has_prefix=model.adds_dummy_prefix
+    )
     symbols = [piece.text for piece in model.pieces if piece.type == USER_DEFINED]
     tokenizer.add_tokens([AddedToken(symbol, normalized=False) for symbol in symbols])
     return tokenizer
 
 
-def _bpe(model: SentencePieceModel) -> tokenizers.Tokenizer:
+def _bpe(model: SentencePieceModel) -> Tokenizer:
     vocabulary = {piece.text: i for i, piece in enumerate(model.pieces)}
     # Control tokens and bytes are never the result of a merge: a text cannot spell them.
     ranks = {
@@ -139,7 +128,7 @@ def _bpe(model: SentencePieceModel) -> tokenizers.Tokenizer:
         if token[:cut] in ranks and token[cut:] in ranks
     ]
     merges.sort()
-    return tokenizers.Tokenizer(
+    return Tokenizer(
         models.BPE(
             vocabulary,
             [(left, right) for *_, left, right in merges],
@@ -159,39 +148,28 @@ def _normalizer(model: SentencePieceModel, *, has_prefix: bool) -> Any:
         # Only spaces: other white space is a character like any other.
         steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
-    if has_prefix:
-        steps.append(normalizers.Prepend(SPACE))
-    steps.append(normalizers.Replace(" ", SPACE))
-    return normalizers.Sequence(steps)
+    return normalizers.Sequence([*steps, *space_normalizers(has_prefix=has_prefix)])
 
 
-def _decoder(model: SentencePieceModel, *, has_prefix: bool) -> Any:
-    steps: list[Any] = [decoders.Replace(SPACE, " ")]
-    if model.has_byte_fallback:
-        steps.append(decoders.ByteFallback())
-    steps.append(decoders.Fuse())
-    if has_prefix:
-        steps.append(decoders.Strip(" ", 1, 0))
-    return decoders.Sequence(steps)
+def _mbart(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
+    # The code of the text's own language is put behind or before it where a text is encoded.
+    return _with_template(_fairseq(folder, languages), folder, single=["$A", *folder.tokens("eos")])
 
 
-def _fairseq(path: Path, roles: Roles, languages: Sequence[str]) -> tokenizers.Tokenizer:
+def _fairseq(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
     """Number pieces as fairseq does: <s> <pad> </s> <unk>, pieces from the third, codes, <mask>."""
-    model = _read(path, UNIGRAM)
+    model = _read(folder.file, UNIGRAM)
     if [piece.type == NORMAL for piece in model.pieces[:4]] != [False, False, False, True]:
-        raise ModelError(f"{path}: expected <unk>, <s> and </s> as the first three pieces")
-    first = [roles[r] for r in ("cls_token", "pad_token", "eos_token", "unk_token")]
-    last = [*languages, roles["mask_token"]]
+        raise ModelError(f"{folder.file}: expected <unk>, <s> and </s> as the first three pieces")
+    first, [mask] = folder.tokens("cls", "pad", "eos", "unk"), folder.tokens("mask")
     vocabulary = [
         *((token, 0.0) for token in first),
         *((piece.text, piece.score) for piece in model.pieces[3:]),
-        *((token, 0.0) for token in last),
+        *((token, 0.0) for token in (*languages, mask)),
     ]
     tokenizer = unigram(model, vocabulary, 3)
-    _add(tokenizer, path, [*first, *languages])
-    tokenizer.add_special_tokens(
-        [AddedToken(roles["mask_token"], lstrip=True, normalized=False, special=True)]
-    )
+    _add(tokenizer, folder.file, [*first, *languages])
+    mark_special(tokenizer, [mask], lstrip=True)
     return tokenizer
 
 
@@ -203,19 +181,15 @@ def _read(path: Path, algorithm: int) -> SentencePieceModel:
     return model
 
 
-def _add(tokenizer: tokenizers.Tokenizer, path: Path, tokens: Sequence[str]) -> None:
+def _add(tokenizer: Tokenizer, path: Path, tokens: Sequence[str]) -> None:
     """Mark tokens of the vocabulary as special."""
     for token in tokens:
         if tokenizer.token_to_id(token) is None:
             raise ModelError(f"{path} has no piece {token!r}, which this kind of tokenizer needs")
-    tokenizer.add_special_tokens(
-        [AddedToken(token, normalized=False, special=True) for token in tokens]
-    )
+    mark_special(tokenizer, tokens)
 
 
-def _add_types(
-    tokenizer: tokenizers.Tokenizer, model: SentencePieceModel, *, specials: set[str]
-) -> None:
+def _add_types(tokenizer: Tokenizer, model: SentencePieceModel, *, specials: set[str]) -> None:
     """Add what the file itself marks: control tokens as special, symbols as whole tokens."""
     tokens = []
     for piece in model.pieces:
@@ -225,30 +199,27 @@ def _add_types(
     tokenizer.add_tokens(tokens)
 
 
-def _with_bos_and_eos(
-    tokenizer: tokenizers.Tokenizer, path: Path, settings: Settings, roles: Roles
-) -> tokenizers.Tokenizer:
-    single = ["$A"]
-    if setting(settings, "add_bos_token", True):
-        single.insert(0, roles["bos_token"])
-    if setting(settings, "add_eos_token", False):
-        single.append(roles["eos_token"])
-    return _framed(tokenizer, path, single=single)
+def _with_bos_and_eos(tokenizer: Tokenizer, folder: TokenizerFolder) -> Tokenizer:
+    before = folder.tokens("bos") if folder.setting("add_bos_token", True) else []
+    behind = folder.tokens("eos") if folder.setting("add_eos_token", False) else []
+    return _with_template(tokenizer, folder, single=[*before, "$A", *behind])
 
 
-def _framed(
-    tokenizer: tokenizers.Tokenizer,
-    path: Path,
+def _with_template(
+    tokenizer: Tokenizer,
+    folder: TokenizerFolder,
     *,
     single: list[str],
     pair: list[str] | None = None,
-) -> tokenizers.Tokenizer:
+) -> Tokenizer:
     """Let the tokenizer put these tokens around a text."""
     specials = sorted({token for token in single + (pair or []) if not token.startswith("$")})
     ids = [(token, tokenizer.token_to_id(token)) for token in specials]
     missing = [token for token, id_ in ids if id_ is None]
     if missing:
-        raise ModelError(f"{path} has no piece {missing[0]!r}, which stands around every text")
+        raise ModelError(
+            f"{folder.file} has no piece {missing[0]!r}, which stands around every text"
+        )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=single, pair=pair, special_tokens=ids
     )

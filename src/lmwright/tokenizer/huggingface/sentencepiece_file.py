@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,9 +25,12 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 # Protocol buffers' ways to write a field.
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
+Fields = dict[int, int | bytes]
+T = TypeVar("T", int, bytes)
+
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ScoredPiece:
     """A token, how likely it is, and what it is for."""
 
     text: str
@@ -38,7 +42,7 @@ class Piece:
 class SentencePieceModel:
     """What a SentencePiece file says about cutting text into pieces."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ScoredPiece, ...]
     algorithm: int
     unk_id: int
     has_byte_fallback: bool
@@ -62,47 +66,50 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
 
 def parse(data: bytes) -> SentencePieceModel:
     """Read the bytes of a SentencePiece file."""
-    pieces: list[Piece] = []
-    trainer: dict[int, int | bytes] = {}
-    normalizer: dict[int, int | bytes] = {}
+    pieces: list[ScoredPiece] = []
+    # The trainer's and the normaliser's settings.
+    settings: dict[int, Fields] = {2: {}, 3: {}}
     for number, value in fields(data):
         if number == 1:
-            pieces.append(_piece(_bytes(value)))
-        elif number == 2:
-            trainer = dict(fields(_bytes(value)))
-        elif number == 3:
-            normalizer = dict(fields(_bytes(value)))
-        elif number == 5 and dict(fields(_bytes(value))).get(2):
+            pieces.append(_piece(dict(fields(value))))
+        elif number in settings:
+            settings[number] = dict(fields(value))
+        elif number == 5 and dict(fields(value)).get(2):
             raise ModelError(
                 "it rewrites decoded text (denormalizer_spec), which is not known here"
             )
+    trainer, normalizer = settings[2], settings[3]
     model = SentencePieceModel(
         pieces=tuple(pieces),
-        algorithm=_number(trainer, 3, UNIGRAM),
-        unk_id=_number(trainer, 40, 0),
-        has_byte_fallback=bool(_number(trainer, 35, 0)),
-        splits_at_spaces=bool(_number(trainer, 22, 1)),
-        charsmap=_bytes(normalizer.get(2, b"")),
-        adds_dummy_prefix=bool(_number(normalizer, 3, 1)),
-        removes_extra_spaces=bool(_number(normalizer, 4, 1)),
+        algorithm=_value(trainer, 3, UNIGRAM),
+        unk_id=_value(trainer, 40, 0),
+        has_byte_fallback=bool(_value(trainer, 35, 0)),
+        splits_at_spaces=bool(_value(trainer, 22, 1)),
+        charsmap=_value(normalizer, 2, b""),
+        adds_dummy_prefix=bool(_value(normalizer, 3, 1)),
+        removes_extra_spaces=bool(_value(normalizer, 4, 1)),
     )
     _check(model)
-    if _number(trainer, 24, 0):
+    if _value(trainer, 24, 0):
         raise ModelError("its spaces stand behind words (treat_whitespace_as_suffix): not known")
-    if not _number(normalizer, 5, 1):
+    if not _value(normalizer, 5, 1):
         raise ModelError(
             "it does not write spaces as an underscore (escape_whitespaces): not known"
         )
     return model
 
 
-def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def fields(data: int | bytes) -> Iterator[tuple[int, int | bytes]]:
     """Yield each field's number and value: an int, or bytes."""
+    if isinstance(data, int):
+        raise ModelError("this is no SentencePiece file")
     at = 0
     while at < len(data):
         # A quarter of a million pieces make a million small numbers: no call for those.
         tag, at = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at)
         number, wire = tag >> 3, tag & 7
+        if number == 0:
+            raise ModelError("this is no SentencePiece file")
         if wire == VARINT:
             value, at = _varint(data, at)
             yield number, value
@@ -132,28 +139,21 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise ModelError("a number has no end; the file is damaged or no SentencePiece file")
 
 
-def _piece(data: bytes) -> Piece:
-    values = dict(fields(data))
-    score = _bytes(values.get(2, b"\0\0\0\0"))
+def _piece(values: Fields) -> ScoredPiece:
     try:
-        text = _bytes(values.get(1, b"")).decode()
-        number = struct.unpack("<f", score)[0]
+        text = _value(values, 1, b"").decode()
+        score = struct.unpack("<f", _value(values, 2, b"\0\0\0\0"))[0]
     except (UnicodeDecodeError, struct.error) as error:
         raise ModelError(f"a piece cannot be read: {error}") from None
-    if not math.isfinite(number):
-        raise ModelError(f"piece {text!r} has the score {number}")
-    return Piece(text, number, _number(values, 3, NORMAL))
+    if not text or not math.isfinite(score):
+        raise ModelError(f"piece {text!r} has the score {score}")
+    return ScoredPiece(text, score, _value(values, 3, NORMAL))
 
 
-def _bytes(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise ModelError("this is no SentencePiece file")
-    return value
-
-
-def _number(values: dict[int, int | bytes], field: int, default: int) -> int:
-    value = values.get(field, default)
-    if isinstance(value, bytes):
+def _value(values: Fields, number: int, default: T) -> T:
+    """Return a field of the default's type."""
+    value = values.get(number, default)
+    if not isinstance(value, type(default)):
         raise ModelError("this is no SentencePiece file")
     return value
 

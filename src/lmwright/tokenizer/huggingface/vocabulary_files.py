@@ -2,88 +2,73 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from lmwright.core.errors import ModelError
-from lmwright.tokenizer.settings import read_settings, setting
+from lmwright.tokenizer.huggingface.settings import TokenizerFolder, read_settings
 
 
-def word_piece(
-    folder: Path, settings: Mapping[str, Any], roles: Mapping[str, str]
-) -> tokenizers.Tokenizer:
+def word_piece(folder: TokenizerFolder) -> Tokenizer:
     """Build BERT's kind: words and punctuation, each cut into the longest pieces from the left."""
-    path = folder / "vocab.txt"
-    tokens = _read_text(path).removesuffix("\n").split("\n")
+    tokens = _read_text(folder.file).removesuffix("\n").split("\n")
     vocabulary = {token: i for i, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
-        raise ModelError(f"{path}: a token occurs twice; download the file again")
-    ids = role_ids(path, vocabulary, roles, ("unk_token", "cls_token", "sep_token"))
-    if not setting(settings, "do_basic_tokenize", True):
-        raise ModelError(f"{folder}: do_basic_tokenize = false is not known here")
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=roles["unk_token"]))
+        raise ModelError(f"{folder.file}: a token occurs twice; download the file again")
+    unk, cls, sep = with_ids(folder, vocabulary, "unk", "cls", "sep")
+    if not folder.setting("do_basic_tokenize", True):
+        raise ModelError(f"{folder.path}: do_basic_tokenize = false is not known here")
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unk[0]))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
-        handle_chinese_chars=setting(settings, "tokenize_chinese_chars", True),
+        handle_chinese_chars=folder.setting("tokenize_chinese_chars", True),
         # Accents go where letters are lowered, if the folder does not say.
-        strip_accents=None if settings.get("strip_accents") is None
-        else setting(settings, "strip_accents", True),
-        lowercase=setting(settings, "do_lower_case", True),
+        strip_accents=None if folder.settings.get("strip_accents") is None
+        else folder.setting("strip_accents", True),
+        lowercase=folder.setting("do_lower_case", True),
     )  # fmt: skip
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    cls, sep = roles["cls_token"], roles["sep_token"]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=[f"{cls}:0", "$A:0", f"{sep}:0"],
-        pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
-        special_tokens=[(cls, ids["cls_token"]), (sep, ids["sep_token"])],
+        single=[f"{cls[0]}:0", "$A:0", f"{sep[0]}:0"],
+        pair=[f"{cls[0]}:0", "$A:0", f"{sep[0]}:0", "$B:1", f"{sep[0]}:1"],
+        special_tokens=[cls, sep],
     )
     return tokenizer
 
 
-def gpt2(
-    folder: Path, settings: Mapping[str, Any], roles: Mapping[str, str]
-) -> tokenizers.Tokenizer:
+def gpt2(folder: TokenizerFolder) -> Tokenizer:
     """Build GPT-2's kind: BPE over bytes, with nothing around a text."""
-    tokenizer, _ = _byte_level(folder, settings)
-    if setting(settings, "add_bos_token", False):
-        bos = role_ids(folder / "vocab.json", tokenizer.get_vocab(), roles, ("bos_token",))
+    tokenizer, vocabulary = _byte_level(folder)
+    if folder.setting("add_bos_token", False):
+        [bos] = with_ids(folder, vocabulary, "bos")
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=[roles["bos_token"], "$A"],
-            special_tokens=[(roles["bos_token"], bos["bos_token"])],
+            single=[bos[0], "$A"], special_tokens=[bos]
         )
     return tokenizer
 
 
-def roberta(
-    folder: Path, settings: Mapping[str, Any], roles: Mapping[str, str]
-) -> tokenizers.Tokenizer:
+def roberta(folder: TokenizerFolder) -> Tokenizer:
     """Build RoBERTa's and BART's kind: GPT-2's between <s> and </s>."""
-    tokenizer, has_prefix = _byte_level(folder, settings)
-    vocabulary = tokenizer.get_vocab()
-    ids = role_ids(folder / "vocab.json", vocabulary, roles, ("sep_token", "cls_token"))
+    tokenizer, vocabulary = _byte_level(folder)
+    sep, cls = with_ids(folder, vocabulary, "sep", "cls")
     tokenizer.post_processor = processors.RobertaProcessing(
-        (roles["sep_token"], ids["sep_token"]),
-        (roles["cls_token"], ids["cls_token"]),
-        trim_offsets=True,
-        add_prefix_space=has_prefix,
+        sep, cls, trim_offsets=True, add_prefix_space=folder.setting("add_prefix_space", False)
     )
     return tokenizer
 
 
-def role_ids(
-    path: Path, vocabulary: Mapping[str, int], roles: Mapping[str, str], wanted: tuple[str, ...]
-) -> dict[str, int]:
-    """Return the ids of the tokens that a framing needs."""
-    for role in wanted:
-        if roles[role] not in vocabulary:
+def with_ids(
+    folder: TokenizerFolder, vocabulary: Mapping[str, int], *roles: str
+) -> list[tuple[str, int]]:
+    """Return the tokens of these roles with their ids in the folder's vocabulary."""
+    for role, token in zip(roles, folder.tokens(*roles), strict=True):
+        if token not in vocabulary:
             raise ModelError(
-                f"{path} has no {roles[role]!r}, the {role}; name the right one in "
-                f"{path.parent / 'tokenizer_config.json'}"
+                f"{folder.file} has no {token!r}, the {role}_token; name the right one in "
+                f"{folder.path / 'tokenizer_config.json'}"
             )
-    return {role: vocabulary[roles[role]] for role in wanted}
+    return [(token, vocabulary[token]) for token in folder.tokens(*roles)]
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
@@ -96,14 +81,14 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     return vocabulary
 
 
-def _byte_level(folder: Path, settings: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, bool]:
-    vocabulary = read_vocabulary(folder / "vocab.json")
-    merges = _read_merges(folder / "merges.txt", vocabulary)
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
-    has_prefix = setting(settings, "add_prefix_space", False)
+def _byte_level(folder: TokenizerFolder) -> tuple[Tokenizer, Mapping[str, int]]:
+    vocabulary = read_vocabulary(folder.file)
+    merges = _read_merges(folder.path / "merges.txt", vocabulary)
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    has_prefix = folder.setting("add_prefix_space", False)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=has_prefix)
     tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer, has_prefix
+    return tokenizer, vocabulary
 
 
 def _read_merges(path: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig
 from lmwright.model.families import FAMILIES, family
 from lmwright.model.families.config_json import model_config, settings_of
-from lmwright.model.families.family import Row, rows_of, table
+from lmwright.model.families.family import TensorRow, rows_of, table
 
 # Our fields, small, and each another.
 SMALL = {
@@ -128,12 +128,12 @@ c+d    v   w  transposed
 e      u   row
 {f,g}.{h,i}  t.{j,k}.{l,m}
 """) == (
-        Row(("a",), "x"),
-        Row(("b",), "y", "z"),
-        Row(("c", "d"), "v", "w", "transposed"),
-        Row(("e",), "u", None, "row"),
-        Row(("f.h",), "t.j.l"),
-        Row(("g.i",), "t.k.m"),
+        TensorRow(("a",), "x"),
+        TensorRow(("b",), "y", "z"),
+        TensorRow(("c", "d"), "v", "w", "transposed"),
+        TensorRow(("e",), "u", None, "row"),
+        TensorRow(("f.h",), "t.j.l"),
+        TensorRow(("g.i",), "t.k.m"),
     )  # fmt: skip
     with pytest.raises(ValueError, match="zip"):
         table("{a,b,c}  {x,y}")

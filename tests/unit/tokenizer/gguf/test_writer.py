@@ -1,6 +1,5 @@
 """A tokenizer that llama.cpp follows by other rules ruins a good model: known rules, or none."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from lmwright.core.errors import ModelError
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.gguf.reader import PRE_TOKENIZERS, merges_from_scores
+from lmwright.tokenizer.gguf.reader import PRE_TOKENIZERS, gguf_tokenizer, merges_from_scores
 from lmwright.tokenizer.gguf.writer import gguf_metadata
-from lmwright.tokenizer.load import gguf_tokenizer
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 SPECIALS = ["<|end|>", "<|start|>"]
@@ -227,29 +225,26 @@ def test_phi_3_s_tokens_swallow_space_in_models_of_that_name():
 
 @pytest.mark.parametrize("scheme", ["first", "always", "never"])
 def test_metaspace_is_written_and_its_difference_told(caplog, scheme):
-    tokenizer = sentencepiece()
-    tokenizer._backend.normalizer = normalizers.Sequence([])
     space = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
-    tokenizer._backend.pre_tokenizer = space
+    nothing = normalizers.Sequence([])
+    tokenizer = changed(sentencepiece, normalizer=nothing, pre_tokenizer=space)
     assert ggml(tokenizer)["add_space_prefix"] == (scheme != "never")
     assert ("before a text that begins with one" in caplog.text) == (scheme != "never")
     assert ("and behind special tokens" in caplog.text) == (scheme == "first")
 
 
 def test_gemma_s_idle_splitter_is_no_obstacle():
-    tokenizer = sentencepiece(has_prefix=False)
-    tokenizer._backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    splitter = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer = changed(lambda: sentencepiece(has_prefix=False), pre_tokenizer=splitter)
     assert ggml(tokenizer)["add_space_prefix"] is False
 
 
 def test_a_pattern_that_takes_all_may_be_spelt_as_removing_the_rest():
-    tokenizer = byte_level("qwen2")
     split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    pattern = json.loads(tokenizer._backend.to_str())["pre_tokenizer"]["pretokenizers"][0]
+    pattern = byte_level("qwen2").spec().pre_tokenizer[0]
     regex = Regex(pattern["pattern"]["Regex"])
-    tokenizer._backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Sequence([pre_tokenizers.Split(regex, "removed", invert=True)]), split]
-    )
+    steps = [pre_tokenizers.Sequence([pre_tokenizers.Split(regex, "removed", invert=True)]), split]
+    tokenizer = changed(lambda: byte_level("qwen2"), pre_tokenizer=pre_tokenizers.Sequence(steps))
     assert ggml(tokenizer)["pre"] == "qwen2"
 
 
@@ -257,7 +252,7 @@ def changed(make: Callable[[], Tokenizer], **parts: Any) -> Tokenizer:
     tokenizer = make()
     for name, part in parts.items():
         setattr(tokenizer._backend, name, part)
-    return tokenizer
+    return Tokenizer(tokenizer._backend, special_tokens=tokenizer.special_tokens)
 
 
 def with_added(make: Callable[[], Tokenizer], **flags: bool) -> Tokenizer:

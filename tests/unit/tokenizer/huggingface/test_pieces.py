@@ -8,7 +8,7 @@ import pytest
 import sentencepiece
 
 from lmwright.core.errors import ModelError, RequestError
-from lmwright.tokenizer.load import load_tokenizer
+from lmwright.tokenizer.huggingface.folder import load_tokenizer
 
 CORPUS = ["the bank opens at nine and closes at five", "a card costs eight euros at the bank"] * 3
 
@@ -78,14 +78,17 @@ def test_fairseq_numbers_and_language_codes(unigram, tmp_path):
     assert [tokenizer.token(i) for i in range(4)] == ["<s>", "<pad>", "</s>", "<unk>"]
     assert tokenizer.language_id("ar_AR") == 4 + n_pieces
     assert tokenizer.language_id("zh_CN") == 4 + n_pieces + 24
-    assert tokenizer.mask_id == tokenizer.vocab_size - 1
+    assert tokenizer.role_id("mask") == tokenizer.vocab_size - 1
     with pytest.raises(RequestError, match="needs the source_lang of a text"):
-        tokenizer.frame("a")
+        tokenizer.encode_input("a")
     with pytest.raises(RequestError, match="one text"):
-        tokenizer.frame("a", "b", source_lang="de_DE")
+        tokenizer.encode_input("a", "b", source_lang="de_DE")
     with pytest.raises(RequestError, match="did you mean 'de_DE'"):
-        tokenizer.frame("a", source_lang="de_DD")
-    assert tokenizer.frame("a", source_lang="de_DE").ids[-2:] == [2, tokenizer.language_id("de_DE")]
+        tokenizer.encode_input("a", source_lang="de_DD")
+    assert tokenizer.encode_input("a", source_lang="de_DE").ids[-2:] == [
+        2,
+        tokenizer.language_id("de_DE"),
+    ]
 
 
 def test_llama_adds_what_the_folder_says_and_no_text_spells_a_control_token(bpe, tmp_path):
@@ -97,7 +100,7 @@ def test_llama_adds_what_the_folder_says_and_no_text_spells_a_control_token(bpe,
     plain = load().encode("the bank")
     assert plain[0] == load().bos_id == 1
     assert load(add_bos_token=False).encode("the bank") == plain[1:]
-    assert load(add_eos_token=True).frame("the bank").ids == [*plain, 2]
+    assert load(add_eos_token=True).encode_input("the bank").ids == [*plain, 2]
     assert load(add_prefix_space=False).encode("the bank") != plain
     # A folder without the setting is an older one: each part gets a space in front.
     dialogue = [{"role": "user", "content": "bank"}]
@@ -118,12 +121,12 @@ def marian(path: Path, source: bytes, target: bytes, vocabulary: list[str], **se
 def test_marian_needs_its_three_files_and_one_vocabulary(unigram, bpe, tmp_path):
     vocabulary = ["</s>", "<unk>", "\u2581bank", "<pad>"]
     tokenizer = load_tokenizer(marian(tmp_path, unigram, unigram, vocabulary))
-    ids = tokenizer.frame("the bank").ids
+    ids = tokenizer.encode_input("the bank").ids
     assert (ids[0], ids[-2:]) == (1, [2, 0])  # pieces that the vocabulary lacks are unknown
     assert tokenizer.encode("bank") == [2]
     assert tokenizer.decode([2, 2, 0]) == "bank bank"
     with pytest.raises(RequestError, match="surrogate"):
-        tokenizer.frame("a\ud83d")
+        tokenizer.encode_input("a\ud83d")
     with pytest.raises(ModelError, match=r"vocab.json has no '<pad>', the pad_token"):
         load_tokenizer(marian(tmp_path, unigram, unigram, vocabulary[:3]))
     with pytest.raises(ModelError, match="separate_vocabs"):
@@ -143,4 +146,4 @@ def test_a_saved_marian_is_its_own_files(unigram, tmp_path):
     tokenizer.save(tmp_path / "saved")
     names = {path.name for path in (tmp_path / "saved").iterdir()}
     assert names == {"source.spm", "target.spm", "vocab.json", "tokenizer_config.json"}
-    assert load_tokenizer(tmp_path / "saved").frame("bank").ids == [4, 2, 0]
+    assert load_tokenizer(tmp_path / "saved").encode_input("bank").ids == [4, 2, 0]

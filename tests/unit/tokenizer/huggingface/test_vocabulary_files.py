@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lmwright.core.errors import ModelError
-from lmwright.tokenizer.load import load_tokenizer
+from lmwright.tokenizer.huggingface.folder import load_tokenizer
 
 WORDS = [
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
@@ -36,7 +36,7 @@ def configure(folder, **settings) -> None:
 
 
 def words(folder, text: str) -> list[str]:
-    return [WORDS[id_] for id_ in load_tokenizer(folder).frame(text).ids[1:-1]]
+    return [WORDS[id_] for id_ in load_tokenizer(folder).encode_input(text).ids[1:-1]]
 
 
 def test_the_settings_of_bert_are_heeded(bert):
@@ -51,7 +51,7 @@ def test_the_settings_of_bert_are_heeded(bert):
 
 def test_bert_frames_one_text_and_two(bert):
     tokenizer = load_tokenizer(bert)
-    framed = tokenizer.frame("the bank", "banks")
+    framed = tokenizer.encode_input("the bank", "banks")
     assert [WORDS[i] for i in framed.ids] == [
         "[CLS]",
         "the",
@@ -62,9 +62,9 @@ def test_bert_frames_one_text_and_two(bert):
         "[SEP]",
     ]
     assert framed.segments == [0, 0, 0, 0, 1, 1, 1]
-    assert tokenizer.frame("").ids == [2, 3]
-    assert (tokenizer.cls_id, tokenizer.sep_id) == (2, 3)
-    assert (tokenizer.mask_id, tokenizer.pad_id) == (4, 0)
+    assert tokenizer.encode_input("").ids == [2, 3]
+    assert (tokenizer.role_id("cls"), tokenizer.role_id("sep")) == (2, 3)
+    assert (tokenizer.role_id("mask"), tokenizer.role_id("pad")) == (4, 0)
     assert tokenizer.eos_ids == ()
 
 

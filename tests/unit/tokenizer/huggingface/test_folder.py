@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 
 from lmwright.core.errors import ModelError
-from lmwright.tokenizer.load import load_tokenizer
+from lmwright.tokenizer.huggingface.folder import load_tokenizer
 
 DIALOGUE = [{"role": "user", "content": "What does a card cost?"}]
 
@@ -52,7 +52,7 @@ def test_a_text_is_neither_cut_nor_filled_up_as_the_file_would(folder):
     backend.save(str(folder / "tokenizer.json"))
     assert backend.encode("a").ids[1:] == [0] * 8
     read = load_tokenizer(folder)
-    assert len(read.encode("a" * 50)) == len(read.frame("a" * 50).ids) > 9
+    assert len(read.encode("a" * 50)) == len(read.encode_input("a" * 50).ids) > 9
     assert len(read.encode("a")) == 1
 
 
@@ -64,12 +64,12 @@ def test_roles_come_from_the_older_map_and_from_the_kind(folder):
     assert roles["bos_token"] == "<|im_start|>"  # of tokenizer_config.json
     assert roles["pad_token"] == "<|im_end|>"
     assert roles["eos_token"] == roles["unk_token"] == "<|endoftext|>"
-    assert load_tokenizer(folder).pad_id == 2
+    assert load_tokenizer(folder).role_id("pad") == 2
     # A kind's usual tokens count only where they exist.
     change(folder / "tokenizer_config.json", tokenizer_class="RobertaTokenizerFast")
     read = load_tokenizer(folder)
     assert "mask_token" not in read.special_tokens
-    assert read.mask_id is None
+    assert read.role_id("mask") is None
 
 
 @pytest.fixture

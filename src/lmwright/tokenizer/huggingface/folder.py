@@ -1,4 +1,4 @@
-"""Reading a tokenizer from a Hugging Face folder or a GGUF file."""
+"""Reading the tokenizer of a Hugging Face folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,42 +9,19 @@ from tokenizers import AddedToken
 
 from lmwright.core.errors import ModelError
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.gguf.reader import end_ids
-from lmwright.tokenizer.gguf.reader import tokenizer_from_gguf as gguf_vocabulary
-from lmwright.tokenizer.huggingface.kinds import KINDS, Kind, kind_name
+from lmwright.tokenizer.huggingface.kinds import KINDS, TokenizerKind, kind_name
 from lmwright.tokenizer.huggingface.marian import marian
-from lmwright.tokenizer.settings import read_settings, setting, token_roles, token_text
-from lmwright.tokenizer.translation import (
-    MBART50_LANGUAGES,
-    MBART_LANGUAGES,
-    Layout,
-    Translation,
+from lmwright.tokenizer.huggingface.settings import (
+    TokenizerFolder,
+    read_settings,
+    setting,
+    token_roles,
+    token_text,
 )
+from lmwright.tokenizer.translation import Translation
 
-LANGUAGES: dict[str | None, tuple[Layout, tuple[str, ...]]] = {
-    "MBartTokenizer": ("behind", MBART_LANGUAGES),
-    "MBart50Tokenizer": ("before", MBART50_LANGUAGES),
-}
 # Settings that a tokenizer.json does not hold.
 KEPT = ("model_max_length", "model_input_names")
-
-
-def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
-    """Build the tokenizer that a GGUF file carries in its metadata."""
-    tokens = metadata["tokenizer.ggml.tokens"]
-    roles = {}
-    for role, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
-        id_ = metadata.get(f"tokenizer.ggml.{key}_token_id")
-        if id_ is not None and not 0 <= id_ < len(tokens):
-            raise ModelError(f"GGUF: {key}_token_id = {id_} of {len(tokens)} tokens")
-        if id_ is not None:
-            roles[f"{role}_token"] = tokens[id_]
-    return Tokenizer(
-        gguf_vocabulary(metadata),
-        special_tokens=roles,
-        eos_ids=end_ids(metadata),
-        chat_template=metadata.get("tokenizer.chat_template"),
-    )
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -53,29 +30,30 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     name = kind_name(folder, settings)
     kind = None if name is None else KINDS[name]
     roles = token_roles(settings, read_settings(folder / "special_tokens_map.json"))
-    wanted = {**(kind.roles if kind else {}), **roles}
+    usual = kind.roles if kind else {}
+    file = folder / (kind.vocabulary if kind else "tokenizer.json")
+    whole = TokenizerFolder(folder, file, settings, {**usual, **roles})
     files, translation = {}, None
     if kind is not None and kind.build is None:
         _check_files(folder, name, kind)
-        backend, translation = marian(folder, settings, wanted)
+        backend, translation = marian(whole)
         files = {file: (folder / file).read_bytes() for file in kind.files}
     else:
-        backend = _read_backend(folder, settings, name, wanted)
-        translation = _languages(name, settings, backend)
+        backend = _read_backend(whole, name)
+        translation = _translation(whole, kind, backend)
     # A file may ask for texts of one length, cut or filled up. What is too long is refused, though,
     # where it is used, and what is shorter is not filled up.
     backend.no_truncation()
     backend.no_padding()
-    # A role that the folder does not name counts where its usual token exists.
-    roles = {
-        role: token
-        for role, token in wanted.items()
-        if role in roles or backend.token_to_id(token) is not None
-    }
     eos = read_settings(folder / "generation_config.json").get("eos_token_id", [])
     return Tokenizer(
         backend,
-        special_tokens=roles,
+        # A role that the folder does not name counts where its usual token exists.
+        special_tokens={
+            role: token
+            for role, token in whole.roles.items()
+            if role in roles or backend.token_to_id(token) is not None
+        },
         eos_ids=eos if isinstance(eos, list) else [] if eos is None else [eos],
         chat_template=_chat_template(folder, settings),
         translation=translation,
@@ -84,11 +62,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     )
 
 
-def _read_backend(
-    folder: Path, settings: Mapping[str, Any], name: str | None, roles: Mapping[str, str]
-) -> tokenizers.Tokenizer:
+def _read_backend(folder: TokenizerFolder, name: str | None) -> tokenizers.Tokenizer:
     """Read tokenizer.json, or build what it would hold from the older files."""
-    path = folder / "tokenizer.json"
+    path = folder.path / "tokenizer.json"
     if path.is_file():
         try:
             return tokenizers.Tokenizer.from_file(str(path))
@@ -102,19 +78,19 @@ def _read_backend(
             f"tokenizer_class in tokenizer_config.json; known: {', '.join(sorted(KINDS))}"
         )
     kind = KINDS[name]
-    _check_files(folder, name, kind)
+    _check_files(folder.path, name, kind)
     assert kind.build is not None
     try:
-        backend = kind.build(folder, settings, roles)
+        backend = kind.build(folder)
     except ModelError:
         raise
     except Exception as error:  # the library's, which knows no other
-        raise ModelError(f"{folder / kind.files[0]} gives no tokenizer: {error}") from None
-    _add_tokens(backend, folder, settings, roles)
+        raise ModelError(f"{folder.file} gives no tokenizer: {error}") from None
+    _add_tokens(backend, folder)
     return backend
 
 
-def _check_files(folder: Path, name: str | None, kind: Kind) -> None:
+def _check_files(folder: Path, name: str | None, kind: TokenizerKind) -> None:
     missing = [file for file in kind.files if not (folder / file).is_file()]
     if missing:
         asked = " and ".join(kind.files)
@@ -122,27 +98,23 @@ def _check_files(folder: Path, name: str | None, kind: Kind) -> None:
         raise ModelError(f"{folder / missing[0]} is missing: {name} needs {asked}{remedy}")
 
 
-def _add_tokens(
-    backend: tokenizers.Tokenizer,
-    folder: Path,
-    settings: Mapping[str, Any],
-    roles: Mapping[str, str],
-) -> None:
+def _add_tokens(backend: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
     """Add the tokens of added_tokens_decoder and added_tokens.json, each with the id it has there.
 
     The tokens of the roles become special ones, and so do additional_special_tokens.
     """
     places: dict[int, AddedToken] = {}
-    for text, id_ in read_settings(folder / "added_tokens.json").items():
+    for text, id_ in read_settings(folder.path / "added_tokens.json").items():
         places[_checked_id(id_)] = AddedToken(text, normalized=False, special=False)
-    for id_, token in setting(settings, "added_tokens_decoder", {}).items():
+    for id_, token in folder.setting("added_tokens_decoder", {}).items():
         text = token_text(token)
         if text is None or not isinstance(token, dict):
             raise ModelError(f"tokenizer_config.json: added token {id_} is no token: {token!r}")
         flags = ("lstrip", "rstrip", "normalized", "single_word", "special")
         chosen = {flag: setting(token, flag, False) for flag in flags}
         places[_checked_id(id_)] = AddedToken(text, **chosen)
-    specials = [*roles.values(), *_additional(settings)]
+    additional = map(token_text, folder.setting("additional_special_tokens", []))
+    specials = [*folder.roles.values(), *(text for text in additional if text is not None)]
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     for id_, token in sorted(places.items()):
         if token.content not in known:
@@ -150,7 +122,7 @@ def _add_tokens(
             backend.add_tokens([token])
         if backend.token_to_id(token.content) != id_:
             raise ModelError(
-                f"{folder}: added token {token.content!r} should have the id {id_} and has "
+                f"{folder.path}: added token {token.content!r} should have the id {id_} and has "
                 f"{backend.token_to_id(token.content)}; the vocabulary is of another checkpoint"
             )
     known |= {token.content for token in places.values()}
@@ -168,23 +140,17 @@ def _checked_id(id_: Any) -> int:
     return int(text)
 
 
-def _additional(settings: Mapping[str, Any]) -> list[str]:
-    tokens = setting(settings, "additional_special_tokens", [])
-    return [text for token in tokens if (text := token_text(token)) is not None]
-
-
-def _languages(
-    name: str | None, settings: Mapping[str, Any], backend: tokenizers.Tokenizer
+def _translation(
+    folder: TokenizerFolder, kind: TokenizerKind | None, backend: tokenizers.Tokenizer
 ) -> Translation | None:
     """Read the languages of an mBART."""
-    if name not in LANGUAGES:
+    if kind is None or kind.languages is None:
         return None
-    layout, known = LANGUAGES[name]
+    place, known = kind.languages
     ids = {code: backend.token_to_id(code) for code in known}
-    translation = Translation(layout, {code: i for code, i in ids.items() if i is not None})
-    return translation.between(
-        setting(settings, "src_lang", "") or None, setting(settings, "tgt_lang", "") or None
-    )
+    translation = Translation(place, {code: i for code, i in ids.items() if i is not None})
+    source, target = (folder.setting(key, "") or None for key in ("src_lang", "tgt_lang"))
+    return translation.between(source, target)
 
 
 def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
@@ -208,6 +174,6 @@ def _kept_settings(settings: Mapping[str, Any], name: str | None) -> dict[str, A
         kept["model_input_names"] = ["input_ids", *segments, "attention_mask"]
     # A plain class reads tokenizer.json as it is. These choose languages, and so are needed; the
     # price is that MBartTokenizer of transformers 5 never rewrites characters as NFKC does.
-    if name in (*LANGUAGES, "MarianTokenizer"):
+    if name is not None and (KINDS[name].languages or KINDS[name].build is None):
         kept["tokenizer_class"] = name
     return kept

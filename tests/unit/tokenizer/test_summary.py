@@ -5,7 +5,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.facts import SAMPLES, SpecialToken, tokenizer_facts
+from lmwright.tokenizer.summary import SAMPLES, SpecialToken, summarise_tokenizer
 
 VOCABULARY = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[PAD]": 3, "a": 4, "b": 5, "##a": 6}
 
@@ -24,7 +24,7 @@ def word_piece() -> Tokenizer:
 
 
 def test_byte_level_bpe(tiny_tokenizer: Tokenizer) -> None:
-    found = tokenizer_facts(tiny_tokenizer, is_framed=False)
+    found = summarise_tokenizer(tiny_tokenizer, has_specials=False)
     assert (found.kind, found.n_tokens, found.ignores_case) == ("byte-level BPE", 300, False)
     assert found.special_tokens == (
         SpecialToken("bos", "<|im_start|>", 1), SpecialToken("eos", "<|im_end|>", 2)
@@ -33,7 +33,7 @@ def test_byte_level_bpe(tiny_tokenizer: Tokenizer) -> None:
 
 
 def test_word_piece_and_its_frame() -> None:
-    found = tokenizer_facts(word_piece(), is_framed=True)
+    found = summarise_tokenizer(word_piece(), has_specials=True)
     assert (found.kind, found.ignores_case) == ("WordPiece", True)
     assert found.around == (("[CLS]",), ("[SEP]",))
     # Named, and not there.
@@ -51,18 +51,18 @@ def test_word_piece_and_its_frame() -> None:
 )
 def test_kinds_are_told_by_the_model(model: models.Model, expected: str) -> None:
     backend = tokenizers.Tokenizer(model)
-    found = tokenizer_facts(Tokenizer(backend, special_tokens={}), is_framed=False)
+    found = summarise_tokenizer(Tokenizer(backend, special_tokens={}), has_specials=False)
     assert found.kind == expected
 
 
 def test_further_ends_of_a_reply_are_named(tiny_tokenizer: Tokenizer) -> None:
     tiny_tokenizer.eos_ids = (2, 0)
-    found = tokenizer_facts(tiny_tokenizer, is_framed=False)
+    found = summarise_tokenizer(tiny_tokenizer, has_specials=False)
     assert found.special_tokens[-1] == SpecialToken("end", "<|endoftext|>", 0)
 
 
 def test_characters_a_token_are_those_of_the_samples(tiny_tokenizer: Tokenizer) -> None:
-    found = tokenizer_facts(tiny_tokenizer, is_framed=False)
+    found = summarise_tokenizer(tiny_tokenizer, has_specials=False)
     assert list(found.characters_per_token) == ["English", "German", "Python"]
     n_tokens = len(tiny_tokenizer.encode(SAMPLES["English"]))
     assert found.characters_per_token["English"] == len(SAMPLES["English"]) / n_tokens

@@ -1,20 +1,12 @@
 """The JSON files beside a tokenizer, and what they say of tokens."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmwright.formats import json_file
-
-ROLES = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "pad_token",
-    "cls_token",
-    "sep_token",
-    "mask_token",
-)
+from lmwright.tokenizer.encode import ROLES
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -43,3 +35,22 @@ def token_roles(*sources: Mapping[str, Any]) -> dict[str, str]:
         if text is not None:
             roles[role] = text
     return roles
+
+
+@dataclass(frozen=True)
+class TokenizerFolder:
+    """A folder with its tokenizer_config.json and its special tokens by role."""
+
+    path: Path
+    # The first of the kind's files, the one with the vocabulary.
+    file: Path
+    settings: Mapping[str, Any]
+    roles: Mapping[str, str]
+
+    def setting(self, key: str, default: Any) -> Any:
+        """Return a setting of the default's type; null means the default."""
+        return setting(self.settings, key, default)
+
+    def tokens(self, *names: str) -> list[str]:
+        """Return the tokens of these roles: tokens("bos", "eos")."""
+        return [self.roles[f"{name}_token"] for name in names]

@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 
-import tokenizers
-from tokenizers import models
-
 from lmwright.core.errors import RequestError
-from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.settings import ROLES
+from lmwright.tokenizer.encode import ROLES, Tokenizer
+from lmwright.tokenizer.spec import TokenizerSpec
 
 # A model with a larger vocabulary, or trained on the language, needs fewer tokens for the same.
 SAMPLES = {
@@ -39,7 +36,7 @@ class SpecialToken:
 
 
 @dataclass(frozen=True)
-class TokenizerFacts:
+class TokenizerSummary:
     """What a tokenizer is."""
 
     kind: str
@@ -53,13 +50,14 @@ class TokenizerFacts:
     characters_per_token: dict[str, float]
 
 
-def tokenizer_facts(tokenizer: Tokenizer, *, is_framed: bool) -> TokenizerFacts:
-    """Return what a tokenizer is; `is_framed` for models that read texts as `frame` gives them."""
-    return TokenizerFacts(
-        kind=_kind(tokenizer),
+def summarise_tokenizer(tokenizer: Tokenizer, *, has_specials: bool) -> TokenizerSummary:
+    """Return what a tokenizer is; `has_specials`: its model reads what `encode_input` returns."""
+    spec = tokenizer.spec()
+    return TokenizerSummary(
+        kind=_kind(tokenizer, spec),
         n_tokens=tokenizer.vocab_size,
-        special_tokens=_special_tokens(tokenizer),
-        around=_around(tokenizer, is_framed=is_framed),
+        special_tokens=_special_tokens(tokenizer, spec),
+        around=_around(tokenizer, spec, has_specials=has_specials),
         ignores_case=_plain(tokenizer, "Aa") == _plain(tokenizer, "aa"),
         characters_per_token={
             name: len(text) / len(_plain(tokenizer, text)) for name, text in SAMPLES.items()
@@ -67,44 +65,38 @@ def tokenizer_facts(tokenizer: Tokenizer, *, is_framed: bool) -> TokenizerFacts:
     )
 
 
-def _kind(tokenizer: Tokenizer) -> str:
-    backend: tokenizers.Tokenizer = tokenizer._backend
+def _kind(tokenizer: Tokenizer, spec: TokenizerSpec) -> str:
     if tokenizer.translation is not None and tokenizer.translation.source_pieces is not None:
         return "SentencePiece unigram, one for each side"
-    if not isinstance(backend.model, models.BPE):
-        names = {models.Unigram: "SentencePiece unigram", models.WordPiece: "WordPiece"}
-        return names.get(type(backend.model), type(backend.model).__name__)
+    if spec.algorithm != "BPE":
+        return "SentencePiece unigram" if spec.algorithm == "Unigram" else spec.algorithm
     # What puts the text together again tells what it was taken apart into.
-    if "ByteLevel" in str(backend.decoder):
+    if any(rule["type"] == "ByteLevel" for rule in spec.decoder):
         return "byte-level BPE"
-    return "SentencePiece BPE" if backend.model.byte_fallback else "BPE"
+    return "SentencePiece BPE" if spec.options["byte_fallback"] else "BPE"
 
 
-def _special_tokens(tokenizer: Tokenizer) -> tuple[SpecialToken, ...]:
-    backend: tokenizers.Tokenizer = tokenizer._backend
+def _special_tokens(tokenizer: Tokenizer, spec: TokenizerSpec) -> tuple[SpecialToken, ...]:
+    ids = {token: id_ for id_, token in spec.tokens.items()}
     found = [
-        SpecialToken(role.removesuffix("_token"), text, backend.token_to_id(text))
+        SpecialToken(role.removesuffix("_token"), text, ids.get(text))
         for role in ROLES
         if (text := tokenizer.special_tokens.get(role)) is not None
     ]
     named = {token.id for token in found if token.role == "eos"}
-    ends = [
-        SpecialToken("end", backend.id_to_token(id_) or "", id_)
-        for id_ in tokenizer.eos_ids
-        if id_ not in named
-    ]
-    return (*found, *ends)
+    ends = [id_ for id_ in tokenizer.eos_ids if id_ not in named]
+    return (*found, *(SpecialToken("end", spec.tokens.get(id_, ""), id_) for id_ in ends))
 
 
 def _around(
-    tokenizer: Tokenizer, *, is_framed: bool
+    tokenizer: Tokenizer, spec: TokenizerSpec, *, has_specials: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     inside = _plain(tokenizer, "a")
     try:
-        ids = tokenizer.frame("a").ids if is_framed else tokenizer.encode("a")
+        ids = tokenizer.encode_input("a").ids if has_specials else tokenizer.encode("a")
     except RequestError:  # a language must be named first
         return None
-    texts = [tokenizer._backend.id_to_token(id_) or "" for id_ in ids]
+    texts = [spec.tokens.get(id_, "") for id_ in ids]
     n_before = next(i for i in range(len(ids)) if ids[i : i + len(inside)] == inside)
     return tuple(texts[:n_before]), tuple(texts[n_before + len(inside) :])
 
