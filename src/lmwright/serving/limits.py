@@ -31,10 +31,8 @@ MAX_TOP_K = 1_000_000
 # Below this the logits would overflow; 0 itself is greedy.
 MIN_TEMPERATURE = 0.001
 MAX_TEMPERATURE = 2.0
-# What max_tokens is at most when the client does not say.
-DEFAULT_MAX_TOKENS = 1024
 
-# Requests that wait for the model, besides the one that it works on.
+# Requests that wait for the model, besides those that it works on.
 MAX_WAITING = 32
 RETRY_AFTER_S = 2
 MAX_CONNECTIONS = 256
@@ -46,7 +44,7 @@ _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
+async def read_body(chunks: AsyncIterator[bytes], max_bytes: int = MAX_BODY_BYTES) -> bytes:
     """Return a request's body; 413 when it is too large, 408 when it does not come."""
     kept: list[bytes] = []
     size_bytes = 0
@@ -54,7 +52,7 @@ async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for chunk in chunks:
                 size_bytes += len(chunk)
-                if size_bytes <= MAX_BODY_BYTES:
+                if size_bytes <= max_bytes:
                     kept.append(chunk)
                     continue
                 kept.clear()
@@ -67,9 +65,9 @@ async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
             code="request_timeout",
             headers={"Connection": "close"},
         ) from None
-    if size_bytes > MAX_BODY_BYTES:
+    if size_bytes > max_bytes:
         raise ApiError(
-            f"the request's body is larger than {MAX_BODY_BYTES:,} bytes",
+            f"the request's body is larger than {max_bytes:,} bytes",
             413,
             code="request_too_large",
             headers={"Connection": "close"},
