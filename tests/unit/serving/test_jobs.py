@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lmwright.engine.request import Chunk, Sampling
-from lmwright.lm import LocalModel
+from lmwright.lm import LocalModel, modules
 from lmwright.serving.jobs import Echo, EmbeddingJob, Job, echo
 
 TEXT = "The bank \u00e9 \U0001f600 opens"
@@ -20,7 +20,7 @@ def test_an_echo_is_what_plain_scoring_says(tiny_lm: LocalModel, n_logprobs: int
     assert found.text == TEXT
     assert [token.token_id for token in found.logprobs] == ids
     assert math.isnan(found.logprobs[0].logprob)
-    logprobs = tiny_lm.model(torch.tensor([ids])).detach().log_softmax(dim=-1)[0]
+    logprobs = modules(tiny_lm)(torch.tensor([ids])).detach().log_softmax(dim=-1)[0]
     for place, token in enumerate(found.logprobs[1:]):
         assert token.logprob == pytest.approx(float(logprobs[place, ids[place + 1]]), abs=1e-4)
         best = logprobs[place].topk(3)
