@@ -27,7 +27,7 @@ from lmwright.hosted.client import Client
 from lmwright.hosted.config import Hosted
 from lmwright.hosted.errors import NoLogprobsError
 from lmwright.hosted.model import HostedModel
-from lmwright.lm import LocalModel, load_local
+from lmwright.lm import LocalModel, load_local, local_model
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM
 from lmwright.serving.app import create_app, listen
@@ -76,7 +76,7 @@ def tiny(tiny_config: ModelConfig, tiny_tokenizer: Tokenizer) -> LocalModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = DecoderLM(replace(tiny_config, max_positions=4096)).eval()
-    return LocalModel(model.requires_grad_(False), tiny_tokenizer, name="tiny")
+    return local_model(model.requires_grad_(False), tiny_tokenizer, name="tiny")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from lmwright.core.artifact import LOCK, locked
 from lmwright.core.errors import LmwrightError, ModelError, RequestError, suggestion
 from lmwright.hosted.address import is_hosted
 from lmwright.hub import resolve
-from lmwright.lm import LocalModel, load_local, weight_bytes
+from lmwright.lm import LocalModel, load_local, modules, weight_bytes
 from lmwright.verification.local import LocalWitness, weights_of
 from lmwright.verification.opening import open_path
 from lmwright.verification.remote import LLAMA_CPP, LlamaWitness
@@ -179,26 +179,27 @@ def _write_folder(loaded: LocalModel, product: Path, *, dtype: "torch.dtype") ->
     from lmwright.formats.sentence_transformers import write_pooling
     from lmwright.model.checkpoint import save
 
-    n_bytes = sum(p.numel() for p in loaded.model.parameters()) * dtype.itemsize
+    model, pooling = modules(loaded), loaded.backend.pooling
+    n_bytes = sum(p.numel() for p in model.parameters()) * dtype.itemsize
     n_free = shutil.disk_usage(product.parent).free
     if n_free < n_bytes:
         raise LmwrightError(
             f"cannot write {product.name}: its weights need {n_bytes:,} bytes, only {n_free:,} are "
             "free; free some space or write elsewhere"
         )
-    save(loaded.model, product, dtype)
+    save(model, product, dtype)
     loaded.tokenizer.save(product)
-    if loaded.pooling is not None:
-        write_pooling(product, loaded.pooling, d_model=loaded.model.config.d_model)
+    if pooling is not None:
+        write_pooling(product, pooling, d_model=model.config.d_model)
 
 
 def _write_gguf(loaded: LocalModel, product: Path, *, type_name: str) -> None:
     from lmwright.model.checkpoint import save_gguf
     from lmwright.tokenizer.gguf.writer import gguf_metadata
 
-    metadata = gguf_metadata(loaded.tokenizer, vocab_size=loaded.model.config.vocab_size)
+    metadata = gguf_metadata(loaded.tokenizer, vocab_size=modules(loaded).config.vocab_size)
     name = product.stem
-    save_gguf(loaded.model, product, type_name=type_name, tokenizer_metadata=metadata, name=name)
+    save_gguf(modules(loaded), product, type_name=type_name, tokenizer_metadata=metadata, name=name)
 
 
 def _verify(

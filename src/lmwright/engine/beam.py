@@ -9,25 +9,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmwright.engine.backend import Backend, Rules
-from lmwright.engine.generation import MAX_ROWS, check_finite
+from lmwright.engine.answer import check_finite
+from lmwright.engine.backend import LogitConstraints, WritingBackend
 from lmwright.engine.request import Completion, Sampling
+from lmwright.engine.rows import Rows
 from lmwright.engine.sampler import log_probabilities, penalise
 from lmwright.tokenizer.encode import Tokenizer
 
+# Beams of all prompts that are searched together.
+MAX_ROWS = 32
+
 
 def beam_search(
-    backend: Backend, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling
+    backend: WritingBackend,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
 ) -> Iterator[tuple[int, Completion]]:
     """Answer prompts of token ids; yield (number of the prompt, its best answer) as they end."""
-    rules = backend.rules
     eos_ids = frozenset() if sampling.ignore_eos else frozenset(tokenizer.eos_ids)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     n_together = max(1, MAX_ROWS // sampling.n_beams)
     for start in range(0, len(order), n_together):
         numbers = order[start : start + n_together]
         searches = {
-            i: _Search(backend.before(prompts[i]), sampling=sampling, rules=rules, eos_ids=eos_ids)
+            i: _Search(
+                backend.decoder_prefix(prompts[i]),
+                sampling=sampling,
+                constraints=backend.constraints,
+                eos_ids=eos_ids,
+            )
             for i in numbers
         }
         for i, best in _run_batch(backend, prompts, searches):
@@ -43,9 +54,10 @@ def beam_search(
 
 
 def _run_batch(
-    backend: Backend, prompts: Sequence[Sequence[int]], searches: dict[int, "_Search"]
+    backend: WritingBackend, prompts: Sequence[Sequence[int]], searches: dict[int, "_Search"]
 ) -> Iterator[tuple[int, "_Finished"]]:
-    rows, logits = backend.prefill([prompts[i] for i in searches])
+    rows = Rows(backend, [prompts[i] for i in searches], max_rows=MAX_ROWS)
+    logits = rows.logits
     while searches:
         parents: list[int] = []
         start = 0
@@ -87,16 +99,16 @@ class _Search:
 
     def __init__(
         self,
-        before: Sequence[int],
+        prefix: Sequence[int],
         *,
         sampling: Sampling,
-        rules: Rules,
+        constraints: LogitConstraints,
         eos_ids: frozenset[int],
     ) -> None:
         self.beams = [_Beam((), 0.0)]
         self.finished: list[_Finished] = []  # the best first, at most n_beams
         self.is_over = False
-        self._before, self._sampling, self._rules = before, sampling, rules
+        self._prefix, self._sampling, self._constraints = prefix, sampling, constraints
         self._eos_ids = eos_ids
         # So many that n_beams of them go on even if each beam's likeliest tokens end it.
         self._n_candidates = max(2, 1 + len(eos_ids)) * sampling.n_beams
@@ -143,10 +155,10 @@ class _Search:
             check_finite(row)
             scores = log_probabilities(row)
             if sampling.repetition_penalty != 1.0:
-                seen = (*self._before, *beam.token_ids)
+                seen = (*self._prefix, *beam.token_ids)
                 scores = penalise(scores, seen, sampling.repetition_penalty)
             # What is ruled out leaves its probability to nobody, unlike in sampling.
-            scores = self._rules.allow(scores, len(beam.token_ids))
+            scores = self._constraints.allow(scores, len(beam.token_ids))
             n_kept = min(self._n_candidates, len(scores))
             best = np.argpartition(-scores, n_kept - 1)[:n_kept]
             found += [

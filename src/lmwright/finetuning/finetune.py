@@ -13,7 +13,7 @@ from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import merge
 from lmwright.finetuning.masks import audit, encode, shared_system
 from lmwright.finetuning.tune import n_steps, prepare, tune
-from lmwright.lm import LanguageModel, LocalModel, decoder, local
+from lmwright.lm import LanguageModel, LocalModel, decoder, local, local_model
 from lmwright.training.batches import Encoded
 
 # The share of the samples that chooses the best weights.
@@ -47,7 +47,7 @@ def finetune(base: LanguageModel, config: Finetune) -> LocalModel:
     system = shared_system(samples)
     if system is not None:
         tokenizer.set_default_system(system)
-    return LocalModel(model, tokenizer, name=f"{base.name}-tuned")
+    return local_model(model, tokenizer, name=f"{base.name}-tuned")
 
 
 def encoded(samples: Sequence[Sample], base: LocalModel, config: Finetune) -> list[Encoded]:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lmwright.core.errors import ModelError
+from lmwright.engine.info import KINDS
 from lmwright.formats.gguf import GgufFile
 from lmwright.formats.packed import SUFFIXES, read_schemes, scheme_of
 from lmwright.formats.safetensors_folder import Weights, read_weights
-from lmwright.lm import KINDS
 from lmwright.model.checkpoint import (
     ROPE_FACTORS,
     Layout,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from lmwright.core.errors import RequestError
 from lmwright.core.stage import PROCESS_BYTES
-from lmwright.engine.torch.decoder import MAX_CHUNK
 from lmwright.engine.torch.padding import MAX_TOKENS
+from lmwright.engine.torch.session import MAX_CHUNK
 from lmwright.summary.inventory import Inventory
 
 # Shown unless a context is asked for, besides the model's longest.

@@ -3,20 +3,17 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import cast
 
 import numpy as np
 
 from lmwright.core.errors import RequestError
+from lmwright.engine.backend import WritingBackend
 from lmwright.engine.request import Prompt
-from lmwright.lm import LocalModel
+from lmwright.engine.rows import Rows
+from lmwright.lm import LocalModel, modules
 from lmwright.verification.witness import Drift, Encoded, Next, Trace
-
-if TYPE_CHECKING:
-    from lmwright.engine.torch.decoder import TorchBackend
-    from lmwright.engine.torch.seq2seq import Seq2SeqBackend
 
 # Shapes: B prompts, T tokens of a continuation, V vocabulary.
 
@@ -41,21 +38,14 @@ class LocalWitness:
         self.weights = weights or "fp32"
         self.tokenizer = model.tokenizer
         self.context_length = model.context_length
-        self.model = model.model
-        self.n_ids = model.model.config.vocab_size
+        self.model = modules(model)
+        self.n_ids = self.model.config.vocab_size
         self._local = model
-        self._device = next(model.model.parameters()).device
+        self._device = next(self.model.parameters()).device
 
-    @cached_property
-    def _backend(self) -> "TorchBackend | Seq2SeqBackend":
-        from lmwright.engine.torch.decoder import TorchBackend
-        from lmwright.engine.torch.seq2seq import Seq2SeqBackend
-        from lmwright.model.transformer import DecoderLM, EncoderDecoderLM
-
-        if isinstance(self.model, EncoderDecoderLM):
-            return Seq2SeqBackend(self.model, self.tokenizer)
-        assert isinstance(self.model, DecoderLM)
-        return TorchBackend(self.model)
+    @property
+    def _backend(self) -> WritingBackend:
+        return cast(WritingBackend, self._local.backend)  # encoders are traced without it
 
     def encode(self, prompt: Prompt) -> Encoded:
         """Read a text or a dialogue."""
@@ -100,7 +90,8 @@ class LocalWitness:
         along: Sequence[Sequence[int]] | None,
     ) -> tuple[np.ndarray, list[list[int]]]:
         """Return the logits (T, B, V) of decoding all prompts together, and the tokens taken."""
-        rows, logits = self._backend.prefill(prompts)
+        rows = Rows(self._backend, prompts, max_rows=len(prompts))
+        logits = rows.logits
         told, taken = [logits], [[] for _ in prompts]
         for step in range(n_tokens):
             for i, best in enumerate(logits.argmax(axis=1)):
@@ -119,11 +110,11 @@ class LocalWitness:
 
     def _logits(self, prompt: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
         """Return the logits (T, V) before each token, of one pass over all."""
-        before = list(self._backend.before(prompt))
-        told = [*before, *tokens[:-1]]
+        prefix = list(self._backend.decoder_prefix(prompt))
+        told = [*prefix, *tokens[:-1]]
         # An encoder-decoder reads the prompt, and only the answer stands in its decoder.
         inputs = (told,) if self._local.kind == "decoder" else (prompt, told)
-        return self._pass(*inputs)[len(before) - 1 :]
+        return self._pass(*inputs)[len(prefix) - 1 :]
 
     def _read(self, prompt: Sequence[int]) -> Trace:
         """Return what an encoder says of each token, or once of the whole prompt."""

@@ -14,7 +14,7 @@ from lmwright.conversion.check import VerificationError
 from lmwright.conversion.convert import convert
 from lmwright.core.artifact import locked
 from lmwright.core.errors import BusyError, LmwrightError, ModelError, RequestError
-from lmwright.lm import LocalModel, load_local
+from lmwright.lm import load_local, local_model
 from lmwright.model import checkpoint
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderLM
@@ -112,7 +112,7 @@ def test_licences_and_encoders_come_along(
     settings |= {"out_bias": True, "mlp_bias": True, "n_token_types": 2, "eos_ids": ()}
     config = ModelConfig(**{**vars(tiny_config), **settings})
     torch.manual_seed(0)
-    LocalModel(EncoderLM(config), tiny_tokenizer, name="encoder").save(here / "encoder")
+    local_model(EncoderLM(config), tiny_tokenizer, name="encoder").save(here / "encoder")
     (here / "encoder" / "LICENSE").write_text("free")
     convert("encoder", Path("out"), to="hf", number_format="bf16")
     assert (here / "out" / "LICENSE").read_text() == "free"

@@ -7,7 +7,7 @@ import torch
 
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.tune import n_steps, prepare, tune
-from lmwright.lm import load
+from lmwright.lm import load, modules
 from lmwright.training.batches import Encoded
 from lmwright.training.state import load_trained, trained_weights
 
@@ -40,7 +40,7 @@ def events(tiny_folder, config):
     """Start the run in a folder, with a fresh model as after a kill."""
 
     def start(folder):
-        model = load(tiny_folder, precision="fp32").model
+        model = modules(load(tiny_folder, precision="fp32"))
         prepare(model, config)
         steps = tune(model, TRAIN, VALIDATION, config=config, folder=folder)
         return model, steps
@@ -137,13 +137,13 @@ def test_the_best_weights_are_what_remains(events, uninterrupted):
 def test_worse_weights_do_not_replace_better_ones(tiny_folder, tmp_path):
     """A rate so high that the loss gets worse again: the best step is not the last one."""
     config = Finetune(**{**SETTINGS, "epochs": 6}, method="full", lr=0.05, warmup=0.9)
-    model = load(tiny_folder, precision="fp32").model
+    model = modules(load(tiny_folder, precision="fp32"))
     prepare(model, config)
     found = list(tune(model, TRAIN, VALIDATION, config=config, folder=tmp_path))
     best_step = found[-1].progress.best_step
     assert best_step < found[-1].step.step
     # The same run, stopped there.
-    other = load(tiny_folder, precision="fp32").model
+    other = modules(load(tiny_folder, precision="fp32"))
     prepare(other, config)
     for event in tune(other, TRAIN, VALIDATION, config=config, folder=tmp_path / "again"):
         if event.step.step == best_step:
@@ -156,7 +156,7 @@ def test_the_number_of_steps_is_known_beforehand(config, uninterrupted):
 
 
 def test_lora_trains_little_and_full_trains_all(tiny_folder, config):
-    model = load(tiny_folder, precision="fp32").model
+    model = modules(load(tiny_folder, precision="fp32"))
     prepare(model, config)
     trained = set(trained_weights(model))
     if config.method == "full":
@@ -168,7 +168,7 @@ def test_lora_trains_little_and_full_trains_all(tiny_folder, config):
 
 def test_full_tuning_in_bf16_keeps_fp32_masters(tiny_folder, tmp_path):
     config = Finetune(**{**SETTINGS, "precision": "bf16"}, method="full", lr=1e-5)
-    model = load(tiny_folder, precision="bf16").model
+    model = modules(load(tiny_folder, precision="bf16"))
     prepare(model, config)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     before = as_bytes(model)
@@ -187,7 +187,7 @@ def test_keep_says_whether_the_best_or_the_last_weights_stay(tiny_folder, tmp_pa
         # Random texts can only be learnt by heart: the validation loss soon rises.
         settings = SETTINGS | {"epochs": 15}
         config = Finetune(**settings, method="lora", lr=0.05, keep=keep)
-        model = load(tiny_folder, precision="fp32").model
+        model = modules(load(tiny_folder, precision="fp32"))
         prepare(model, config)
         folder = tmp_path / keep
         *_, last = tune(model, TRAIN, VALIDATION, config=config, folder=folder)

@@ -10,7 +10,7 @@ import torch
 
 from lmwright.compression.config import Compress
 from lmwright.compression.quantize import compress_folder
-from lmwright.lm import LocalModel
+from lmwright.lm import local_model
 from lmwright.model.checkpoint import save, save_gguf
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM
@@ -43,7 +43,7 @@ def model(config: ModelConfig) -> DecoderLM:
 
 @pytest.fixture
 def original(model: DecoderLM, tiny_tokenizer: Tokenizer) -> LocalWitness:
-    return LocalWitness(LocalModel(model, tiny_tokenizer, name="original"))
+    return LocalWitness(local_model(model, tiny_tokenizer, name="original"))
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def changed(model: DecoderLM, tiny_tokenizer: Tokenizer) -> Callable[..., LocalW
         made = copy.deepcopy(model)
         if change is not None:
             change(made)
-        return LocalWitness(LocalModel(made, tokenizer or tiny_tokenizer, name="copy"))
+        return LocalWitness(local_model(made, tokenizer or tiny_tokenizer, name="copy"))
 
     return make
 

@@ -9,7 +9,7 @@ from lmwright.compression.config import Compress
 from lmwright.compression.quantize import compress_folder
 from lmwright.conversion.check import VerificationError, check_folder
 from lmwright.core.artifact import write_json
-from lmwright.lm import LocalModel
+from lmwright.lm import local_model
 from lmwright.model.transformer import DecoderLM
 
 
@@ -25,7 +25,7 @@ def test_a_model_that_knows_nothing_passes(
     for name, weight in model.named_parameters():
         if "norm" not in name:
             weight.mul_(12.0 if seed == 3 else 1.0)
-    LocalModel(model, tiny_tokenizer, name="x").save(tmp_path / "plain")
+    local_model(model, tiny_tokenizer, name="x").save(tmp_path / "plain")
     compress_folder(tmp_path / "plain", Compress(model="x", method=method), tmp_path / "small")
     found = check_folder(tmp_path / "plain", tmp_path / "small")
     assert found["n_prompts"] == 3

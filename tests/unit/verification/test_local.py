@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lmwright.core.errors import RequestError
-from lmwright.lm import LocalModel, load_local
+from lmwright.lm import load_local, local_model
 from lmwright.verification.local import LocalWitness, weights_of
 
 PROMPTS = ((5, 6, 7), tuple(range(3, 40)))
@@ -75,5 +75,5 @@ def test_the_format_of_weights_is_read_from_their_file(form: str, name: str, wri
 
 
 def test_in_memory_weights_are_what_they_are(model, tiny_tokenizer) -> None:
-    witness = LocalWitness(LocalModel(model, tiny_tokenizer, name="x"))
+    witness = LocalWitness(local_model(model, tiny_tokenizer, name="x"))
     assert (witness.weights, witness.engine, witness.n_ids) == ("fp32", "lmwright", 300)

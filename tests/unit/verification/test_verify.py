@@ -11,7 +11,7 @@ import tokenizers
 import torch
 
 from lmwright.core.errors import RequestError
-from lmwright.lm import LocalModel
+from lmwright.lm import local_model
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, EncoderLM
 from lmwright.tokenizer.encode import Tokenizer
@@ -145,7 +145,7 @@ def test_swapped_norms_of_queries_and_keys_fail(tiny_tokenizer: Tokenizer) -> No
         for norm, weight in zip(norms, reversed(weights), strict=True):
             norm.weight.copy_(weight)
     pair = [
-        LocalWitness(LocalModel(each, tiny_tokenizer, name=name))
+        LocalWitness(local_model(each, tiny_tokenizer, name=name))
         for each, name in ((first, "first"), (second, "second"))
     ]
     assert verify(pair[0], pair[0], n_prompts=4, n_tokens=4).is_passed
@@ -236,7 +236,7 @@ def test_a_model_without_the_others_tokens_fails(
 ) -> None:
     small = DecoderLM(replace(config, vocab_size=100)).eval()
     verdict = verify(
-        original, LocalWitness(LocalModel(small, tiny_tokenizer, name="small")), n_prompts=4
+        original, LocalWitness(local_model(small, tiny_tokenizer, name="small")), n_prompts=4
     )
     assert {"tokens known to both", "weights"} <= failed(verdict)
     assert verdict.largest is None
@@ -262,7 +262,7 @@ def test_encoders_and_encoder_decoders_can_be_compared(
     first = kind(settings).eval().requires_grad_(False)
     second = copy.deepcopy(first)
     pair = [
-        LocalWitness(LocalModel(each, tiny_tokenizer, name=name))
+        LocalWitness(local_model(each, tiny_tokenizer, name=name))
         for each, name in ((first, "first"), (second, "second"))
     ]
     verdict = verify(*pair, n_prompts=4, n_tokens=4)
