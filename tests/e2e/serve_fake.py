@@ -9,7 +9,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fakes import ByteTokenizer, FakeBackend
-
 from lmwright.engine.scheduler import Engine, EngineLimits
 from lmwright.lm import LocalModel
 from lmwright.serving.app import serve
@@ -23,12 +22,12 @@ class SlowBackend(FakeBackend):
 
 
 class FewRows(LocalModel):
-    """One that runs few answers together: then a request that is not cancelled holds up all."""
+    """One that writes only so many answers together."""
 
-    n_rows = 32
+    limits = EngineLimits()
 
-    def engine(self, limits: EngineLimits = EngineLimits()) -> Engine:
-        return super().engine(EngineLimits(n_rows=self.n_rows))
+    def engine(self) -> Engine:
+        return super().engine(self.limits)
 
 
 if __name__ == "__main__":
@@ -39,5 +38,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     tokenizer: Any = ByteTokenizer()
     model = FewRows(SlowBackend(), tokenizer, name="fake")
-    model.n_rows = options.rows
+    model.limits = EngineLimits(n_rows=options.rows)
     serve(model, port=0, api_key=options.key)

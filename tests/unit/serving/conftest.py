@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fakes import fake_model
 
+from fakes import fake_model
 from lmwright.engine.request import Sampling
 from lmwright.engine.scheduler import Engine
 from lmwright.serving.app import create_app

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from fakes import fake_model
 
-from lmwright.engine.request import Chunk, Sampling
+from fakes import fake_model
+from lmwright.engine.request import Sampling
 from lmwright.engine.scheduler import EngineLimits
 from lmwright.serving.errors import ApiError
 from lmwright.serving.route import Generation, Submission
