@@ -87,12 +87,9 @@ class AccessControl:
         if colon and port.isdigit():
             name = before
         if name not in self._allowed_hosts:
-            raise ApiError(
-                f"Host {echo(name)!r} is not this server's name; it answers to "
-                + ", ".join(sorted(self._allowed_hosts)),
-                403,
-                code="invalid_host",
-            )
+            known = ", ".join(sorted(self._allowed_hosts))
+            reason = f"Host {echo(name)!r} is not this server's name; it answers to {known}"
+            raise ApiError(reason, 403, code="invalid_host")
 
     def _check_key(self, scope: Scope) -> None:
         if self._key_digest is None or scope["path"] in self._open_paths:
@@ -102,12 +99,9 @@ class AccessControl:
         # Digests are of one length and the comparison takes the same time wherever they differ.
         is_right = hmac.compare_digest(_digest(key.strip()), self._key_digest)
         if scheme.lower() != b"bearer" or not is_right:
-            raise ApiError(
-                "missing or wrong API key; send it as 'Authorization: Bearer KEY'",
-                401,
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            reason = "missing or wrong API key; send it as 'Authorization: Bearer KEY'"
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise ApiError(reason, 401, code="invalid_api_key", headers=headers)
 
 
 def _digest(key: bytes) -> bytes:

@@ -37,6 +37,9 @@ MAX_WAITING = 32
 RETRY_AFTER_S = 2
 MAX_CONNECTIONS = 256
 
+# The connection is of no use after a body that was not read to its end.
+CLOSE = {"Connection": "close"}
+
 # A string, which may hold brackets; possessive and without a way to fail, so linear in time
 # whatever the bytes are.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?', re.DOTALL)
@@ -59,19 +62,11 @@ async def read_body(chunks: AsyncIterator[bytes], max_bytes: int = MAX_BODY_BYTE
                 if size_bytes > MAX_DISCARDED_BYTES:
                     break
     except TimeoutError:
-        raise ApiError(
-            f"the request's body did not arrive within {BODY_TIMEOUT_S:.0f} s",
-            408,
-            code="request_timeout",
-            headers={"Connection": "close"},
-        ) from None
+        reason = f"the request's body did not arrive within {BODY_TIMEOUT_S:.0f} s"
+        raise ApiError(reason, 408, code="request_timeout", headers=CLOSE) from None
     if size_bytes > max_bytes:
-        raise ApiError(
-            f"the request's body is larger than {max_bytes:,} bytes",
-            413,
-            code="request_too_large",
-            headers={"Connection": "close"},
-        )
+        reason = f"the request's body is larger than {max_bytes:,} bytes"
+        raise ApiError(reason, 413, code="request_too_large", headers=CLOSE)
     return b"".join(kept)
 
 

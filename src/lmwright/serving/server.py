@@ -60,12 +60,8 @@ class Server:
         name = self._served.model.name
         # The name is only compared: it opens no file.
         if isinstance(asked, ApiRequest) and asked.model != name:
-            raise ApiError(
-                f"model {echo(asked.model)!r} does not exist; this server has {name!r}",
-                404,
-                param="model",
-                code="model_not_found",
-            )
+            reason = f"model {echo(asked.model)!r} does not exist; this server has {name!r}"
+            raise ApiError(reason, 404, param="model", code="model_not_found")
         try:
             return route.plan(asked, self._served)
         except RequestError as error:
@@ -91,9 +87,9 @@ class Server:
 
 async def no_such_route(request: Request, error: Any) -> Response:
     """Answer starlette's HTTPException (404 and 405) in OpenAI's shape."""
-    reason, code = {404: ("unknown URL", "unknown_url")}.get(
-        error.status_code, ("method not allowed", "method_not_allowed")
-    )
+    is_unknown = error.status_code == 404
+    reason = "unknown URL" if is_unknown else "method not allowed"
+    code = "unknown_url" if is_unknown else "method_not_allowed"
     where = f"{echo(request.method)} {echo(request.url.path)}"
     answer = ApiError(f"{reason}: {where}", error.status_code, code=code)
     return JSONResponse(answer.to_json(), error.status_code, headers=error.headers)
@@ -126,16 +122,11 @@ def _event(data: Json) -> str:
 
 def _check_content_type(request: Request) -> None:
     # Also a guard: a foreign web page can send any other type without asking first (CORS).
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != (
-        "application/json"
-    ):
-        raise ApiError(
-            "expected Content-Type: application/json", 415, code="unsupported_media_type"
-        )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ApiError(
-            "compressed bodies are not read; send it plain", 415, code="unsupported_media_type"
-        )
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if kind != "application/json" or encoding != "identity":
+        reason = "expected Content-Type: application/json, and no compression"
+        raise ApiError(reason, 415, code="unsupported_media_type")
 
 
 async def _cancel_when_gone(request: Request, ticket: Ticket) -> None:

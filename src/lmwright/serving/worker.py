@@ -27,12 +27,11 @@ class Ticket:
         # reads slowly must not hold up the model for the others.
         self._pieces: asyncio.Queue[Posted] = asyncio.Queue()
         self.is_cancelled = False
-        # From here on written by the thread: whether the engine has begun an answer, ...
+        # The rest is the thread's: whether the engine has begun an answer, and what is left to do.
         self.is_running = False
-        # ... and what is left to do: calls, and the engine's answers with their numbers here.
         self.calls = deque(enumerate(submission.calls))
         self.generations = submission.generations
-        self.answers: dict[int, int] = {}
+        self.answers: dict[int, int] = {}  # the engine's id of each: its number in the reply
 
     async def pieces(self) -> AsyncIterator[tuple[int, object]]:
         """Yield (number of the answer, piece) until all are complete; raise what went wrong."""
@@ -73,12 +72,9 @@ class Worker:
     def check_room(self) -> None:
         """Raise the 429 that `submit` would raise, before a body is read in vain."""
         if sum(not ticket.is_running for ticket in self._tickets) >= self._max_waiting:
-            raise ApiError(
-                f"{self._max_waiting} requests are waiting for the model; try again later",
-                429,
-                code="rate_limit_exceeded",
-                headers={"Retry-After": str(limits.RETRY_AFTER_S)},
-            )
+            reason = f"{self._max_waiting} requests are waiting for the model; try again later"
+            headers = {"Retry-After": str(limits.RETRY_AFTER_S)}
+            raise ApiError(reason, 429, code="rate_limit_exceeded", headers=headers)
 
     def submit(self, submission: Submission) -> Ticket:
         """Queue a request, or raise a 429 when the queue is full; call it in the event loop."""
