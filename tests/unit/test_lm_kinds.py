@@ -13,6 +13,7 @@ from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.finetune import finetune
 from lmwright.formats.sentence_transformers import Pooling
 from lmwright.lm import LocalModel, local_model
+from lmwright.model.context import CachedRow
 
 LABELS = ("bad", "so", "good")
 
@@ -61,7 +62,9 @@ def test_a_decoder_that_was_trained_to_embed_pools_as_its_folder_says(
     pooling = Pooling(("lasttoken",), is_normalized=False)
     model = local_model(tiny_model, framing_tokenizer, name="tiny", pooling=pooling)
     ids = torch.tensor([framing_tokenizer.frame("The bank").ids])
-    context = tiny_model.cached_context(torch.arange(ids.shape[1])[None], tiny_model.new_cache())
+    context = tiny_model.cached_context(
+        [CachedRow(0, ids.shape[1], range(9))], tiny_model.new_cache()
+    )
     with torch.inference_mode():
         expected = tiny_model.hidden(ids, context)[0, -1]
     np.testing.assert_allclose(model.embed(["The bank"])[0], expected, rtol=0, atol=1e-5)
@@ -122,7 +125,7 @@ def test_an_encoder_decoder_scores_an_answer_without_its_frame(seq2seq):
     assert len(longer.token_ids) == len(ids) + 1
     with torch.inference_mode():
         framed = torch.tensor([seq2seq.tokenizer.frame(source).ids])
-        logits = seq2seq.model(framed, torch.tensor([[2, 0, *ids[:-1]]]))[0, 1:].double()
+        logits = lm.modules(seq2seq)(framed, torch.tensor([[2, 0, *ids[:-1]]]))[0, 1:].double()
     expected = logits.log_softmax(dim=1)[torch.arange(len(ids)), torch.tensor(ids)]
     np.testing.assert_allclose(score.token_logprobs, expected, rtol=0, atol=1e-5)
 
