@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ class SlowBackend(FakeBackend):
 class FewRows(LocalModel):
     """One that writes only so many answers together."""
 
-    limits = EngineLimits()
+    n_rows = 32
 
-    def engine(self) -> Engine:
-        return super().engine(self.limits)
+    def engine(self, limits: EngineLimits) -> Engine:
+        return super().engine(replace(limits, n_rows=self.n_rows))
 
 
 if __name__ == "__main__":
@@ -38,5 +39,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     tokenizer: Any = ByteTokenizer()
     model = FewRows(SlowBackend(), tokenizer, name="fake")
-    model.limits = EngineLimits(n_rows=options.rows)
+    model.n_rows = options.rows
     serve(model, port=0, api_key=options.key)

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from queue import SimpleQueue
 
 from lmwright.core.errors import RequestError
-from lmwright.engine.scheduler import Engine
+from lmwright.engine.scheduler import Engine, EngineLimits
 from lmwright.lm import LocalModel
 from lmwright.serving import limits
 from lmwright.serving.errors import ApiError, internal_error, refusal
 from lmwright.serving.route import Submission
+
+# What a client gets must not depend on what the others ask.
+LIMITS = EngineLimits(shares_beginnings=False)
 
 # A piece of the answer with this number; an error or None is the last that a request gets.
 Posted = tuple[int, object] | ApiError | None
@@ -133,7 +136,7 @@ class Worker:
         try:
             for generation in ticket.generations:
                 if self._engine is None:
-                    self._engine = self._model.engine()
+                    self._engine = self._model.engine(LIMITS)
                 for id_ in self._engine.add(generation.prompt_ids, generation.samplings):
                     ticket.answers[id_] = len(ticket.answers)
         except Exception as error:

@@ -26,8 +26,8 @@ class Watch:
         self.n_most = 0
         make = model.engine
 
-        def engine() -> Engine:
-            made = make()
+        def engine(*limits: Any) -> Engine:
+            made = make(*limits)
             step = made.step
 
             def watched() -> Any:

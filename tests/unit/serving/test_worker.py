@@ -3,13 +3,13 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fakes import fake_model
 from lmwright.engine.request import Sampling
-from lmwright.engine.scheduler import EngineLimits
 from lmwright.serving.errors import ApiError
 from lmwright.serving.route import Generation, Submission
 from lmwright.serving.worker import Ticket, Worker
@@ -49,7 +49,7 @@ def with_worker(scenario: Scenario, *, max_waiting: int = 2, **limits: int) -> S
     """Run a scenario; return the steps that the model took."""
     steps = Steps()
     make = steps.model.engine
-    steps.model.engine = lambda: make(EngineLimits(**limits))
+    steps.model.engine = lambda given: make(replace(given, **limits))
 
     async def run() -> None:
         worker = Worker(steps.model, max_waiting=max_waiting)
@@ -102,6 +102,18 @@ def test_answers_to_one_prompt_read_it_once() -> None:
         assert len(await texts(ticket)) == 32
 
     assert with_worker(scenario).n_tokens == [[100], *[[1] * 8] * 3]
+
+
+def test_a_prompt_is_read_as_if_there_were_no_other() -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        early = worker.submit(asking("x" * 40 + "1", n_tokens=2))
+        await steps.begun(1)
+        late = worker.submit(asking("x" * 40 + "2", n_tokens=1))
+        steps.let(2)
+        assert (await texts(early), await texts(late)) == ([(0, "a"), (0, "b")], [(0, "a")])
+
+    # What both begin with would be read once otherwise: other products, other last bits.
+    assert with_worker(scenario).n_tokens == [[41], [1, 41]]
 
 
 def test_a_long_prompt_holds_up_nobody() -> None:
