@@ -179,14 +179,8 @@ class LocalModel:
         """Continue each prompt; order is kept, batching is internal."""
         backend = self._writing("generate")
         admitted = [self.admit(prompt, sampling) for prompt in prompts]
-        completions: dict[int, Completion] = {}
-        if sampling.n_beams > 1 and admitted:
-            ids = [each.prompt_ids for each in admitted]
-            # The limit may be another for each prompt: together are those that share one.
-            for settings in dict.fromkeys(each.sampling for each in admitted):
-                numbers = [i for i, each in enumerate(admitted) if each.sampling == settings]
-                found = beam_search(backend, self.tokenizer, [ids[i] for i in numbers], settings)
-                completions |= {numbers[i]: completion for i, completion in found}
+        if sampling.n_beams > 1:
+            completions = dict(beam_search(backend, self.tokenizer, admitted)) if admitted else {}
         else:
             engine = self.engine()
             for each in admitted:  # numbered from 0

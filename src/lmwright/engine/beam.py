@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmwright.engine.answer import check_finite
-from lmwright.engine.backend import LogitConstraints, WritingBackend
-from lmwright.engine.request import Completion, Sampling
+from lmwright.engine.backend import WritingBackend
+from lmwright.engine.request import Admitted, Completion
 from lmwright.engine.rows import Rows
 from lmwright.engine.sampler import log_probabilities, penalise
 from lmwright.tokenizer.encode import Tokenizer
@@ -21,42 +21,21 @@ MAX_ROWS = 32
 
 
 def beam_search(
-    backend: WritingBackend,
-    tokenizer: Tokenizer,
-    prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
+    backend: WritingBackend, tokenizer: Tokenizer, requests: Sequence[Admitted]
 ) -> Iterator[tuple[int, Completion]]:
-    """Answer prompts of token ids; yield (number of the prompt, its best answer) as they end."""
-    eos_ids = frozenset() if sampling.ignore_eos else frozenset(tokenizer.eos_ids)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    n_together = max(1, MAX_ROWS // sampling.n_beams)
+    """Answer requests, each by its own sampling; yield (number, best answer) as they end."""
+    order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
+    n_together = MAX_ROWS // max(request.sampling.n_beams for request in requests)
     for start in range(0, len(order), n_together):
         numbers = order[start : start + n_together]
-        searches = {
-            i: _Search(
-                backend.decoder_prefix(prompts[i]),
-                sampling=sampling,
-                constraints=backend.constraints,
-                eos_ids=eos_ids,
-            )
-            for i in numbers
-        }
-        for i, best in _run_batch(backend, prompts, searches):
-            yield (
-                i,
-                Completion(
-                    text=tokenizer.decode(best.token_ids),
-                    token_ids=best.token_ids,
-                    finish_reason="stop" if best.is_ended else "length",
-                    n_prompt_tokens=len(prompts[i]),
-                ),
-            )
+        searches = {i: _Search(backend, tokenizer, requests[i]) for i in numbers}
+        prompts = [requests[i].prompt_ids for i in numbers]
+        for i, best in _run_batch(Rows(backend, prompts, max_rows=MAX_ROWS), searches):
+            text, reason = tokenizer.decode(best.token_ids), "stop" if best.is_ended else "length"
+            yield i, Completion(text, best.token_ids, reason, len(requests[i].prompt_ids))
 
 
-def _run_batch(
-    backend: WritingBackend, prompts: Sequence[Sequence[int]], searches: dict[int, "_Search"]
-) -> Iterator[tuple[int, "_Finished"]]:
-    rows = Rows(backend, [prompts[i] for i in searches], max_rows=MAX_ROWS)
+def _run_batch(rows: Rows, searches: dict[int, "_Search"]) -> Iterator[tuple[int, "_Finished"]]:
     logits = rows.logits
     while searches:
         parents: list[int] = []
@@ -97,21 +76,16 @@ class _Finished:
 class _Search:
     """The beams of one prompt."""
 
-    def __init__(
-        self,
-        prefix: Sequence[int],
-        *,
-        sampling: Sampling,
-        constraints: LogitConstraints,
-        eos_ids: frozenset[int],
-    ) -> None:
+    def __init__(self, backend: WritingBackend, tokenizer: Tokenizer, request: Admitted) -> None:
+        self._prefix = backend.decoder_prefix(request.prompt_ids)
+        self._constraints, self._sampling = backend.constraints, request.sampling
+        ends = () if request.sampling.ignore_eos else tokenizer.eos_ids
+        self._eos_ids = frozenset(ends)
         self.beams = [_Beam((), 0.0)]
         self.finished: list[_Finished] = []  # the best first, at most n_beams
         self.is_over = False
-        self._prefix, self._sampling, self._constraints = prefix, sampling, constraints
-        self._eos_ids = eos_ids
         # So many that n_beams of them go on even if each beam's likeliest tokens end it.
-        self._n_candidates = max(2, 1 + len(eos_ids)) * sampling.n_beams
+        self._n_candidates = max(2, 1 + len(self._eos_ids)) * self._sampling.n_beams
 
     def advance(self, logits: np.ndarray) -> list[int]:
         """Extend the beams by logits (n, V); return which of them the new beams continue."""

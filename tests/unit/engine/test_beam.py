@@ -13,7 +13,7 @@ from lmwright.core.errors import LmwrightError
 from lmwright.engine import beam
 from lmwright.engine.backend import LogitConstraints
 from lmwright.engine.beam import beam_search
-from lmwright.engine.request import Sampling
+from lmwright.engine.request import Admitted, Sampling
 
 A, B, END = 0, 1, 2
 PROMPTS = [[1, 0, 1], [0], [1, 1], [0, 0, 0, 0]]
@@ -46,7 +46,8 @@ def tokenizer(tiny_tokenizer, monkeypatch):
 
 
 def search(backend, tokenizer, prompts=PROMPTS, **settings):
-    found = dict(beam_search(backend, tokenizer, prompts, Sampling(**settings)))
+    requests = [Admitted(tuple(prompt), Sampling(**settings)) for prompt in prompts]
+    found = dict(beam_search(backend, tokenizer, requests))
     assert sorted(found) == list(range(len(prompts)))
     return [found[i] for i in range(len(prompts))]
 
