@@ -141,7 +141,8 @@ def _plan(request: ChatRequest, served: Served) -> Submission:
     sampling = request.sampling(request.n_tokens, n_logprobs=request.n_logprobs)
     generation = answers(served.model, turns, sampling, n=request.n)
     reply = GenerationReply(ChatChoices(), request, [generation.prompt_ids])
-    return Submission(reply, generations=[generation], is_streamed=request.stream)
+    events = reply.events if request.stream else None
+    return Submission(reply.whole, generations=[generation], events=events)
 
 
 def _logprobs(tokens: Sequence[TokenLogprob]) -> Json | None:

@@ -130,7 +130,7 @@ def _plan(request: CompletionRequest, served: Served) -> Submission:
         options = {"n_logprobs": n_logprobs, "is_all": not is_written}
         calls = [partial(_echoed, model, ids, **options) for ids in prompts]
     reply = GenerationReply(TextChoices(), request, prompts)
-    return Submission(reply, calls, generations, is_streamed=request.stream)
+    return Submission(reply.whole, calls, generations, reply.events if request.stream else None)
 
 
 def _echoed(

@@ -1,7 +1,7 @@
 """POST /v1/embeddings: texts into vectors."""
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from lmwright.lm import LocalModel
-from lmwright.serving.route import Json, Route, Served, Submission
+from lmwright.serving.route import Json, Piece, Route, Served, Submission
 from lmwright.serving.schema import ApiRequest, Off, read_prompts
 
 
@@ -30,37 +30,29 @@ class EmbeddingRequest(ApiRequest):
     encoding_format: Literal["float", "base64"] = "float"
 
 
-class EmbeddingReply:
-    """The vectors of all texts; base64 holds little-endian float32."""
-
-    def __init__(self, model: str, *, is_base64: bool, n_tokens: int) -> None:
-        self._model, self._is_base64, self._n_tokens = model, is_base64, n_tokens
-        self._data: list[Json] = []
-
-    def add(self, number: int, piece: object) -> list[Json]:
-        """Take a vector, (d_model,) float32; nothing is streamed."""
-        assert isinstance(piece, np.ndarray)
-        packed = piece.astype("<f4")
-        vector = base64.b64encode(packed.tobytes()).decode() if self._is_base64 else packed.tolist()
-        self._data.append({"object": "embedding", "index": number, "embedding": vector})
-        return []
-
-    def whole(self) -> Json:
-        """Return the response."""
-        usage = {"prompt_tokens": self._n_tokens, "total_tokens": self._n_tokens}
-        return {"object": "list", "model": self._model, "data": self._data, "usage": usage}
-
-
 def _plan(request: EmbeddingRequest, served: Served) -> Submission:
-    model = served.model
     n_tokens = sum(len(served.encode(text)) for text in request.input)
-    is_base64 = request.encoding_format == "base64"
-    reply = EmbeddingReply(model.name, is_base64=is_base64, n_tokens=n_tokens)
-    return Submission(reply, calls=[partial(_embed, model, text) for text in request.input])
+    calls = [partial(_embed, served.model, text) for text in request.input]
+    return Submission(partial(_response, request, n_tokens), calls)
 
 
 def _embed(model: LocalModel, text: str) -> Iterable[np.ndarray]:
     return model.embed([text])
+
+
+def _response(request: EmbeddingRequest, n_tokens: int, pieces: Sequence[Piece]) -> Json:
+    data = [
+        {"object": "embedding", "index": number, "embedding": _written(request, vector)}
+        for number, vector in pieces
+    ]
+    usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+    return {"object": "list", "model": request.model, "data": data, "usage": usage}
+
+
+def _written(request: EmbeddingRequest, vector: object) -> str | list[float]:
+    packed = np.asarray(vector, dtype="<f4")  # base64 holds little-endian float32
+    is_base64 = request.encoding_format == "base64"
+    return base64.b64encode(packed.tobytes()).decode() if is_base64 else packed.tolist()
 
 
 EMBEDDINGS = Route("POST", "/v1/embeddings", EmbeddingRequest, _plan)

@@ -13,7 +13,7 @@ from lmwright.engine.request import Chunk, Completion, Prompt, Sampling
 from lmwright.lm import LocalModel
 from lmwright.serving import limits
 from lmwright.serving.errors import invalid
-from lmwright.serving.route import Generation, Json
+from lmwright.serving.route import Generation, Json, Piece
 from lmwright.serving.schema import ApiRequest, Body, Off
 
 # JSON has no minus infinity; OpenAI writes this for a token that cannot come.
@@ -35,9 +35,6 @@ def _temperature(value: float) -> float:
     return value
 
 
-Temperature = Annotated[float, Field(ge=0, le=limits.MAX_TEMPERATURE), AfterValidator(_temperature)]
-
-
 class StreamOptions(Body):
     """What a stream carries besides the text."""
 
@@ -54,7 +51,9 @@ class GenerationRequest(ApiRequest):
     OFF: ClassVar[Off] = {"frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},)}
 
     max_tokens: int | None = Field(None, ge=1)
-    temperature: Temperature = 1.0
+    temperature: Annotated[
+        float, Field(ge=0, le=limits.MAX_TEMPERATURE), AfterValidator(_temperature)
+    ] = 1.0
     top_p: float = Field(1.0, gt=0, le=1)
     n: int = Field(1, ge=1, le=limits.MAX_N)
     stop: Annotated[
@@ -134,8 +133,8 @@ class GenerationReply:
         }
         self._done: dict[int, Completion] = {}
 
-    def add(self, number: int, piece: object) -> list[Json]:
-        """Take a piece of an answer; return the events that a stream carries for it."""
+    def events(self, number: int, piece: object) -> list[Json]:
+        """Return what a stream carries for a piece of an answer."""
         head = {**self._head, "object": self._choices.OBJECTS[1]}
         # A stream that ends with the usage carries null for it until then.
         usage = {"usage": None} if self._wants_usage else {}
@@ -147,8 +146,10 @@ class GenerationReply:
                 events.append({**head, "choices": [], "usage": self._usage()})
         return events
 
-    def whole(self) -> Json:
-        """Return the response without streaming."""
+    def whole(self, pieces: Sequence[Piece]) -> Json:
+        """Return the response that all pieces make."""
+        for piece in pieces:
+            self.events(*piece)
         choices = [self._choices.whole(number, done) for number, done in sorted(self._done.items())]
         head = {**self._head, "object": self._choices.OBJECTS[0]}
         return {**head, "choices": choices, "usage": self._usage()}

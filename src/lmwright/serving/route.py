@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol
+from typing import Any, Generic, Literal
 
 from lmwright.core.errors import ContextLengthError
 from lmwright.engine.request import Prompt, Sampling
@@ -12,18 +12,8 @@ from lmwright.serving.schema import R
 
 # JSON that goes out.
 Json = dict[str, Any]
-
-
-class Reply(Protocol):
-    """The response to one request: takes what the model gives, piece by piece."""
-
-    def add(self, number: int, piece: object) -> list[Json]:
-        """Take a piece of an answer; return the events that a stream carries for it."""
-        ...
-
-    def whole(self) -> Json:
-        """Return the response without streaming, once all pieces were added."""
-        ...
+# The number of an answer, and what the model gives of it: a Chunk, or what a call returned.
+Piece = tuple[int, object]
 
 
 @dataclass(frozen=True)
@@ -36,15 +26,17 @@ class Generation:
 
 @dataclass(frozen=True)
 class Submission:
-    """What a valid request asks of the model, and the reply that takes the answers."""
+    """What a valid request asks of the model, and how the response is made of what comes."""
 
-    reply: Reply
+    # Returns the response that all pieces make, in the order in which they came.
+    whole: Callable[[Sequence[Piece]], Json]
     # Run in the model's thread, one between two steps of the engine: each one delays all requests
     # that run, so it must be bounded. The i-th returns pieces of answer i.
     calls: Sequence[Callable[[], Iterable[object]]] = ()
-    # Start when the calls are done; their answers are numbered in order, their pieces are Chunks.
+    # Start when the calls are done; their answers are numbered in order.
     generations: Sequence[Generation] = ()
-    is_streamed: bool = False
+    # Returns what a stream carries for a piece; None: the response is not streamed.
+    events: Callable[[int, object], list[Json]] | None = None
 
 
 @dataclass(frozen=True)

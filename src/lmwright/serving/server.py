@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +15,7 @@ from lmwright.core.errors import RequestError
 from lmwright.lm import LocalModel
 from lmwright.serving import limits
 from lmwright.serving.errors import ApiError, echo, refusal
-from lmwright.serving.route import Json, Reply, Route, Served, Submission
+from lmwright.serving.route import Json, Piece, Route, Served, Submission
 from lmwright.serving.schema import ApiRequest, read_request
 from lmwright.serving.worker import Ticket, Worker
 
@@ -69,20 +69,18 @@ class Server:
             raise refusal(error, param=asked.PROMPT) from None
 
     async def _run(self, submission: Submission, request: Request) -> Response:
-        ticket, reply = self._worker.submit(submission), submission.reply
+        ticket = self._worker.submit(submission)
         watcher = asyncio.create_task(_cancel_when_gone(request, ticket))
         with contextlib.ExitStack() as stack:
             stack.callback(watcher.cancel)
             stack.callback(ticket.cancel)
             pieces = ticket.pieces()
-            if not submission.is_streamed:
-                async for number, piece in pieces:
-                    reply.add(number, piece)
-                return JSONResponse(reply.whole())
+            if submission.events is None:
+                return JSONResponse(submission.whole([piece async for piece in pieces]))
             # An error before the first word still gets a status of its own.
-            first = await anext(pieces, None)
-            events = _events(first, pieces, reply, stack.pop_all())
-            return StreamingResponse(events, headers=STREAM_HEADERS, media_type="text/event-stream")
+            first = await anext(pieces)
+            lines = _lines(first, pieces, submission.events, stack.pop_all())
+            return StreamingResponse(lines, headers=STREAM_HEADERS, media_type="text/event-stream")
 
 
 async def no_such_route(request: Request, error: Any) -> Response:
@@ -95,27 +93,26 @@ async def no_such_route(request: Request, error: Any) -> Response:
     return JSONResponse(answer.to_json(), error.status_code, headers=error.headers)
 
 
-async def _events(
-    first: tuple[int, object] | None,
-    pieces: AsyncIterator[tuple[int, object]],
-    reply: Reply,
+async def _lines(
+    first: Piece,
+    pieces: AsyncIterator[Piece],
+    events: Callable[[int, object], list[Json]],
     stack: contextlib.ExitStack,
 ) -> AsyncIterator[str]:
     with stack:
         try:
-            if first is not None:
-                for event in reply.add(*first):
-                    yield _event(event)
-            async for number, piece in pieces:
-                for event in reply.add(number, piece):
-                    yield _event(event)
+            for event in events(*first):
+                yield _line(event)
+            async for piece in pieces:
+                for event in events(*piece):
+                    yield _line(event)
             yield "data: [DONE]\n\n"
         except ApiError as error:
             # The status has gone out as 200; clients look for an event with this key.
-            yield _event(error.to_json())
+            yield _line(error.to_json())
 
 
-def _event(data: Json) -> str:
+def _line(data: Json) -> str:
     # Pure ASCII: some clients break lines at U+2028 and U+0085 too.
     return f"data: {json.dumps(data, separators=(',', ':'), allow_nan=False)}\n\n"
 

@@ -12,13 +12,13 @@ from lmwright.engine.scheduler import Engine, EngineLimits
 from lmwright.lm import LocalModel
 from lmwright.serving import limits
 from lmwright.serving.errors import ApiError, internal_error, refusal
-from lmwright.serving.route import Submission
+from lmwright.serving.route import Piece, Submission
 
 # What a client gets must not depend on what the others ask.
 LIMITS = EngineLimits(shares_beginnings=False)
 
-# A piece of the answer with this number; an error or None is the last that a request gets.
-Posted = tuple[int, object] | ApiError | None
+# An error or None is the last that a request gets.
+Posted = Piece | ApiError | None
 
 
 class Ticket:
@@ -36,7 +36,7 @@ class Ticket:
         self.generations = submission.generations
         self.answers: dict[int, int] = {}  # the engine's id of each: its number in the reply
 
-    async def pieces(self) -> AsyncIterator[tuple[int, object]]:
+    async def pieces(self) -> AsyncIterator[Piece]:
         """Yield (number of the answer, piece) until all are complete; raise what went wrong."""
         while (piece := await self._pieces.get()) is not None:
             if isinstance(piece, ApiError):

@@ -1,6 +1,6 @@
 """A new endpoint is one record: if it needed a change in `src/`, the next one would, too."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from lmwright.engine.request import ScoreRequest
 from lmwright.lm import LocalModel
 from lmwright.serving.app import ROUTES
-from lmwright.serving.route import Json, Route, Served, Submission
+from lmwright.serving.route import Json, Piece, Route, Served, Submission
 from lmwright.serving.schema import ApiRequest, Off
 
 
@@ -36,25 +36,16 @@ class ChooseRequest(ApiRequest):
     options: Annotated[list[str], Field(min_length=2, max_length=4)]
 
 
-class ChooseReply:
-    def __init__(self) -> None:
-        self.logprobs: dict[int, float] = {}
-
-    def add(self, number: int, piece: object) -> list[Json]:
-        assert isinstance(piece, float)
-        self.logprobs[number] = piece
-        return []
-
-    def whole(self) -> Json:
-        values = [value for _, value in sorted(self.logprobs.items())]
-        return {"choice": values.index(max(values)), "logprobs": values}
+def chosen(pieces: Sequence[Piece]) -> Json:
+    logprobs: dict[str, Any] = {str(number): logprob for number, logprob in pieces}
+    return {"choice": max(logprobs, key=logprobs.__getitem__), "logprobs": logprobs}
 
 
 def choose(request: ChooseRequest, served: Served) -> Submission:
     """Say which option the model thinks the likeliest: computed in the model's thread."""
     served.encode(request.context)
     calls = [partial(score, served.model, request.context, option) for option in request.options]
-    return Submission(ChooseReply(), calls)
+    return Submission(chosen, calls)
 
 
 def score(model: LocalModel, context: str, option: str) -> Iterable[float]:
@@ -84,8 +75,8 @@ def test_an_endpoint_that_asks_the_model(post: Any, tiny_lm: LocalModel) -> None
     options = [" at nine", " at five"]
     answer = post("/v1/choose", context="The bank opens", options=options).json()
     scores = tiny_lm.score([ScoreRequest("The bank opens", option) for option in options])
-    assert answer["logprobs"] == [score.logprob for score in scores]
-    assert answer["choice"] == max((0, 1), key=lambda i: scores[i].logprob)
+    assert list(answer["logprobs"].values()) == [score.logprob for score in scores]
+    assert answer["choice"] == str(max((0, 1), key=lambda i: scores[i].logprob))
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,7 @@ def text_reply(**fields: Any) -> GenerationReply:
 
 def test_chat_logprobs() -> None:
     reply = chat_reply()
-    reply.add(0, LAST)
-    (choice,) = reply.whole()["choices"]
+    (choice,) = reply.whole([(0, LAST)])["choices"]
     assert choice["logprobs"]["content"] == [
         {
             "token": "\u00e9",
@@ -55,8 +54,7 @@ def test_chat_logprobs() -> None:
 
 def test_text_logprobs() -> None:
     reply = text_reply()
-    reply.add(0, LAST)
-    (choice,) = reply.whole()["choices"]
+    (choice,) = reply.whole([(0, LAST)])["choices"]
     assert choice["logprobs"] == {
         "tokens": ["\u00e9", "\ufffd"],
         "token_logprobs": [-0.5, -1.5],
@@ -69,13 +67,13 @@ def test_streamed_text_offsets_go_on_in_each_answer() -> None:
     reply = text_reply()
     offsets = []
     for index, token in [(0, TOKENS[0]), (0, TOKENS[1]), (1, TOKENS[0])]:
-        (event,) = reply.add(index, Chunk(token.text, (token,)))
+        (event,) = reply.events(index, Chunk(token.text, (token,)))
         offsets.append(event["choices"][0]["logprobs"]["text_offset"])
     assert offsets == [[0], [1], [0]]
 
 
 def test_an_empty_piece_makes_no_event() -> None:
-    assert text_reply().add(0, Chunk("")) == []
+    assert text_reply().events(0, Chunk("")) == []
 
 
 def test_each_streamed_chat_answer_opens_with_its_role() -> None:
@@ -84,7 +82,7 @@ def test_each_streamed_chat_answer_opens_with_its_role() -> None:
         event["choices"][0]["delta"]
         for index in (0, 1)
         for text in "ab"
-        for event in reply.add(index, Chunk(text))
+        for event in reply.events(index, Chunk(text))
     ]
     opening = {"role": "assistant", "content": ""}
     assert deltas == [opening, {"content": "a"}, {"content": "b"}] * 2
@@ -92,8 +90,8 @@ def test_each_streamed_chat_answer_opens_with_its_role() -> None:
 
 def test_a_stream_ends_with_the_usage_when_all_answers_have_ended() -> None:
     reply = text_reply(stream=True, stream_options={"include_usage": True})
-    assert reply.add(0, Chunk("x"))[0]["usage"] is None
-    *_, last = reply.add(0, LAST)
+    assert reply.events(0, Chunk("x"))[0]["usage"] is None
+    *_, last = reply.events(0, LAST)
     assert last["choices"] == []
     assert last["usage"] == {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
 
@@ -101,7 +99,11 @@ def test_a_stream_ends_with_the_usage_when_all_answers_have_ended() -> None:
 def test_all_shapes_are_strict_json() -> None:
     for reply_to in (chat_reply, text_reply):
         reply = reply_to(stream=True, stream_options={"include_usage": True})
-        shapes = [*reply.add(0, Chunk("x", TOKENS)), *reply.add(0, LAST), reply.whole()]
+        shapes = [
+            *reply.events(0, Chunk("x", TOKENS)),
+            *reply.events(0, LAST),
+            reply.whole([(0, LAST)]),
+        ]
         assert len(shapes) >= 4
         for shape in shapes:
             assert json.loads(json.dumps(shape, allow_nan=False)) == shape

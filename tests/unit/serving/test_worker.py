@@ -42,7 +42,7 @@ Scenario = Callable[[Worker, Steps], Awaitable[None]]
 def asking(*prompts: str, n_tokens: int = 3, n: int = 1, calls: Sequence[Any] = ()) -> Submission:
     samplings = [Sampling(max_tokens=n_tokens)] * n
     generations = [Generation(list(prompt.encode()), samplings) for prompt in prompts]
-    return Submission(None, calls, generations)  # type: ignore[arg-type]  # the worker needs none
+    return Submission(lambda _: {}, calls, generations)
 
 
 def with_worker(scenario: Scenario, *, max_waiting: int = 2, **limits: int) -> Steps:
