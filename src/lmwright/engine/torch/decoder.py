@@ -8,14 +8,7 @@ import torch
 
 from lmwright.engine.backend import Capability, EdgeScores, LogitConstraints, Pair
 from lmwright.engine.prefix_tree import PrefixTree, prefix_trees
-from lmwright.engine.torch.outputs import (
-    MEAN,
-    edge_scores,
-    model_info,
-    no_vectors,
-    pooled,
-    save_modules,
-)
+from lmwright.engine.torch.outputs import edge_scores, embedded, model_info, save_modules
 from lmwright.engine.torch.session import TorchSession
 from lmwright.formats.sentence_transformers import Pooling
 from lmwright.model.transformer import DecoderLM
@@ -70,12 +63,13 @@ class TorchDecoder:
     @torch.inference_mode()
     def embed(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
         """Return the pooled last hidden states of each prompt, (N, C) fp32."""
-        pooling = self.pooling or MEAN
-        vectors = no_vectors(len(prompts), self.model, pooling)
-        for i, prompt in enumerate(prompts):
-            hidden = TorchSession(self.model).hidden(prompt)  # (T, C)
-            vectors[i] = pooled(hidden[None], None, pooling)[0]
-        return vectors
+        return embedded(
+            prompts,
+            self.model,
+            self.pooling,
+            read=lambda tokens, _: TorchSession(self.model).hidden(tokens[0].tolist())[None],
+            max_tokens=1,  # each alone: it may be as long as the context
+        )
 
     def save(self, folder: Path) -> None:
         """Write weights and configuration as a Hugging Face folder, without the tokenizer."""

@@ -8,7 +8,7 @@ import torch
 
 from lmwright.engine.backend import Capability
 from lmwright.engine.request import Classification
-from lmwright.engine.torch.outputs import MEAN, model_info, no_vectors, pooled, save_modules
+from lmwright.engine.torch.outputs import embedded, model_info, save_modules
 from lmwright.engine.torch.padding import batches, padded
 from lmwright.formats.sentence_transformers import Pooling
 from lmwright.model.heads import answers
@@ -36,13 +36,12 @@ class TorchEncoder:
     @torch.inference_mode()
     def embed(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
         """Return the pooled last hidden states of each text, (N, C) fp32."""
-        pooling = self.pooling or MEAN
-        vectors = no_vectors(len(prompts), self.model, pooling)
-        for numbers in batches([len(prompt) for prompt in prompts]):
-            tokens, mask = padded([prompts[i] for i in numbers], self._device)
-            hidden = self.model.hidden(tokens, mask=mask)
-            vectors[numbers] = pooled(hidden, mask, pooling)
-        return vectors
+        return embedded(
+            prompts,
+            self.model,
+            self.pooling,
+            read=lambda tokens, mask: self.model.hidden(tokens, mask=mask),
+        )
 
     def classify(self, texts: Sequence[Encoding]) -> list[Classification]:
         """Return what the head says of each text."""

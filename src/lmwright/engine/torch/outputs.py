@@ -1,6 +1,6 @@
 """What the backends on torch make of hidden states, and what they say of their modules."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lmwright.engine.backend import EdgeScores
 from lmwright.engine.info import KINDS, ModelInfo
+from lmwright.engine.torch.padding import MAX_TOKENS, batches, padded
 from lmwright.formats.sentence_transformers import Pooling, write_pooling
 from lmwright.model.pooling import pool
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, Model
@@ -52,16 +53,24 @@ def next_logits(model: DecoderLM | EncoderDecoderLM, hidden: Tensor) -> np.ndarr
     return model.head(hidden).float().cpu().numpy()
 
 
-def pooled(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> np.ndarray:
-    """Return one vector a text, (B, C) fp32, of hidden states (B, T, C)."""
-    if mask is None:
-        mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-    return pool(hidden, mask, pooling).cpu().numpy()
-
-
-def no_vectors(n_texts: int, model: Model, pooling: Pooling) -> np.ndarray:
-    """Return zeros (n_texts, C) in the width that pooling makes, to be filled."""
-    return np.zeros((n_texts, len(pooling.kinds) * model.config.d_model), dtype=np.float32)
+def embedded(
+    prompts: Sequence[Sequence[int]],
+    model: Model,
+    pooling: Pooling | None,
+    *,
+    read: Callable[[Tensor, Tensor | None], Tensor],
+    max_tokens: int = MAX_TOKENS,
+) -> np.ndarray:
+    """Return one vector a text, (N, C) fp32; `read` makes hidden states of tokens and a mask."""
+    pooling = pooling or MEAN
+    width = len(pooling.kinds) * model.config.d_model
+    vectors = np.zeros((len(prompts), width), dtype=np.float32)
+    for numbers in batches([len(prompt) for prompt in prompts], max_tokens):
+        tokens, mask = padded([prompts[i] for i in numbers], next(model.parameters()).device)
+        hidden = read(tokens, mask)  # (B, T, C)
+        seen = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        vectors[numbers] = pool(hidden, seen, pooling).cpu().numpy()
+    return vectors
 
 
 def edge_scores(

@@ -8,14 +8,7 @@ import torch
 
 from lmwright.core.errors import ModelError
 from lmwright.engine.backend import Capability, EdgeScores, LogitConstraints, Pair
-from lmwright.engine.torch.outputs import (
-    MEAN,
-    edge_scores,
-    model_info,
-    no_vectors,
-    pooled,
-    save_modules,
-)
+from lmwright.engine.torch.outputs import edge_scores, embedded, model_info, save_modules
 from lmwright.engine.torch.padding import batches, lengths_mask, padded
 from lmwright.engine.torch.session import TorchSession
 from lmwright.formats.sentence_transformers import Pooling
@@ -100,13 +93,12 @@ class TorchSeq2Seq:
     @torch.inference_mode()
     def embed(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
         """Return the encoder's pooled last hidden states of each source, (N, C) fp32."""
-        pooling = self.pooling or MEAN
-        vectors = no_vectors(len(prompts), self.model, pooling)
-        for numbers in batches([len(prompt) for prompt in prompts]):
-            tokens, mask = padded([prompts[i] for i in numbers], self._device)
-            hidden = self.model.encode(tokens, mask=mask).hidden
-            vectors[numbers] = pooled(hidden, mask, pooling)
-        return vectors
+        return embedded(
+            prompts,
+            self.model,
+            self.pooling,
+            read=lambda tokens, mask: self.model.encode(tokens, mask=mask).hidden,
+        )
 
     def save(self, folder: Path) -> None:
         """Write weights and configuration as a Hugging Face folder, without the tokenizer."""

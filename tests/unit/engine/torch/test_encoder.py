@@ -18,9 +18,11 @@ LABELS = {"labels": ("bad", "so", "good")}
 def bound(request, monkeypatch):
     """However few tokens are read at once, nothing may change."""
     whole = padding.batches
-    monkeypatch.setattr(
-        "lmwright.engine.torch.encoder.batches", lambda lengths: whole(lengths, request.param)
-    )
+    for place in ("encoder", "outputs"):
+        monkeypatch.setattr(
+            f"lmwright.engine.torch.{place}.batches",
+            lambda lengths, *_: whole(lengths, request.param),
+        )
     return request.param
 
 
