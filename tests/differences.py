@@ -164,28 +164,42 @@ def decoder_cached(pair: Pair) -> float:
 def decoder_padded(pair: Pair) -> float:
     """Compare rows of different lengths, and their next tokens behind the cache.
 
-    Theirs are padded on the left, as transformers generates; ours are not padded.
+    Theirs are padded on the left, as transformers generates; ours are not padded. Where angles grow
+    with the text, theirs take the longest row's for all; ours are those of each row alone.
     """
-    width, n_rows = max(LENGTHS), len(LENGTHS)
-    rows, lengths = tokens(n_rows, width + N_NEW), torch.tensor(LENGTHS)
-    left = torch.zeros(n_rows, width, dtype=torch.int64)
-    mask = torch.zeros(n_rows, width, dtype=torch.int64)
-    for row, n in enumerate(LENGTHS):
-        left[row, width - n :] = rows[row, :n]
-        mask[row, width - n :] = 1
-    reset(pair.theirs)
+    n_rows = len(LENGTHS)
+    rows = tokens(n_rows, max(LENGTHS) + N_NEW)
     cached = CachedRows(pair.ours, n_rows)
-    found = cached.ragged_logits([rows[row, :n] for row, n in enumerate(LENGTHS)])
-    places = (mask.cumsum(1) - 1).clamp(min=0)
-    step = pair.theirs(left, attention_mask=mask, position_ids=places, use_cache=True)
-    worst = max(largest(found[row], step.logits[row, width - n :]) for row, n in enumerate(LENGTHS))
+    found = [cached.ragged_logits([rows[row, :n] for row, n in enumerate(LENGTHS)])]
     for i in range(N_NEW):
-        at = (lengths + i)[:, None]
-        new = rows.gather(1, at)
-        found = cached.logits(new)
-        mask = torch.cat((mask, torch.ones(n_rows, 1, dtype=torch.int64)), dim=1)
-        step = pair.theirs(new, attention_mask=mask, position_ids=at, **{CACHE: step[CACHE]})
-        worst = max(worst, largest(found, step.logits))
+        new = [rows[row, n + i : n + i + 1] for row, n in enumerate(LENGTHS)]
+        found.append(cached.ragged_logits(new))
+    is_growing = pair.ours.config.rope.scaling in GROWING
+    groups = [[row] for row in range(n_rows)] if is_growing else [list(range(n_rows))]
+    return max(padded_group(pair.theirs, rows, group, found) for group in groups)
+
+
+def padded_group(theirs: Any, rows: Tensor, group: list[int], found: list[list[Tensor]]) -> float:
+    """Compare what was found for some rows, step by step, with a batch of those."""
+    lengths = torch.tensor([LENGTHS[row] for row in group])
+    width = int(lengths.max())
+    left, mask = torch.zeros(2, len(group), width, dtype=torch.int64)
+    for i, row in enumerate(group):
+        left[i, width - LENGTHS[row] :] = rows[row, : LENGTHS[row]]
+        mask[i, width - LENGTHS[row] :] = 1
+    reset(theirs)
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    step = theirs(left, attention_mask=mask, position_ids=places, use_cache=True)
+    worst = 0.0
+    for n, logits in enumerate(found):
+        for i, row in enumerate(group):
+            worst = max(worst, largest(logits[row], step.logits[i, -len(logits[row]) :]))
+        if n < N_NEW:
+            at = (lengths + n)[:, None]
+            mask = torch.cat((mask, torch.ones(len(group), 1, dtype=torch.int64)), dim=1)
+            past = {CACHE: step[CACHE]}
+            new = rows[group].gather(1, at)
+            step = theirs(new, attention_mask=mask, position_ids=at, **past)
     return worst
 
 

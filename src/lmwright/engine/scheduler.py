@@ -28,6 +28,9 @@ class EngineLimits:
     chunk: int = 512
     # Such chunks a step while no answer is being written.
     n_chunks: int = 4
+    # Tokens that two prompts must have in common for the second not to read them: a rest that is
+    # read alone is rounded otherwise (in bf16), which a few tokens are not worth.
+    min_shared: int = 64
     # Tokens whose keys and values are kept at most; room for one whole context there is always.
     n_kv_tokens: int = 65_536
     # Whether a prompt takes over what was read of another that begins alike. It saves time, but in
@@ -35,7 +38,7 @@ class EngineLimits:
     shares_beginnings: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("n_rows", "chunk", "n_chunks", "n_kv_tokens"):
+        for name in ("n_rows", "chunk", "n_chunks", "min_shared", "n_kv_tokens"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} = {value}: expected 1 or more")
 
@@ -231,6 +234,8 @@ class Engine:
             n_common = _n_common(row.prefix, other.prefix, size)
             # One token at least is read anew: its logits are wanted.
             n_common = min(n_common, (len(row.prefix) - 1) // size)
+            if n_common * size < self._limits.min_shared:
+                continue
             n_there = min(n_common, other.length // size)
             n_coming = max(n_coming, n_common)
             if n_there > len(best):

@@ -80,7 +80,7 @@ def test_a_fork_shares_full_blocks_and_copies_the_last(length):
 
 def test_a_common_beginning_is_read_once_also_from_one_that_writes():
     backend = FakeBackend(block_size=4, reply=lambda prompt: prompt[-1] * 30)
-    engine = engine_of(backend)
+    engine = engine_of(backend, min_shared=16)
     ids = [add(engine, "a system message " + end, max_tokens=5)[0] for end in "xyz"]
     engine.step()
     [late] = add(engine, "a system message w", max_tokens=5)
@@ -93,7 +93,7 @@ def test_a_common_beginning_is_read_once_also_from_one_that_writes():
 
 
 def test_who_shares_goes_on_when_the_first_is_cancelled():
-    engine = engine_of(FakeBackend(block_size=4), chunk=4, n_chunks=1)
+    engine = engine_of(FakeBackend(block_size=4), chunk=4, n_chunks=1, min_shared=1)
     [first] = add(engine, "a system message x", max_tokens=5)
     [second] = add(engine, "a system message y", max_tokens=5)
     for _ in range(3):
@@ -197,7 +197,7 @@ def test_200_requests_with_random_cancels_leave_nothing_and_change_no_answer(
 ):
     backend, tokenizer = backends(tiny_model, tiny_seq2seq, framing_tokenizer)[kind]
     draw = random.Random(7)
-    engine = engine_of(backend, tokenizer, n_rows=8, chunk=8, n_chunks=2)
+    engine = engine_of(backend, tokenizer, n_rows=8, chunk=8, n_chunks=2, min_shared=1)
     asked, live, done, n_cancelled = {}, set(), {}, 0
     for n in range(200):
         # Half of the prompts begin alike.
@@ -247,7 +247,16 @@ def test_a_cancel_frees_rows_and_blocks_at_once():
     assert is_clean(engine)
 
 
-@pytest.mark.parametrize("name", ["n_rows", "chunk", "n_chunks", "n_kv_tokens"])
+def test_a_short_common_beginning_is_read_anew():
+    backend = FakeBackend(block_size=4)
+    engine = engine_of(backend, min_shared=17)
+    for end in "xy":
+        add(engine, "a system message " + end, max_tokens=1)
+    run(engine)
+    assert [len(row.token_ids) for row in backend.steps[0]] == [18, 18]
+
+
+@pytest.mark.parametrize("name", ["n_rows", "chunk", "n_chunks", "min_shared", "n_kv_tokens"])
 def test_limits_are_at_least_one(name):
     with pytest.raises(ValueError, match=f"{name} = 0: expected 1 or more"):
         EngineLimits(**{name: 0})
