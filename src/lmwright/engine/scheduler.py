@@ -33,9 +33,6 @@ class EngineLimits:
     min_shared: int = 64
     # Tokens whose keys and values are kept at most; room for one whole context there is always.
     n_kv_tokens: int = 65_536
-    # Whether a prompt takes over what was read of another that begins alike. It saves time, but in
-    # bf16 the last bits of its answer's logits then depend on the other.
-    shares_beginnings: bool = True
 
     def __post_init__(self) -> None:
         for name in ("n_rows", "chunk", "n_chunks", "min_shared", "n_kv_tokens"):
@@ -225,8 +222,6 @@ class Engine:
 
         It is worth waiting for a row that is still reading what this one begins with.
         """
-        if not self._limits.shares_beginnings:
-            return []
         size = self._blocks.block_size
         best: list[int] = []
         n_coming = 0
