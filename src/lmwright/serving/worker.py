@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -14,8 +15,8 @@ from lmwright.serving import limits
 from lmwright.serving.errors import ApiError, internal_error, refusal
 from lmwright.serving.route import Piece, Submission
 
-# What a client gets must not depend on what the others ask.
-LIMITS = EngineLimits(shares_beginnings=False)
+# No prompt takes over what was read of another: in bf16 its answer would then depend on that one.
+LIMITS = EngineLimits(min_shared=sys.maxsize)
 
 # An error or None is the last that a request gets.
 Posted = Piece | ApiError | None

@@ -106,14 +106,14 @@ def test_answers_to_one_prompt_read_it_once() -> None:
 
 def test_a_prompt_is_read_as_if_there_were_no_other() -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
-        early = worker.submit(asking("x" * 40 + "1", n_tokens=2))
+        early = worker.submit(asking("x" * 80 + "1", n_tokens=2))
         await steps.begun(1)
-        late = worker.submit(asking("x" * 40 + "2", n_tokens=1))
+        late = worker.submit(asking("x" * 80 + "2", n_tokens=1))
         steps.let(2)
         assert (await texts(early), await texts(late)) == ([(0, "a"), (0, "b")], [(0, "a")])
 
     # What both begin with would be read once otherwise: other products, other last bits.
-    assert with_worker(scenario).n_tokens == [[41], [1, 41]]
+    assert with_worker(scenario).n_tokens == [[81], [1, 81]]
 
 
 def test_a_long_prompt_holds_up_nobody() -> None:
