@@ -95,11 +95,11 @@ def load_lmwright(path: str, precision: "Precision") -> dict[str, Any]:
     # Imported beforehand, as transformers is below: `load` itself imports them late.
     import lmwright.model.checkpoint
     import lmwright.tokenizer.gguf.reader  # noqa: F401
-    from lmwright.lm import load_local
+    from lmwright.lm import load_local, modules
 
     with Measured() as measured:
         loaded = load_local(path, precision=precision)
-    return measured.result(list(loaded.model.parameters()))
+    return measured.result(list(modules(loaded).parameters()))
 
 
 def load_transformers(path: str, precision: "Precision") -> dict[str, Any]:

@@ -26,6 +26,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 import differences
 import weights
+from cached_rows import CachedRows
 from differences import CACHE, largest
 from families import LIMIT, VARIANTS
 from lmwright import lm
@@ -200,10 +201,9 @@ def compare(ours: Any, theirs: Any, prompt: list[int], *, cached: bool) -> float
     tokens = torch.tensor([prompt])
     if not cached:
         return largest(ours(tokens), theirs(tokens).logits)
-    cache, past, worst = ours.new_cache(), None, 0.0
+    rows, past, worst = CachedRows(ours, 1), None, 0.0
     for i in range(len(prompt)):
-        context = ours.cached_context(torch.tensor([[i]]), cache)
-        found = ours.head(ours.hidden(tokens[:, i : i + 1], context))
+        found = rows.logits(tokens[:, i : i + 1])
         expected = theirs(tokens[:, i : i + 1], use_cache=True, **{CACHE: past})
         past = expected[CACHE]
         worst = max(worst, largest(found, expected.logits))
@@ -213,14 +213,10 @@ def compare(ours: Any, theirs: Any, prompt: list[int], *, cached: bool) -> float
 @torch.inference_mode()
 def batch(ours: Any, theirs: Any, prompts: list[list[int]]) -> float:
     """Compare prompts of different lengths in one batch with each of them alone."""
-    width = max(map(len, prompts))
-    tokens = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts])
-    positions = torch.arange(width).expand(len(prompts), -1)
-    context = ours.cached_context(positions, ours.new_cache())
-    logits = ours.head(ours.hidden(tokens, context))
+    logits = CachedRows(ours, len(prompts)).ragged_logits(list(map(torch.tensor, prompts)))
     return max(
-        largest(logits[i, : len(prompt)], theirs(torch.tensor([prompt])).logits[0])
-        for i, prompt in enumerate(prompts)
+        largest(found, theirs(torch.tensor([prompt])).logits[0])
+        for found, prompt in zip(logits, prompts, strict=True)
     )
 
 

@@ -7,7 +7,7 @@ import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from lmwright.lm import LocalModel
+from lmwright.lm import LocalModel, local_model
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM
 from lmwright.tokenizer.encode import Tokenizer
@@ -80,12 +80,12 @@ def tiny_tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def tiny_lm(tiny_model: DecoderLM, tiny_tokenizer: Tokenizer) -> LocalModel:
-    return LocalModel(tiny_model, tiny_tokenizer, name="tiny")
+    return local_model(tiny_model, tiny_tokenizer, name="tiny")
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfig) -> Path:
     """A saved Hugging Face folder; nobody may change it."""
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    LocalModel(build_model(tiny_config), build_tokenizer(), name="tiny").save(folder)
+    local_model(build_model(tiny_config), build_tokenizer(), name="tiny").save(folder)
     return folder

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmwright import lm
 from lmwright.compression.config import Compress
 from lmwright.compression.folder import compress_folder
 from lmwright.lm import LocalModel
@@ -27,7 +28,7 @@ SPREAD = 3.0
 
 def local_model(model: Model, tokenizer: Tokenizer, *, name: str = "x") -> LocalModel:
     """Return a model made here as a model that was opened."""
-    return LocalModel(model, tokenizer, name=name)
+    return lm.local_model(model, tokenizer, name=name)
 
 
 def subject(model: Model, tokenizer: Tokenizer, *, name: str = "x") -> LocalSubject:

@@ -15,6 +15,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from cached_rows import CachedRows
 from families import VARIANTS, VOCAB_SIZE, Variant
 from lmwright.model import checkpoint
 from lmwright.model.position import GROWING
@@ -151,11 +152,9 @@ def decoder_cached(pair: Pair) -> float:
     """Compare steps of several widths."""
     ids = tokens(2, N_TOKENS)
     reset(pair.theirs)
-    cache, past, worst = pair.ours.new_cache(), None, 0.0
+    rows, past, worst = CachedRows(pair.ours, 2), None, 0.0
     for begin, end in STEPS:
-        positions = torch.arange(begin, end).expand(2, -1)
-        context = pair.ours.cached_context(positions, cache)
-        found = pair.ours.head(pair.ours.hidden(ids[:, begin:end], context))
+        found = rows.logits(ids[:, begin:end])
         step = pair.theirs(ids[:, begin:end], use_cache=True, **{CACHE: past})
         past = step[CACHE]
         worst = max(worst, largest(found, step.logits))
@@ -165,33 +164,42 @@ def decoder_cached(pair: Pair) -> float:
 def decoder_padded(pair: Pair) -> float:
     """Compare rows of different lengths, and their next tokens behind the cache.
 
-    Theirs are padded on the left, as transformers generates; ours on the right, behind each row's
-    own end, where the next tokens then overwrite the padding.
+    Theirs are padded on the left, as transformers generates; ours are not padded. Where angles grow
+    with the text, theirs take the longest row's for all; ours are those of each row alone.
     """
-    ours, width, n_rows = pair.ours, max(LENGTHS), len(LENGTHS)
-    rows, lengths = tokens(n_rows, width + N_NEW), torch.tensor(LENGTHS)
-    right, left = torch.zeros(2, n_rows, width, dtype=torch.int64)
-    mask = torch.zeros(n_rows, width, dtype=torch.int64)
-    for row, n in enumerate(LENGTHS):
-        right[row, :n] = left[row, width - n :] = rows[row, :n]
-        mask[row, width - n :] = 1
-    reset(pair.theirs)
-    cache = ours.new_cache()
-    found = ours.head(
-        ours.hidden(right, ours.cached_context(torch.arange(width).expand(n_rows, -1), cache))
-    )
-    places = (mask.cumsum(1) - 1).clamp(min=0)
-    step = pair.theirs(left, attention_mask=mask, position_ids=places, use_cache=True)
-    worst = max(
-        largest(found[row, :n], step.logits[row, width - n :]) for row, n in enumerate(LENGTHS)
-    )
+    n_rows = len(LENGTHS)
+    rows = tokens(n_rows, max(LENGTHS) + N_NEW)
+    cached = CachedRows(pair.ours, n_rows)
+    found = [cached.ragged_logits([rows[row, :n] for row, n in enumerate(LENGTHS)])]
     for i in range(N_NEW):
-        at = (lengths + i)[:, None]
-        new = rows.gather(1, at)
-        found = ours.head(ours.hidden(new, ours.cached_context(at, cache)))
-        mask = torch.cat((mask, torch.ones(n_rows, 1, dtype=torch.int64)), dim=1)
-        step = pair.theirs(new, attention_mask=mask, position_ids=at, **{CACHE: step[CACHE]})
-        worst = max(worst, largest(found, step.logits))
+        new = [rows[row, n + i : n + i + 1] for row, n in enumerate(LENGTHS)]
+        found.append(cached.ragged_logits(new))
+    is_growing = pair.ours.config.rope.scaling in GROWING
+    groups = [[row] for row in range(n_rows)] if is_growing else [list(range(n_rows))]
+    return max(padded_group(pair.theirs, rows, group, found) for group in groups)
+
+
+def padded_group(theirs: Any, rows: Tensor, group: list[int], found: list[list[Tensor]]) -> float:
+    """Compare what was found for some rows, step by step, with a batch of those."""
+    lengths = torch.tensor([LENGTHS[row] for row in group])
+    width = int(lengths.max())
+    left, mask = torch.zeros(2, len(group), width, dtype=torch.int64)
+    for i, row in enumerate(group):
+        left[i, width - LENGTHS[row] :] = rows[row, : LENGTHS[row]]
+        mask[i, width - LENGTHS[row] :] = 1
+    reset(theirs)
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    step = theirs(left, attention_mask=mask, position_ids=places, use_cache=True)
+    worst = 0.0
+    for n, logits in enumerate(found):
+        for i, row in enumerate(group):
+            worst = max(worst, largest(logits[row], step.logits[i, -len(logits[row]) :]))
+        if n < N_NEW:
+            at = (lengths + n)[:, None]
+            mask = torch.cat((mask, torch.ones(len(group), 1, dtype=torch.int64)), dim=1)
+            past = {CACHE: step[CACHE]}
+            new = rows[group].gather(1, at)
+            step = theirs(new, attention_mask=mask, position_ids=at, **past)
     return worst
 
 
@@ -288,11 +296,9 @@ def pair_cached(pair: Pair) -> float:
     ours, theirs = pair.ours, pair.theirs
     memory = ours.encode(sources, mask=mask)
     encoded = theirs.get_encoder()(input_ids=sources, attention_mask=mask.long())
-    cache, past, worst = ours.new_cache(), None, 0.0
+    rows, past, worst = CachedRows(ours, 2, memory), None, 0.0
     for begin, end in ((0, 4), *((i, i + 1) for i in range(4, 20)), (20, 24)):
-        positions = torch.arange(begin, end).expand(2, -1)
-        context = ours.cached_context(positions, cache, memory)
-        found = ours.head(ours.hidden(targets[:, begin:end], context))
+        found = rows.logits(targets[:, begin:end])
         step = theirs(
             encoder_outputs=encoded,
             attention_mask=mask.long(),

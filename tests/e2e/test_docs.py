@@ -114,7 +114,7 @@ def tiny(tiny_config: ModelConfig, tiny_tokenizer: Tokenizer) -> lm.LocalModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = DecoderLM(replace(tiny_config, max_positions=4096)).eval()
-    return lm.LocalModel(model.requires_grad_(False), tiny_tokenizer, name="starter")
+    return lm.local_model(model.requires_grad_(False), tiny_tokenizer, name="starter")
 
 
 # ---- commands
@@ -293,11 +293,13 @@ def test_python_runs(
 
 def other_kinds(tiny: lm.LocalModel) -> dict[str, lm.LocalModel]:
     """The encoder and the encoder-decoder of the Python page, around the same tokenizer."""
-    base = tiny.model.config
+    base = lm.modules(tiny).config
     sequence = replace(base, family="bert", head="sequence", labels=("bad", "good"))
     translation = replace(base, family="t5", n_decoder_layers=1, decoder_start_id=0)
     models = {"my-sentiment": EncoderLM(sequence), "my-translator": EncoderDecoderLM(translation)}
-    return {name: lm.LocalModel(model, tiny.tokenizer, name=name) for name, model in models.items()}
+    return {
+        name: lm.local_model(model, tiny.tokenizer, name=name) for name, model in models.items()
+    }
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from lmwright.core.errors import ModelError
 from lmwright.engine.request import Sampling
 from lmwright.formats.gguf import open_gguf
 from lmwright.hub import cache_folder
-from lmwright.lm import LocalModel, load
+from lmwright.lm import load, local_model, modules
 from lmwright.model import checkpoint
 from lmwright.model.families import FAMILIES, family
 from lmwright.model.families.family import rows_of
@@ -254,7 +254,7 @@ def test_gpt_2_without_its_prefix_and_with_its_masks_is_read(tmp_path):
 def test_greedy_generation_is_equal(name, tiny_tokenizer):
     """Different lengths in one batch: the whole way through our engine."""
     prompts = [tokens(n, seed=n).tolist() for n in (2, 11, 5)]
-    lm = LocalModel(pair(name).ours, tiny_tokenizer, name="ours")
+    lm = local_model(pair(name).ours, tiny_tokenizer, name="ours")
     found = lm.generate(prompts, Sampling(max_tokens=12, ignore_eos=True))
     for prompt, completion in zip(prompts, found, strict=True):
         output = pair(name).theirs.generate(
@@ -301,7 +301,7 @@ def test_the_starter_as_transformers_reads_the_same_file(tmp_path):
         assert their_tokenizer(prompt)["input_ids"] == ids
         rows = torch.tensor([ids])
         logits = oracle(rows).logits
-        assert largest(lm.model(rows), logits) <= LIMIT
+        assert largest(modules(lm)(rows), logits) <= LIMIT
         assert largest(reopened(rows).logits, logits) <= LIMIT
         output = oracle.generate(
             rows, attention_mask=torch.ones_like(rows), max_new_tokens=12, do_sample=False

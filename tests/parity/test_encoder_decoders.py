@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cached_rows import CachedRows
 from families import ENCODER_DECODERS, LIMIT
 from lmwright.core.errors import ModelError
 from lmwright.model import checkpoint
@@ -68,14 +69,11 @@ def test_rows_of_a_beam_take_cache_and_memory_along(name):
     """Beam search drops and doubles rows; each must go on as if it had been alone."""
     ours = pair(name).ours
     sources, targets = differences.sources_and_targets()
-    memory, cache = ours.encode(sources), ours.new_cache()
-    ours.hidden(targets[:, :9], ours.cached_context(torch.arange(9).expand(2, -1), cache, memory))
-    order = torch.tensor([1, 1, 0])
-    cache.select(order)
-    memory.select(order)
+    rows, order = CachedRows(ours, 2, ours.encode(sources)), [1, 1, 0]
+    rows.logits(targets[:, :9])
+    rows.select(order)
     new = torch.cat((targets[:, 9:10], targets[:1, 10:11]))  # another one in the third row
-    positions = torch.full((3, 1), 9)
-    found = ours.head(ours.hidden(new, ours.cached_context(positions, cache, memory)))
+    found = rows.logits(new)
     for row, source in enumerate(order):
         alone = torch.cat((targets[source, :9], new[row]))[None]
         expected = pair(name).theirs(

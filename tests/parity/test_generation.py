@@ -9,7 +9,7 @@ import torch
 from tokenizers import models
 
 from lmwright.engine.request import Sampling, ScoreRequest
-from lmwright.lm import LocalModel
+from lmwright.lm import local_model
 from lmwright.model import checkpoint
 from lmwright.tokenizer.encode import Tokenizer
 
@@ -146,7 +146,7 @@ def test_answers_are_those_of_transformers(variant, search, folders):
     ends = likely_ends(variant)
     endless = [()] if set(search) <= {"n_beams"} else []
     for eos_ids in (*endless, ends[:1], ends):
-        local = LocalModel(model, words(eos_ids), name=variant)
+        local = local_model(model, words(eos_ids), name=variant)
         completions = local.generate(PROMPTS, Sampling(max_tokens=N_NEW, **search))
         said = [(c.token_ids, c.finish_reason) for c in completions]
         assert said == expected(variant, eos_ids, search)
@@ -170,7 +170,7 @@ def test_the_comparison_covers_answers_that_end_soon_and_late(variant):
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "gpt2"])
 def test_scores_of_answers_are_those_of_transformers(variant, folders):
-    local = LocalModel(ours(variant, folders[variant]), words(()), name=variant)
+    local = local_model(ours(variant, folders[variant]), words(()), name=variant)
     answers = [[5, 6, 7], [9], [100, 3, 8, 8, 8], [42, 40]]
     requests = [ScoreRequest(p, a, n_top=2) for p, a in zip(PROMPTS, answers, strict=True)]
     scores = local.score([*requests, ScoreRequest(PROMPTS[0], answers[3])])

@@ -6,7 +6,7 @@ import torch
 import weights
 from lmwright.engine.request import Sampling
 from lmwright.formats.gguf import open_gguf
-from lmwright.lm import LocalModel
+from lmwright.lm import local_model
 from lmwright.model import checkpoint
 from lmwright.tokenizer.gguf.reader import gguf_tokenizer
 from lmwright.verification.inputs import built_in
@@ -30,7 +30,7 @@ def texts():
 def test_twenty_prompts_are_continued_as_transformers_does_from_the_same_file(name):
     path = FILES[name]()
     file = open_gguf(path)
-    ours = LocalModel(
+    ours = local_model(
         checkpoint.load_gguf(file, torch.float32), gguf_tokenizer(file.metadata), name=name
     )
     theirs = transformers.AutoModelForCausalLM.from_pretrained(

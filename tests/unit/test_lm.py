@@ -11,7 +11,7 @@ from tokenizers import models, processors
 from lmwright import lm
 from lmwright.core.errors import RequestError
 from lmwright.engine.request import Sampling, ScoreRequest
-from lmwright.lm import LocalModel
+from lmwright.lm import LocalModel, local_model
 from lmwright.tokenizer.encode import Tokenizer
 
 USER = {"role": "user", "content": "What does a card cost?"}
@@ -20,7 +20,7 @@ USER = {"role": "user", "content": "What does a card cost?"}
 @torch.inference_mode()
 def logprobs(model: LocalModel, ids: list[int]) -> np.ndarray:
     """Log-probability of each token after the first, by a plain forward pass."""
-    logits = model.model(torch.tensor([ids]))[0, :-1].double()
+    logits = lm.modules(model)(torch.tensor([ids]))[0, :-1].double()
     return logits.log_softmax(dim=1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])].numpy()
 
 
@@ -95,7 +95,7 @@ def test_an_empty_context_scores_all_that_something_stands_before(tiny_lm):
 
 
 def test_with_a_bos_an_empty_context_scores_everything(tiny_model, tiny_tokenizer):
-    model = LocalModel(tiny_model, with_bos(tiny_tokenizer), name="tiny")
+    model = local_model(tiny_model, with_bos(tiny_tokenizer), name="tiny")
     ids = model.tokenizer.encode("The bank")
     assert ids[0] == 0
     (score,) = model.score([ScoreRequest("", "The bank")])
@@ -149,19 +149,10 @@ LONG = [5] * 250
     ],
 )
 def test_what_cannot_be_answered_is_refused_before_any_work(tiny_lm, monkeypatch, call, expected):
-    monkeypatch.setattr(tiny_lm, "_backend", _Idle(tiny_lm.info.context_length))
+    for work in ("open_session", "score", "embed"):
+        monkeypatch.setattr(tiny_lm.backend, work, None)
     with pytest.raises(RequestError, match=expected):
         call(tiny_lm)
-
-
-class _Idle:
-    """A backend that must not be called."""
-
-    def __init__(self, context_length: int) -> None:
-        self.context_length = context_length
-
-    def before(self, prompt):
-        return prompt
 
 
 def test_a_prompt_may_fill_the_context_to_the_last_token(tiny_lm):
@@ -195,7 +186,7 @@ def test_facts_are_counted_on_the_files(tiny_folder, tmp_path):
 
 def test_a_tokenizer_that_merges_everything_cannot_hide_the_continuation(tiny_model):
     backend = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
-    model = LocalModel(tiny_model, Tokenizer(backend, special_tokens={}), name="tiny")
+    model = local_model(tiny_model, Tokenizer(backend, special_tokens={}), name="tiny")
     with pytest.raises(RequestError, match="single token"):
         model.score([ScoreRequest("a", "b")])
     (score,) = model.score([ScoreRequest("ba", "b")])

@@ -12,7 +12,8 @@ from lmwright.engine.request import Sampling, ScoreRequest
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.finetune import finetune
 from lmwright.formats.sentence_transformers import Pooling
-from lmwright.lm import LocalModel
+from lmwright.lm import LocalModel, local_model
+from lmwright.model.context import CachedRow
 
 LABELS = ("bad", "so", "good")
 
@@ -22,19 +23,19 @@ def encoder(tiny_encoder, framing_tokenizer):
     """Make an encoder with its tokenizer."""
 
     def make(pooling=None, **changes):
-        return LocalModel(tiny_encoder(**changes), framing_tokenizer, name="enc", pooling=pooling)
+        return local_model(tiny_encoder(**changes), framing_tokenizer, name="enc", pooling=pooling)
 
     return make
 
 
 @pytest.fixture
 def seq2seq(tiny_seq2seq, framing_tokenizer) -> LocalModel:
-    return LocalModel(tiny_seq2seq(), framing_tokenizer, name="s2s")
+    return local_model(tiny_seq2seq(), framing_tokenizer, name="s2s")
 
 
 @torch.inference_mode()
 def hidden(model: LocalModel, text: str) -> torch.Tensor:
-    return model.model.hidden(torch.tensor([model.tokenizer.encode_input(text).ids]))[0]
+    return lm.modules(model).hidden(torch.tensor([model.tokenizer.encode_input(text).ids]))[0]
 
 
 def test_an_encoder_embeds_framed_texts(encoder):
@@ -59,9 +60,11 @@ def test_a_decoder_that_was_trained_to_embed_pools_as_its_folder_says(
     tiny_model, framing_tokenizer
 ):
     pooling = Pooling(("lasttoken",), is_normalized=False)
-    model = LocalModel(tiny_model, framing_tokenizer, name="tiny", pooling=pooling)
+    model = local_model(tiny_model, framing_tokenizer, name="tiny", pooling=pooling)
     ids = torch.tensor([framing_tokenizer.encode_input("The bank").ids])
-    context = tiny_model.cached_context(torch.arange(ids.shape[1])[None], tiny_model.new_cache())
+    context = tiny_model.cached_context(
+        [CachedRow(0, ids.shape[1], range(9))], tiny_model.new_cache()
+    )
     with torch.inference_mode():
         expected = tiny_model.hidden(ids, context)[0, -1]
     np.testing.assert_allclose(model.embed(["The bank"])[0], expected, rtol=0, atol=1e-5)
@@ -75,7 +78,7 @@ def test_classes_have_names_and_pairs_are_read_together(encoder):
         framed = model.tokenizer.encode_input(text, second)
         with torch.inference_mode():
             types = torch.tensor([framed.segments])
-            expected = model.model(torch.tensor([framed.ids]), types=types)[0].softmax(dim=0)
+            expected = lm.modules(model)(torch.tensor([framed.ids]), types=types)[0].softmax(dim=0)
         np.testing.assert_allclose(pair.values, expected, rtol=0, atol=2e-6)
         assert pair.labels == LABELS
         assert pair.problem == "single_label"
@@ -95,7 +98,7 @@ def test_classes_of_tokens_say_where_they_stand(encoder):
         ]
         with torch.inference_mode():
             framed = torch.tensor([model.tokenizer.encode_input(text).ids])
-            expected = model.model(framed)[0].softmax(dim=1)[1:-1]
+            expected = lm.modules(model)(framed)[0].softmax(dim=1)[1:-1]
         told = [each.answer.values for each in found]
         np.testing.assert_allclose(told, expected, rtol=0, atol=2e-6)
 
@@ -122,7 +125,7 @@ def test_an_encoder_decoder_scores_an_answer_without_its_frame(seq2seq):
     assert len(longer.token_ids) == len(ids) + 1
     with torch.inference_mode():
         framed = torch.tensor([seq2seq.tokenizer.encode_input(source).ids])
-        logits = seq2seq.model(framed, torch.tensor([[2, 0, *ids[:-1]]]))[0, 1:].double()
+        logits = lm.modules(seq2seq)(framed, torch.tensor([[2, 0, *ids[:-1]]]))[0, 1:].double()
     expected = logits.log_softmax(dim=1)[torch.arange(len(ids)), torch.tensor(ids)]
     np.testing.assert_allclose(score.token_logprobs, expected, rtol=0, atol=1e-5)
 
@@ -191,7 +194,7 @@ def test_an_encoder_decoder_saved_and_loaded_says_the_same(
     tiny_seq2seq, framing_tokenizer, tmp_path
 ):
     modules = tiny_seq2seq(forced_bos_id=17, suppressed_ids=(9, 11))
-    model = LocalModel(modules, framing_tokenizer, name="s2s")
+    model = local_model(modules, framing_tokenizer, name="s2s")
     model.save(tmp_path / "out")
     loaded = lm.load_local(tmp_path / "out", precision="fp32")
     for settings in ({"ignore_eos": True}, {"n_beams": 3}):

@@ -14,7 +14,7 @@ from lmwright.core.errors import LmwrightError, ModelError, RequestError, sugges
 from lmwright.formats.space import check_space
 from lmwright.hosted.address import is_hosted
 from lmwright.hub import resolve
-from lmwright.lm import LocalModel, load_local, weight_bytes
+from lmwright.lm import LocalModel, load_local, modules, weight_bytes
 from lmwright.verification.remote import LLAMA_CPP, LlamaSubject
 from lmwright.verification.result import VerificationResult
 from lmwright.verification.subject import LocalSubject, open_path, weights_of
@@ -166,7 +166,7 @@ def _write(
     from lmwright.model.checkpoint import save, save_gguf
     from lmwright.tokenizer.gguf.writer import gguf_metadata
 
-    model, tokenizer, stored = loaded.model, loaded.tokenizer, FORMATS[to][number_format]
+    model, tokenizer, stored = modules(loaded), loaded.tokenizer, FORMATS[to][number_format]
     if to == "gguf":
         metadata = gguf_metadata(tokenizer, vocab_size=model.config.vocab_size)
         name = product.stem
@@ -176,8 +176,8 @@ def _write(
     check_space(product, sum(p.numel() for p in model.parameters()) * dtype.itemsize)
     save(model, product, dtype)
     tokenizer.save(product)
-    if loaded.pooling is not None:
-        write_pooling(product, loaded.pooling, d_model=model.config.d_model)
+    if (pooling := loaded.backend.pooling) is not None:
+        write_pooling(product, pooling, d_model=model.config.d_model)
     beside = source if source.is_dir() else source.parent
     for path in sorted(path for name in COMPANIONS for path in beside.glob(name)):
         if path.is_file():

@@ -44,6 +44,10 @@ class UnsupportedError(RequestError):
         return new, (type(self), *self.args), self.__dict__
 
 
+class ContextLengthError(RequestError):
+    """What was asked for does not fit into the model's context."""
+
+
 class BusyError(LmwrightError):
     """Another process works in the same run folder."""
 

@@ -2,14 +2,47 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
+
+from lmwright.engine.info import ModelInfo
+from lmwright.engine.prefix_tree import Scored
+from lmwright.engine.request import Classification
+from lmwright.formats.sentence_transformers import Pooling
+from lmwright.tokenizer.encode import Encoding
+
+Capability = Literal["generate", "score", "embed", "classify", "classify_tokens"]
+
+
+@dataclass(frozen=True)
+class NewTokens:
+    """Tokens that a sequence is extended by, and where its keys and values lie."""
+
+    token_ids: Sequence[int]
+    # The position of the first of them: so many tokens are stored already.
+    start: int
+    # The block table: token i lies in block `blocks[i // block_size]`. It may be longer.
+    blocks: Sequence[int]
+    # Of an encoder-decoder: what `Session.read_sources` called the source.
+    source: int | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is to be scored.
+
+    A decoder has no source. An encoder-decoder's answer begins with a start token.
+    """
+
+    answer: Scored
+    source_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class EdgeScores:
-    """What a model says of E tokens: the edges of a forest, or those of given answers."""
+    """What a model says of E tokens."""
 
     logprobs: np.ndarray  # (E,) float64
     # Whether the token is the one that would be written greedily.
@@ -18,9 +51,22 @@ class EdgeScores:
     top_ids: np.ndarray  # (E, n_top) int64
     top_logprobs: np.ndarray  # (E, n_top) float64
 
+    def at(self, places: np.ndarray | slice) -> "EdgeScores":
+        """Return the scores at some places, in their order."""
+        columns = (self.logprobs, self.is_greedy, self.top_ids, self.top_logprobs)
+        return EdgeScores(*(column[places] for column in columns))
+
+    @classmethod
+    def joined(cls, parts: "Sequence[EdgeScores]") -> "EdgeScores":
+        """Return the scores of all parts, one behind the other."""
+        columns = zip(
+            *((p.logprobs, p.is_greedy, p.top_ids, p.top_logprobs) for p in parts), strict=True
+        )
+        return cls(*map(np.concatenate, columns))
+
 
 @dataclass(frozen=True)
-class Rules:
+class LogitConstraints:
     """What a model must and must not write, whatever its logits say."""
 
     # The token that each answer begins with (the language of a translation).
@@ -41,32 +87,96 @@ class Rules:
         return scores
 
 
-class Rows(Protocol):
-    """The running sequences of a batch: what has been seen, with its keys and values."""
+class Session(Protocol):
+    """The keys and values of one user's sequences, in numbered blocks that the user hands out."""
 
-    def decode(self, token_ids: Sequence[int]) -> np.ndarray:
-        """Append one token a row; return the next-token logits (B, V) fp32."""
+    # Tokens that a block holds.
+    block_size: int
+
+    def forward(self, rows: Sequence[NewTokens]) -> np.ndarray:
+        """Read new tokens; return the logits (rows, V) fp32 of what follows the last of each row.
+
+        Rows may read what earlier rows of the same call write (shared blocks).
+        """
         ...
 
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep only these rows, in this order; a row may be kept several times."""
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy all keys and values of blocks, given as (from, to)."""
+        ...
+
+    def read_sources(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Let an encoder-decoder read sources, once; return what rows call them."""
+        ...
+
+    def free_source(self, source: int) -> None:
+        """Forget a source that no row reads any more."""
         ...
 
 
 class Backend(Protocol):
-    """A model that writes, as a function of token ids."""
+    """A model as a function of token ids, computed by whatever library.
 
-    context_length: int
+    Its capabilities say which of the methods below it has besides.
+    """
 
     @property
-    def rules(self) -> Rules:
+    def info(self) -> ModelInfo:
+        """Size, number format, context length and kind."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the model can do."""
+        ...
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """How `embed` makes one vector of a text's many, where the model's folder says so."""
+        ...
+
+    def embed(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return one vector a prompt, (N, C) fp32."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write weights and configuration as a Hugging Face folder, without the tokenizer."""
+        ...
+
+
+class WritingBackend(Backend, Protocol):
+    """What "generate" and "score" need."""
+
+    @property
+    def constraints(self) -> LogitConstraints:
         """What every answer has to keep to."""
         ...
 
-    def before(self, prompt: Sequence[int]) -> Sequence[int]:
-        """Return what stands in front of an answer in its row: a decoder's prompt, for example."""
+    def decoder_prefix(self, prompt: Sequence[int]) -> Sequence[int]:
+        """Return what an answer stands behind in its row.
+
+        A decoder's prompt; of an encoder-decoder, whose prompt is the source, the start token.
+        """
         ...
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Rows, np.ndarray]:
-        """Read prompts of any lengths; return the rows and the next-token logits (B, V) fp32."""
+    def open_session(self) -> Session:
+        """Return room for keys and values, empty, that nobody else uses."""
+        ...
+
+    def score(self, pairs: Sequence[Pair], n_top: int = 0) -> EdgeScores:
+        """Score answers, teacher-forced, one behind the other; order is kept.
+
+        The `n_top` likeliest tokens at each place are told, too.
+        """
+        ...
+
+
+class ClassifyingBackend(Backend, Protocol):
+    """What "classify" and "classify_tokens" need."""
+
+    def classify(self, texts: Sequence[Encoding]) -> list[Classification]:
+        """Return what the model says of each text."""
+        ...
+
+    def classify_tokens(self, texts: Sequence[Encoding]) -> list[list[Classification]]:
+        """Return what the model says of each token of each text."""
         ...

@@ -9,43 +9,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmwright.engine.backend import Backend, Rules
-from lmwright.engine.generation import MAX_ROWS, check_finite
-from lmwright.engine.request import Completion, Sampling
+from lmwright.engine.answer import check_finite
+from lmwright.engine.backend import WritingBackend
+from lmwright.engine.request import Admitted, Completion
+from lmwright.engine.rows import Rows
 from lmwright.engine.sampler import log_probabilities, penalise
 from lmwright.tokenizer.encode import Tokenizer
 
+# Beams of all prompts that are searched together.
+MAX_ROWS = 32
+
 
 def beam_search(
-    backend: Backend, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling
+    backend: WritingBackend, tokenizer: Tokenizer, requests: Sequence[Admitted]
 ) -> Iterator[tuple[int, Completion]]:
-    """Answer prompts of token ids; yield (number of the prompt, its best answer) as they end."""
-    rules = backend.rules
-    eos_ids = frozenset() if sampling.ignore_eos else frozenset(tokenizer.eos_ids)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    n_together = max(1, MAX_ROWS // sampling.n_beams)
+    """Answer requests, each by its own sampling; yield (number, best answer) as they end."""
+    order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
+    n_together = MAX_ROWS // max(request.sampling.n_beams for request in requests)
     for start in range(0, len(order), n_together):
         numbers = order[start : start + n_together]
-        searches = {
-            i: _Search(backend.before(prompts[i]), sampling=sampling, rules=rules, eos_ids=eos_ids)
-            for i in numbers
-        }
-        for i, best in _run_batch(backend, prompts, searches):
-            yield (
-                i,
-                Completion(
-                    text=tokenizer.decode(best.token_ids),
-                    token_ids=best.token_ids,
-                    finish_reason="stop" if best.is_ended else "length",
-                    n_prompt_tokens=len(prompts[i]),
-                ),
-            )
+        searches = {i: _Search(backend, tokenizer, requests[i]) for i in numbers}
+        prompts = [requests[i].prompt_ids for i in numbers]
+        for i, best in _run_batch(Rows(backend, prompts, max_rows=MAX_ROWS), searches):
+            text, reason = tokenizer.decode(best.token_ids), "stop" if best.is_ended else "length"
+            yield i, Completion(text, best.token_ids, reason, len(requests[i].prompt_ids))
 
 
-def _run_batch(
-    backend: Backend, prompts: Sequence[Sequence[int]], searches: dict[int, "_Search"]
-) -> Iterator[tuple[int, "_Finished"]]:
-    rows, logits = backend.prefill([prompts[i] for i in searches])
+def _run_batch(rows: Rows, searches: dict[int, "_Search"]) -> Iterator[tuple[int, "_Finished"]]:
+    logits = rows.logits
     while searches:
         parents: list[int] = []
         start = 0
@@ -85,21 +76,16 @@ class _Finished:
 class _Search:
     """The beams of one prompt."""
 
-    def __init__(
-        self,
-        before: Sequence[int],
-        *,
-        sampling: Sampling,
-        rules: Rules,
-        eos_ids: frozenset[int],
-    ) -> None:
+    def __init__(self, backend: WritingBackend, tokenizer: Tokenizer, request: Admitted) -> None:
+        self._prefix = backend.decoder_prefix(request.prompt_ids)
+        self._constraints, self._sampling = backend.constraints, request.sampling
+        ends = () if request.sampling.ignore_eos else tokenizer.eos_ids
+        self._eos_ids = frozenset(ends)
         self.beams = [_Beam((), 0.0)]
         self.finished: list[_Finished] = []  # the best first, at most n_beams
         self.is_over = False
-        self._before, self._sampling, self._rules = before, sampling, rules
-        self._eos_ids = eos_ids
         # So many that n_beams of them go on even if each beam's likeliest tokens end it.
-        self._n_candidates = max(2, 1 + len(eos_ids)) * sampling.n_beams
+        self._n_candidates = max(2, 1 + len(self._eos_ids)) * self._sampling.n_beams
 
     def advance(self, logits: np.ndarray) -> list[int]:
         """Extend the beams by logits (n, V); return which of them the new beams continue."""
@@ -143,10 +129,10 @@ class _Search:
             check_finite(row)
             scores = log_probabilities(row)
             if sampling.repetition_penalty != 1.0:
-                seen = (*self._before, *beam.token_ids)
+                seen = (*self._prefix, *beam.token_ids)
                 scores = penalise(scores, seen, sampling.repetition_penalty)
             # What is ruled out leaves its probability to nobody, unlike in sampling.
-            scores = self._rules.allow(scores, len(beam.token_ids))
+            scores = self._constraints.allow(scores, len(beam.token_ids))
             n_kept = min(self._n_candidates, len(scores))
             best = np.argpartition(-scores, n_kept - 1)[:n_kept]
             found += [

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# What the assemblies of the model core are called.
+KINDS = {"DecoderLM": "decoder", "EncoderLM": "encoder", "EncoderDecoderLM": "encoder-decoder"}
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -9,7 +12,7 @@ class ModelInfo:
 
     architecture: str | None
     n_params: int | None
-    # Bytes of the weight files on disk, and 8 * bytes / parameters.
+    # Bytes of the weight files on disk (without any: in memory), and 8 * bytes / parameters.
     size_bytes: int | None
     bits_per_weight: float | None
     context_length: int | None

@@ -6,9 +6,9 @@ from typing import cast
 import numpy as np
 
 from lmwright.core.errors import RequestError
-from lmwright.engine.forest import Scored
+from lmwright.engine.backend import Pair
+from lmwright.engine.prefix_tree import Scored
 from lmwright.engine.request import Message, Prompt, ScoreRequest
-from lmwright.engine.scoring import Pair
 from lmwright.tokenizer.encode import Tokenizer
 
 
@@ -32,7 +32,7 @@ def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, *, is_source: bool = False)
     return [int(id_) for id_ in ids]
 
 
-def scored(request: ScoreRequest, tokenizer: Tokenizer) -> Scored:
+def scored(request: ScoreRequest, tokenizer: Tokenizer) -> Pair:
     """Return what a decoder has to score.
 
     Context and continuation are encoded together, as the model would meet them. A token that
@@ -58,7 +58,7 @@ def scored(request: ScoreRequest, tokenizer: Tokenizer) -> Scored:
         raise RequestError(
             f"score: {request.continuation!r} is a single token with nothing before it"
         )
-    return Scored(tuple(ids), max(n_context, 1))
+    return Pair(Scored(tuple(ids), max(n_context, 1)))
 
 
 def pair(request: ScoreRequest, tokenizer: Tokenizer, *, start_id: int) -> Pair:
@@ -71,14 +71,14 @@ def pair(request: ScoreRequest, tokenizer: Tokenizer, *, start_id: int) -> Pair:
     source = prompt_ids(request.context, tokenizer, is_source=True)
     if not isinstance(request.continuation, str):
         answer = Scored((start_id, *prompt_ids(request.continuation, tokenizer)), 1)
-        return Pair(tuple(source), answer)
+        return Pair(answer, tuple(source))
     ids, around = tokenizer.encode_target(request.continuation), _frame_ids(tokenizer)
     n_before = next((i for i, id_ in enumerate(ids) if id_ not in around), len(ids))
     while len(ids) > n_before and ids[-1] in around:
         ids.pop()
     if len(ids) == n_before:
         raise RequestError(f"score: {request.continuation!r} has no tokens; nothing to score")
-    return Pair(tuple(source), Scored((start_id, *ids), 1 + n_before))
+    return Pair(Scored((start_id, *ids), 1 + n_before), tuple(source))
 
 
 def _check_continuation(request: ScoreRequest) -> None:

@@ -21,6 +21,8 @@ Prompt = str | Sequence[int] | Sequence[Message]
 
 # All beams of a prompt are decoded together, as so many rows.
 MAX_BEAMS = 32
+# What max_tokens is at most where nobody says.
+DEFAULT_MAX_TOKENS = 1024
 # In place of a token's id or a count of tokens that an endpoint does not tell.
 UNKNOWN = -1
 
@@ -83,7 +85,8 @@ class TokenClass:
 class Sampling:
     """How to continue a prompt. The defaults are greedy: temperature 0."""
 
-    max_tokens: int = 128
+    # None: as many as fit into the context, at most DEFAULT_MAX_TOKENS.
+    max_tokens: int | None = 128
     temperature: float = 0.0
     top_k: int = 0  # 0: all
     top_p: float = 1.0
@@ -105,7 +108,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         limits = {
-            "max_tokens": self.max_tokens >= 1,
+            "max_tokens": self.max_tokens is None or self.max_tokens >= 1,
             "temperature": 0 <= self.temperature <= 100,
             "top_k": self.top_k >= 0,
             "top_p": 0 < self.top_p <= 1,
@@ -137,6 +140,15 @@ class Sampling:
         elif self.stop or self.logprobs is not None:
             field_name = "stop" if self.stop else "logprobs"
             raise ValueError(f"n_beams = {self.n_beams} does not go together with {field_name}")
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A request that fits the model: token ids within the vocabulary and the context."""
+
+    prompt_ids: tuple[int, ...]
+    # With `max_tokens` as a number.
+    sampling: Sampling
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from lmwright.finetuning.chat import CHAT, shared_system
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import merge
 from lmwright.finetuning.methods import learning_rate, prepare
-from lmwright.lm import LanguageModel, LocalModel, decoder, local
+from lmwright.lm import LanguageModel, LocalModel, decoder, local, local_model
 from lmwright.training.fit import fit
 from lmwright.training.task import encode_all
 
@@ -41,4 +41,4 @@ def finetune(base: LanguageModel, config: Finetune) -> LocalModel:
     system = shared_system(data.train)
     if system is not None:
         tokenizer.set_default_system(system)
-    return LocalModel(model, tokenizer, name=f"{base.name}-tuned")
+    return local_model(model, tokenizer, name=f"{base.name}-tuned")

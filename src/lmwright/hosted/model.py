@@ -172,7 +172,8 @@ class HostedModel:
         # OpenAI's newer models refuse the older name, other endpoints know only that one.
         body: dict[str, Any] = {"temperature": sampling.temperature}
         limit = "max_completion_tokens" if is_chat and self.address.is_openai else "max_tokens"
-        body[limit] = sampling.max_tokens
+        if sampling.max_tokens is not None:
+            body[limit] = sampling.max_tokens
         if is_chat:
             body["messages"] = [dict(message) for message in cast(Sequence[Message], prompt)]
         else:

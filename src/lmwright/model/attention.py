@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lmwright.model.config import ModelConfig
-from lmwright.model.context import Context, Rotations, Scoring, attention
+from lmwright.model.context import Context, Rotations, Scoring
 from lmwright.model.linear import Linear
 from lmwright.model.norm import HeadNorm, identity, norm
 from lmwright.model.position import rotate, rotate_part
@@ -54,16 +54,13 @@ class CrossAttention(Attention):
     """Mix what the encoder's tokens say; positions play no part."""
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        memory = context.memory
-        assert memory is not None
         q = context.split(self.q(x), self.n_heads)  # (B, H, T, D)
 
         def project(hidden: Tensor) -> tuple[Tensor, Tensor]:
             k = context.split(self.k(hidden), self.n_kv_heads)  # (B, G, S, D)
             return k, context.split(self.v(hidden), self.n_kv_heads)
 
-        k, v = memory.keys_values(self.layer, project)
-        mixed = attention(q, k, v, view=memory.view, scoring=self.scoring)  # (B, H, T, D)
+        mixed = context.attend_source(self.layer, q, project, scoring=self.scoring)
         return self.out(context.join(mixed))
 
 

@@ -1,47 +1,77 @@
-"""The keys and values of tokens already seen, row by row."""
+"""The keys and values of tokens already seen, in blocks that any sequence may be given."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
-# Shapes: B batch, H key/value heads, T new tokens, S slots, D head width.
+# Shapes: N new tokens, S stored tokens, G key/value heads, D head width.
+
+# Tokens a block: adjacent in memory, so that a sequence is read in few pieces.
+BLOCK_SIZE = 16
 
 
-class KVCache:
-    """Room for keys and values of B rows that may have different lengths; grows by doubling."""
+class PagedCache:
+    """Room for keys and values, a slot a token, `BLOCK_SIZE` slots a block; grows by doubling."""
 
-    def __init__(self, n_layers: int) -> None:
-        self.keys: list[Tensor | None] = [None] * n_layers  # each (B, H, S, D)
+    def __init__(self, n_layers: int, device: torch.device) -> None:
+        self._device = device
+        self.keys: list[Tensor | None] = [None] * n_layers  # each (slots, G, D)
         self.values: list[Tensor | None] = [None] * n_layers
-        # How many slots the longest row fills once the tokens of the running step are stored.
-        self.n_used = 0
+        self._n_slots = 0  # that are needed so far
 
-    def update(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Store k, v (B, H, T, D) at `positions` (B, T); return all that is stored so far."""
-        keys = self._room(self.keys, layer, k)
-        values = self._room(self.values, layer, v)
-        if k.shape[0] == 1:
-            # A single row's new tokens are the last ones: a plain copy, no scatter.
-            start = self.n_used - k.shape[2]
-            keys[:, :, start : self.n_used] = k
-            values[:, :, start : self.n_used] = v
-        else:
-            index = positions[:, None, :, None].expand_as(k)
-            keys.scatter_(2, index, k)
-            values.scatter_(2, index, v)
-        return keys[:, :, : self.n_used], values[:, :, : self.n_used]
+    def reserve(self, n_blocks: int) -> None:
+        """Make room for blocks up to this number, as soon as something is stored in a layer."""
+        self._n_slots = max(self._n_slots, n_blocks * BLOCK_SIZE)
 
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows (indices, repeats allowed), in this order."""
-        self.keys = [None if k is None else k[rows] for k in self.keys]
-        self.values = [None if v is None else v[rows] for v in self.values]
+    def slots(self, blocks: Sequence[int], n_tokens: int) -> slice | Tensor:
+        """Return where a sequence's first tokens lie: (S,), or a slice if its blocks adjoin."""
+        used = list(blocks[: -(-n_tokens // BLOCK_SIZE)])
+        self.reserve(max(used) + 1)
+        if used == list(range(used[0], used[0] + len(used))):
+            return slice(used[0] * BLOCK_SIZE, used[0] * BLOCK_SIZE + n_tokens)
+        within = torch.arange(BLOCK_SIZE, device=self._device)
+        return (self._index(used)[:, None] * BLOCK_SIZE + within).flatten()[:n_tokens]
 
-    def _room(self, store: list[Tensor | None], layer: int, new: Tensor) -> Tensor:
+    def new_slots(self, spans: Sequence[tuple[Sequence[int], int, int]]) -> Tensor:
+        """Return where new tokens lie (N,), of sequences given as (blocks, start, n_new)."""
+        places = ((blocks, i) for blocks, start, n in spans for i in range(start, start + n))
+        return self._index([b[i // BLOCK_SIZE] * BLOCK_SIZE + i % BLOCK_SIZE for b, i in places])
+
+    def write(self, layer: int, k: Tensor, v: Tensor, slots: Tensor) -> None:
+        """Store k, v (N, G, D) in `slots` (N,)."""
+        for store, new in ((self.keys, k), (self.values, v)):
+            self._room(store, layer, new).index_copy_(0, slots, new)
+
+    def read(self, layer: int, where: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is stored in the slots, each (1, G, S, D); nothing is copied for a slice."""
+        keys, values = self.keys[layer], self.values[layer]
+        assert keys is not None
+        assert values is not None
+        return keys[where].transpose(0, 1)[None], values[where].transpose(0, 1)[None]
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy blocks, given as (from, to), in all layers."""
+        self.reserve(max(to for _, to in pairs) + 1)
+        for store in (self.keys, self.values):
+            for layer, tensor in enumerate(store):
+                if tensor is None:
+                    continue
+                room = self._room(store, layer, tensor).unflatten(0, (-1, BLOCK_SIZE))
+                index = torch.tensor(pairs, device=tensor.device)  # (pairs, 2)
+                room[index[:, 1]] = room[index[:, 0]]
+
+    def _index(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.int64, device=self._device)
+
+    def _room(self, store: list[Tensor | None], layer: int, like: Tensor) -> Tensor:
+        """Return a layer's slots, of the format and the device of `like`."""
         old = store[layer]
-        n_slots = 0 if old is None else old.shape[2]
-        if old is not None and n_slots >= self.n_used:
+        n_old = 0 if old is None else len(old)
+        if old is not None and n_old >= self._n_slots:
             return old
-        n_rows, n_heads, _, d_head = new.shape
-        grown = new.new_zeros(n_rows, n_heads, max(64, self.n_used, 2 * n_slots), d_head)
+        grown = like.new_zeros(max(self._n_slots, 2 * n_old), *like.shape[1:])
         if old is not None:
-            grown[:, :, :n_slots] = old
+            grown[:n_old] = old
         store[layer] = grown
         return grown

@@ -1,10 +1,10 @@
 """How the tokens of a batch lie in memory, and who may look at whom.
 
-A context is made once a step and handed to every layer. Its kind (plain rows, rows behind a
+A context is made once a step and handed to every layer. Its kind (plain rows, sequences behind a
 cache, packed samples) is chosen then, so that the layers need not know.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,15 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmwright.model.cache import KVCache
+from lmwright.model.cache import PagedCache
 
-# Shapes: B rows, T tokens a row, S keys (T, or all that a cache holds), H query heads, G key/value
-# heads, D head width, N tokens of a packed batch, P packed samples, L the longest sample.
+# Shapes: B rows, T tokens a row, S keys (T, or all of a sequence so far), H query heads,
+# G key/value heads, D head width, N tokens in a single row, P packed samples, L the longest sample.
 
 # Up to this length the plain product is faster than torch's flash kernel on a CPU (measured at
 # 64 and 256: 4x and 1.4x, forward and backward), and the scores are small enough to keep.
 MAX_PLAIN = 256
 
+Project = Callable[[Tensor], tuple[Tensor, Tensor]]
 Rotations = tuple[tuple[Tensor, Tensor], ...]
 
 
@@ -53,13 +54,12 @@ class Memory:
         self.view = View(None if mask is None else mask[:, None, None])
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def keys_values(
-        self, layer: int, project: Callable[[Tensor], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        """Return this layer's keys and values, projected the first time that they are asked for."""
+    def attend(self, layer: int, q: Tensor, project: Project, *, scoring: Scoring) -> Tensor:
+        """Return the source's values, mixed by their scores (B, H, T, D); projected only once."""
         if layer not in self._kept:
             self._kept[layer] = project(self.hidden)
-        return self._kept[layer]
+        k, v = self._kept[layer]
+        return attention(q, k, v, view=self.view, scoring=scoring)
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows (indices, repeats allowed), in this order."""
@@ -79,7 +79,6 @@ class Context(Protocol):
     # Cosine and sine, each (B, 1, T, D) or of a shape that spreads to it: those of the model, then
     # those of its local layers where they are others. Empty where nothing is rotated.
     rotations: Rotations
-    memory: Memory | None
 
     def split(self, x: Tensor, n_heads: int) -> Tensor:
         """Lay projections out by sequence and head: (B, H, T, D)."""
@@ -89,13 +88,20 @@ class Context(Protocol):
         """Return the values that each token sees, mixed by its scores: (B, H, T, D)."""
         ...
 
+    def attend_source(self, layer: int, q: Tensor, project: Project, *, scoring: Scoring) -> Tensor:
+        """Return the values of the source's tokens, mixed by their scores: (B, H, T, D).
+
+        `project` makes the layer's keys and values of the encoder's hidden states.
+        """
+        ...
+
     def join(self, mixed: Tensor) -> Tensor:
         """Undo `split`: the layout of the layer's input."""
         ...
 
 
 class RowContext:
-    """Rows of equal length, with or without a cache of earlier tokens."""
+    """Rows of equal length, each read from its beginning."""
 
     def __init__(
         self,
@@ -105,25 +111,94 @@ class RowContext:
         rotations: Rotations = (),
         views: Mapping[int | None, View],
         token_types: Tensor | None = None,
-        cache: KVCache | None = None,
         memory: Memory | None = None,
     ) -> None:
         """`views` holds one view for each window among the layers."""
         self.positions, self.dtype, self.rotations = positions, dtype, rotations
-        self.token_types, self.memory = token_types, memory
-        self._views, self._cache = views, cache
+        self.token_types = token_types
+        self._views, self._memory = views, memory
 
     def split(self, x: Tensor, n_heads: int) -> Tensor:
         return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:
-        if self._cache is not None:
-            k, v = self._cache.update(layer, k, v, self.positions)  # (B, G, S, D)
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:  # noqa: ARG002
         return attention(q, k, v, view=self._views[scoring.window], scoring=scoring)
+
+    def attend_source(self, layer: int, q: Tensor, project: Project, *, scoring: Scoring) -> Tensor:
+        assert self._memory is not None
+        return self._memory.attend(layer, q, project, scoring=scoring)
 
     def join(self, mixed: Tensor) -> Tensor:
         n_rows, _, n_tokens, _ = mixed.shape
         return mixed.transpose(1, 2).reshape(n_rows, n_tokens, -1)
+
+
+@dataclass(frozen=True)
+class CachedRow:
+    """New tokens of one sequence at positions start .. start + n_new - 1 of a cache."""
+
+    start: int
+    n_new: int
+    # The numbers of the blocks that hold the sequence; there may be more than it fills yet.
+    blocks: Sequence[int]
+    memory: Memory | None = None
+
+    @property
+    def length(self) -> int:
+        """How long the sequence is with its new tokens."""
+        return self.start + self.n_new
+
+
+class CachedContext:
+    """New tokens of several sequences, one behind the other in a single row (1, N, C).
+
+    Attention is computed sequence by sequence, over what the cache holds of each: nothing is padded
+    or copied, and what becomes of one does not depend on the others.
+    """
+
+    def __init__(
+        self,
+        positions: Tensor,
+        dtype: torch.dtype,
+        *,
+        rotations: Rotations,
+        views: Sequence[Mapping[int | None, View]],
+        rows: Sequence[CachedRow],
+        cache: PagedCache,
+    ) -> None:
+        """`positions` (1, N) are those of the new tokens; each row has a view for each window."""
+        self.positions, self.dtype, self.rotations = positions, dtype, rotations
+        self.token_types: Tensor | None = None
+        self._cache = cache
+        self._rows = [
+            (view, cache.slots(row.blocks, row.length), row.memory)
+            for view, row in zip(views, rows, strict=True)
+        ]
+        self._n_new = [row.n_new for row in rows]
+        self._slots = cache.new_slots([(row.blocks, row.start, row.n_new) for row in rows])
+
+    def split(self, x: Tensor, n_heads: int) -> Tensor:
+        return x.view(1, x.shape[1], n_heads, -1).transpose(1, 2)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:
+        # All are stored before any is read: a sequence may see what another one of them shares.
+        self._cache.write(layer, k[0].transpose(0, 1), v[0].transpose(0, 1), self._slots)
+        mixed = []
+        for part, (views, slots, _) in zip(q.split(self._n_new, dim=2), self._rows, strict=True):
+            keys, values = self._cache.read(layer, slots)  # (1, G, S, D)
+            view = views[scoring.window]
+            mixed.append(attention(part, keys, values, view=view, scoring=scoring))
+        return torch.cat(mixed, dim=2)
+
+    def attend_source(self, layer: int, q: Tensor, project: Project, *, scoring: Scoring) -> Tensor:
+        mixed = []
+        for part, (_, _, memory) in zip(q.split(self._n_new, dim=2), self._rows, strict=True):
+            assert memory is not None
+            mixed.append(memory.attend(layer, part, project, scoring=scoring))
+        return torch.cat(mixed, dim=2)
+
+    def join(self, mixed: Tensor) -> Tensor:
+        return mixed.transpose(1, 2).reshape(1, mixed.shape[2], -1)
 
 
 class PackedContext:
@@ -139,7 +214,6 @@ class PackedContext:
         """`positions` (1, N) begin anew in each sample; `rotations` are those of 0 .. L - 1."""
         self.positions, self.dtype, self.rotations = positions, dtype, rotations
         self.token_types: Tensor | None = None
-        self.memory: Memory | None = None
         self._n_samples = int(segments[-1]) + 1
         self._length = int(positions.max()) + 1
         self._slots = segments * self._length + positions[0]  # (N,) cells of the grid
@@ -156,6 +230,9 @@ class PackedContext:
             hidden = self._hidden_by(scoring.window if is_windowed else None)
             return plain_attention(q, k, v, hidden=hidden, scoring=scoring)
         return attention(q, k, v, view=View(is_causal=True), scoring=scoring)
+
+    def attend_source(self, layer: int, q: Tensor, project: Project, *, scoring: Scoring) -> Tensor:
+        raise NotImplementedError("packed samples have no sources")
 
     def join(self, mixed: Tensor) -> Tensor:
         grid = mixed.transpose(1, 2).reshape(self._n_samples * self._length, -1)
@@ -175,12 +252,25 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, view: View, scoring: Scoring) 
     if scoring.softcap is not None:
         return plain_attention(q, k, v, hidden=_additive(view, q, k), scoring=scoring)
     n_repeats = q.shape[1] // k.shape[1]
+    if n_repeats > 1 and q.shape[2] == 1:
+        # One token: the heads that share keys and values are laid out as if they were so many.
+        return _grouped(q, k, v, mask=view.mask, scale=scoring.scale)
     if n_repeats > 1:
         k = k.repeat_interleave(n_repeats, dim=1)
         v = v.repeat_interleave(n_repeats, dim=1)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=view.mask, is_causal=view.is_causal, scale=scoring.scale
     )
+
+
+def _grouped(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
+    n_rows, n_heads, _, d_head = q.shape
+    n_shared = k.shape[1]
+    if mask is not None and mask.shape[1] > 1:
+        mask = mask.reshape(len(mask), n_shared, -1, mask.shape[3])  # (B, G, H/G, S)
+    q = q.reshape(n_rows, n_shared, -1, d_head)  # (B, G, H/G, D)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return mixed.reshape(n_rows, n_heads, 1, d_head)
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, *, hidden: Tensor, scoring: Scoring) -> Tensor:

@@ -1,16 +1,33 @@
 """From token ids to hidden states: the embedding, the blocks, the last norm."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmwright.model.block import Block, CrossBlock
-from lmwright.model.cache import KVCache
+from lmwright.model.cache import PagedCache
 from lmwright.model.config import ModelConfig
-from lmwright.model.context import Context, Memory, Rotations, RowContext, View, visible
+from lmwright.model.context import (
+    CachedContext,
+    CachedRow,
+    Context,
+    Memory,
+    Rotations,
+    RowContext,
+    View,
+    visible,
+)
 from lmwright.model.linear import table
 from lmwright.model.norm import identity, norm
-from lmwright.model.position import LearnedPositions, RelativeBias, Rotation, SinusoidalPositions
+from lmwright.model.position import (
+    GROWING,
+    LearnedPositions,
+    RelativeBias,
+    Rotation,
+    SinusoidalPositions,
+)
 
 # Shapes: B batch, T tokens, S keys, C model width.
 
@@ -68,6 +85,8 @@ class Stack(nn.Module):
         ropes = [config.rope, *([config.local_rope] if config.local_rope else [])]
         is_rotary = config.positions == "rotary"
         self._rotations = [Rotation(rope, config.d_head) for rope in ropes if is_rotary]
+        # Angles that depend on how long the whole text is.
+        self._has_growing_rotations = is_rotary and any(r.scaling in GROWING for r in ropes)
 
     def forward(self, tokens: Tensor, context: Context) -> Tensor:
         """Return the hidden states (B, T, C) of tokens (B, T)."""
@@ -96,37 +115,52 @@ class Stack(nn.Module):
         )
 
     def causal(
-        self,
-        positions: Tensor,
-        dtype: torch.dtype,
-        *,
-        cache: KVCache | None = None,
-        memory: Memory | None = None,
+        self, positions: Tensor, dtype: torch.dtype, *, memory: Memory | None = None
     ) -> Context:
-        """Describe tokens at `positions` (B, T), each of which sees those up to its own.
+        """Describe rows at `positions` (B, T), 0 .. T - 1, which see the tokens up to their own."""
+        views = self.views(positions, positions.shape[1], dtype)
+        rotations = self.rotations(positions, dtype)
+        return RowContext(positions, dtype, rotations=rotations, views=views, memory=memory)
 
-        Behind a cache these are the tokens that it holds and the new ones; else only the new ones,
-        which then stand at 0 .. T - 1.
+    def cached(
+        self, rows: Sequence[CachedRow], cache: PagedCache, dtype: torch.dtype
+    ) -> CachedContext:
+        """Describe new tokens of several sequences, in one row (1, N), behind what a cache holds.
+
+        Each sees those of its sequence up to its own.
+        """
+        device = self.embedding.weight.device
+        each = [torch.arange(row.start, row.length, device=device)[None] for row in rows]
+        positions = torch.cat(each, dim=1)  # (1, N)
+        views = [self.views(part, row.length, dtype) for part, row in zip(each, rows, strict=True)]
+        # Angles may depend on how long a sequence is: on its own length, not on its neighbours'.
+        apart = each if self._has_growing_rotations else [positions]
+        parts = zip(*(self.rotations(part, dtype) for part in apart), strict=True)
+        rotations = tuple(
+            (torch.cat([cos for cos, _ in part], dim=2), torch.cat([sin for _, sin in part], dim=2))
+            for part in parts
+        )
+        return CachedContext(
+            positions, dtype, rotations=rotations, views=views, rows=rows, cache=cache
+        )
+
+    def views(self, positions: Tensor, n_keys: int, dtype: torch.dtype) -> dict[int | None, View]:
+        """Let tokens at `positions` (B, T) see those up to their own, the last of `n_keys`.
+
+        Returns a view for each window among the layers.
         """
         n_rows, n_tokens = positions.shape
-        n_keys = n_tokens
-        if cache is not None:
-            cache.n_used = n_keys = int(positions.max()) + 1
-        is_whole = n_tokens == n_keys  # each row is read from its beginning
         bias = self._bias(positions, n_keys, dtype)
         views = {}
         for window in self.config.windows:
             is_short = window is None or window >= n_keys
-            if is_short and bias is None and is_whole:
+            if is_short and bias is None and n_tokens == n_keys:  # read from the beginning
                 views[window] = View(is_causal=n_tokens > 1)
             elif is_short and bias is None and n_rows == n_tokens == 1:
                 views[window] = View()
             else:
                 views[window] = View(_with_bias(visible(positions, n_keys, window), bias))
-        rotations = self.rotations(positions, dtype)
-        return RowContext(
-            positions, dtype, rotations=rotations, views=views, cache=cache, memory=memory
-        )
+        return views
 
     def masked(self, positions: Tensor, mask: Tensor, dtype: torch.dtype) -> Context:
         """Describe rows at `positions` (B, T) with a mask (B, 1, T, T) made elsewhere."""

@@ -1,12 +1,14 @@
 """The assemblies: a decoder, an encoder, an encoder with a decoder."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from lmwright.model.block import Block, CrossBlock
-from lmwright.model.cache import KVCache
+from lmwright.model.cache import PagedCache
 from lmwright.model.config import ModelConfig
-from lmwright.model.context import Context, Memory, PackedContext
+from lmwright.model.context import CachedRow, Context, Memory, PackedContext
 from lmwright.model.heads import HEADS, LanguageHead, Pooler
 from lmwright.model.stack import Stack
 
@@ -63,13 +65,13 @@ class DecoderLM(nn.Module):
         """Describe rows at `positions` (B, T) with a mask (B, 1, T, T) made elsewhere."""
         return self.decoder.masked(positions, mask, self.compute_dtype)
 
-    def cached_context(self, positions: Tensor, cache: KVCache) -> Context:
-        """Describe new tokens at `positions` (B, T) that follow what the cache holds."""
-        return self.decoder.causal(positions, self.compute_dtype, cache=cache)
+    def cached_context(self, rows: Sequence[CachedRow], cache: PagedCache) -> Context:
+        """Describe new tokens of several sequences, one behind the other in a single row (1, N)."""
+        return self.decoder.cached(rows, cache, self.compute_dtype)
 
-    def new_cache(self) -> KVCache:
-        """Return an empty cache that fits this model."""
-        return KVCache(self.config.n_layers)
+    def new_cache(self) -> PagedCache:
+        """Return an empty cache that fits this model's decoder."""
+        return PagedCache(len(self.decoder.blocks), self.decoder.embedding.weight.device)
 
 
 class EncoderLM(nn.Module):
@@ -156,13 +158,13 @@ class EncoderDecoderLM(nn.Module):
         context = self.decoder.causal(positions, self.compute_dtype, memory=memory)
         return self.head(self.hidden(tokens, context))
 
-    def cached_context(self, positions: Tensor, cache: KVCache, memory: Memory) -> Context:
-        """Describe new target tokens at `positions` (B, T) that follow what the cache holds."""
-        return self.decoder.causal(positions, self.compute_dtype, cache=cache, memory=memory)
+    def cached_context(self, rows: Sequence[CachedRow], cache: PagedCache) -> Context:
+        """Describe new tokens of several sequences, one behind the other in a single row (1, N)."""
+        return self.decoder.cached(rows, cache, self.compute_dtype)
 
-    def new_cache(self) -> KVCache:
+    def new_cache(self) -> PagedCache:
         """Return an empty cache that fits this model's decoder."""
-        return KVCache(self.config.n_decoder_layers)
+        return PagedCache(len(self.decoder.blocks), self.decoder.embedding.weight.device)
 
 
 Model = DecoderLM | EncoderLM | EncoderDecoderLM

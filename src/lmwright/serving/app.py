@@ -3,17 +3,25 @@
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmwright.core.errors import RequestError
-from lmwright.lm import LanguageModel
+from lmwright.lm import LanguageModel, LocalModel
 from lmwright.serving import limits
+from lmwright.serving.chat import CHAT
+from lmwright.serving.completions import COMPLETIONS
+from lmwright.serving.embeddings import EMBEDDINGS
+from lmwright.serving.models import HEALTH, MODEL, MODELS
+from lmwright.serving.route import Route
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 log = logging.getLogger(__name__)
+
+ROUTES: tuple[Route[Any], ...] = (HEALTH, MODELS, MODEL, CHAT, COMPLETIONS, EMBEDDINGS)
 
 # How long answers in progress may take to finish after SIGTERM or Ctrl-C.
 DRAIN_S = 30
@@ -25,21 +33,26 @@ def create_app(
     api_key: str | None = None,
     is_public: bool = False,
     max_waiting: int = limits.MAX_WAITING,
+    routes: Sequence[Route[Any]] = ROUTES,
 ) -> "FastAPI":
     """Return the ASGI application; unless it is public, only local Host headers are answered."""
     fastapi, _ = _libraries()
     from starlette.exceptions import HTTPException
 
-    from lmwright.serving.auth import LOCAL_HOSTS, Gate
-    from lmwright.serving.endpoints import Endpoints
+    from lmwright.serving.auth import LOCAL_HOSTS, AccessControl
+    from lmwright.serving.server import Server, no_such_route
 
     _check_key(api_key, is_public=is_public)
-    endpoints = Endpoints(model, max_waiting=max_waiting)
+    if not isinstance(model, LocalModel):
+        raise RequestError(
+            f"{model.name}: runs elsewhere; only a model whose weights are here can be served"
+        )
+    server = Server(model, max_waiting=max_waiting)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         yield
-        endpoints.close()
+        server.close()
 
     # No pages for people: they would load scripts from elsewhere. No CORS: no web page asks us.
     app = fastapi.FastAPI(
@@ -50,15 +63,15 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_api_route("/health", endpoints.health)
-    app.add_api_route("/v1/models", endpoints.models)
-    app.add_api_route("/v1/models/{model_id:path}", endpoints.model)
-    app.add_api_route("/v1/chat/completions", endpoints.chat, methods=["POST"])
-    app.add_api_route("/v1/completions", endpoints.complete, methods=["POST"])
-    app.add_api_route("/v1/embeddings", endpoints.embed, methods=["POST"])
-    app.add_exception_handler(HTTPException, _no_such_route)
-    hosts = None if is_public else LOCAL_HOSTS
-    app.add_middleware(Gate, api_key=api_key, allowed_hosts=hosts)
+    for route in routes:
+        app.add_api_route(route.path, partial(server.answer, route), methods=[route.method])
+    app.add_exception_handler(HTTPException, no_such_route)
+    app.add_middleware(
+        AccessControl,
+        api_key=api_key,
+        allowed_hosts=None if is_public else LOCAL_HOSTS,
+        open_paths=frozenset(route.path for route in routes if not route.needs_key),
+    )
     return app
 
 
@@ -136,18 +149,3 @@ def _libraries() -> tuple[Any, Any]:
             f"serving needs {error.name}; install it with: pip install 'lmwright[serve]'"
         ) from None
     return fastapi, uvicorn
-
-
-async def _no_such_route(request: Any, error: Any) -> Any:
-    """Answer 404 and 405 in OpenAI's shape (starlette's Request and HTTPException come in)."""
-    from starlette.responses import JSONResponse
-
-    from lmwright.serving.errors import ApiError, echo
-
-    reason = {404: "unknown URL", 405: "method not allowed"}.get(error.status_code, "refused")
-    answer = ApiError(
-        f"{reason}: {echo(request.method)} {echo(request.url.path)}",
-        error.status_code,
-        code={404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code),
-    )
-    return JSONResponse(answer.to_json(), error.status_code, headers=error.headers)

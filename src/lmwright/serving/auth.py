@@ -10,8 +10,7 @@ import time
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lmwright.serving.errors import ApiError, echo
-from lmwright.serving.worker import internal_error, log_failure
+from lmwright.serving.errors import ApiError, echo, internal_error
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +29,20 @@ def is_local(host: str) -> bool:
         return False
 
 
-class Gate:
+class AccessControl:
     """ASGI middleware: refuses strangers, and turns every error into OpenAI's shape."""
 
     def __init__(
-        self, app: ASGIApp, *, api_key: str | None, allowed_hosts: frozenset[str] | None
+        self,
+        app: ASGIApp,
+        *,
+        api_key: str | None,
+        allowed_hosts: frozenset[str] | None,
+        open_paths: frozenset[str] = frozenset(),
     ) -> None:
+        """`open_paths` need no key; without `allowed_hosts` any Host header will do."""
         self._app = app
+        self._open_paths = open_paths
         self._key_digest = None if api_key is None else _digest(api_key.encode())
         self._allowed_hosts = allowed_hosts
 
@@ -63,9 +69,9 @@ class Gate:
         except ApiError as error:
             await _refuse(error, scope, receive, send_on)
         except Exception as error:
-            log_failure(error)
+            answer = internal_error(error)
             if not status:
-                await _refuse(internal_error(), scope, receive, send_on)
+                await _refuse(answer, scope, receive, send_on)
         # The path is the client's text; a query string might hold a secret and is left out.
         duration_ms = 1000 * (time.monotonic() - started_s)
         route = f"{scope['method']} {echo(scope['path'])}"
@@ -81,27 +87,21 @@ class Gate:
         if colon and port.isdigit():
             name = before
         if name not in self._allowed_hosts:
-            raise ApiError(
-                f"Host {echo(name)!r} is not this server's name; it answers to "
-                + ", ".join(sorted(self._allowed_hosts)),
-                403,
-                code="invalid_host",
-            )
+            known = ", ".join(sorted(self._allowed_hosts))
+            reason = f"Host {echo(name)!r} is not this server's name; it answers to {known}"
+            raise ApiError(reason, 403, code="invalid_host")
 
     def _check_key(self, scope: Scope) -> None:
-        if self._key_digest is None or scope["path"] == "/health":
+        if self._key_digest is None or scope["path"] in self._open_paths:
             return
         values = _header(scope, b"authorization")
         scheme, _, key = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
         # Digests are of one length and the comparison takes the same time wherever they differ.
         is_right = hmac.compare_digest(_digest(key.strip()), self._key_digest)
         if scheme.lower() != b"bearer" or not is_right:
-            raise ApiError(
-                "missing or wrong API key; send it as 'Authorization: Bearer KEY'",
-                401,
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            reason = "missing or wrong API key; send it as 'Authorization: Bearer KEY'"
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise ApiError(reason, 401, code="invalid_api_key", headers=headers)
 
 
 def _digest(key: bytes) -> bytes:

@@ -1,8 +1,12 @@
 """The one error of the server, in the shape that OpenAI's clients read."""
 
+import logging
+import traceback
 from typing import Any
 
-from lmwright.core.errors import LmwrightError
+from lmwright.core.errors import ContextLengthError, LmwrightError, RequestError
+
+log = logging.getLogger(__name__)
 
 # Text of a client that an error repeats (a key, a model's name) is cut to this many characters.
 MAX_ECHO = 100
@@ -34,6 +38,28 @@ class ApiError(LmwrightError):
         return {
             "error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}
         }
+
+
+def invalid(param: str, reason: str, code: str = "invalid_value") -> ApiError:
+    """Return the 400 for a field of a request."""
+    return ApiError(f"{param}: {reason}", param=param, code=code)
+
+
+def refusal(error: RequestError, *, param: str | None = None) -> ApiError:
+    """Return the 400 for a request that the model refuses."""
+    is_long = isinstance(error, ContextLengthError)
+    code = "context_length_exceeded" if is_long else "invalid_value"
+    return ApiError(str(error), param=param, code=code)
+
+
+def internal_error(error: Exception) -> ApiError:
+    """Log where an unexpected error came from; return a 500 that tells a client nothing of it.
+
+    Its text is not logged either: it may quote a prompt.
+    """
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s\n%s", type(error).__name__, frames)
+    return ApiError("the server failed to answer; its log says where", 500, code="internal_error")
 
 
 def echo(text: str) -> str:

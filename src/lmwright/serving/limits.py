@@ -31,13 +31,14 @@ MAX_TOP_K = 1_000_000
 # Below this the logits would overflow; 0 itself is greedy.
 MIN_TEMPERATURE = 0.001
 MAX_TEMPERATURE = 2.0
-# What max_tokens is at most when the client does not say.
-DEFAULT_MAX_TOKENS = 1024
 
-# Requests that wait for the model, besides the one that it works on.
+# Requests that wait for the model, besides those that it works on.
 MAX_WAITING = 32
 RETRY_AFTER_S = 2
 MAX_CONNECTIONS = 256
+
+# The connection is of no use after a body that was not read to its end.
+CLOSE = {"Connection": "close"}
 
 # A string, which may hold brackets; possessive and without a way to fail, so linear in time
 # whatever the bytes are.
@@ -46,7 +47,7 @@ _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
+async def read_body(chunks: AsyncIterator[bytes], max_bytes: int = MAX_BODY_BYTES) -> bytes:
     """Return a request's body; 413 when it is too large, 408 when it does not come."""
     kept: list[bytes] = []
     size_bytes = 0
@@ -54,26 +55,18 @@ async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for chunk in chunks:
                 size_bytes += len(chunk)
-                if size_bytes <= MAX_BODY_BYTES:
+                if size_bytes <= max_bytes:
                     kept.append(chunk)
                     continue
                 kept.clear()
                 if size_bytes > MAX_DISCARDED_BYTES:
                     break
     except TimeoutError:
-        raise ApiError(
-            f"the request's body did not arrive within {BODY_TIMEOUT_S:.0f} s",
-            408,
-            code="request_timeout",
-            headers={"Connection": "close"},
-        ) from None
-    if size_bytes > MAX_BODY_BYTES:
-        raise ApiError(
-            f"the request's body is larger than {MAX_BODY_BYTES:,} bytes",
-            413,
-            code="request_too_large",
-            headers={"Connection": "close"},
-        )
+        reason = f"the request's body did not arrive within {BODY_TIMEOUT_S:.0f} s"
+        raise ApiError(reason, 408, code="request_timeout", headers=CLOSE) from None
+    if size_bytes > max_bytes:
+        reason = f"the request's body is larger than {max_bytes:,} bytes"
+        raise ApiError(reason, 413, code="request_too_large", headers=CLOSE)
     return b"".join(kept)
 
 

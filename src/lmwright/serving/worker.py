@@ -1,129 +1,182 @@
-"""One thread that runs the model, one request after another, behind a short queue."""
+"""The thread that runs the model: one engine for all requests, behind a bounded queue."""
 
 import asyncio
-import logging
+import contextlib
+import sys
 import threading
-import traceback
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from queue import SimpleQueue
 
 from lmwright.core.errors import RequestError
-from lmwright.lm import LanguageModel
+from lmwright.engine.scheduler import Engine, EngineLimits
+from lmwright.lm import LocalModel
 from lmwright.serving import limits
-from lmwright.serving.errors import ApiError
-from lmwright.serving.jobs import EmbeddingJob, Job, Piece
+from lmwright.serving.errors import ApiError, internal_error, refusal
+from lmwright.serving.route import Piece, Submission
 
-log = logging.getLogger(__name__)
+# No prompt takes over what was read of another: in bf16 its answer would then depend on that one.
+LIMITS = EngineLimits(min_shared=sys.maxsize)
+
+# An error or None is the last that a request gets.
+Posted = Piece | ApiError | None
 
 
 class Ticket:
-    """The answers to one request, on their way from the worker's thread to the event loop."""
+    """One request on its way from the event loop to the worker's thread and back."""
 
-    def __init__(self, jobs: Sequence[Job | EmbeddingJob]) -> None:
-        self.jobs = jobs
-        self.future: Future[None] | None = None
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, submission: Submission, on_end: Callable[["Ticket"], None]) -> None:
+        self._on_end, self._loop = on_end, asyncio.get_running_loop()
         # Not bounded: it holds at most the tokens that the request was allowed, and a client that
         # reads slowly must not hold up the model for the others.
-        self._pieces: asyncio.Queue[tuple[int, Piece] | ApiError | None] = asyncio.Queue()
-        self._is_cancelled = threading.Event()
+        self._pieces: asyncio.Queue[Posted] = asyncio.Queue()
+        self.is_cancelled = False
+        # The rest is the thread's: whether the engine has begun an answer, and what is left to do.
+        self.is_running = False
+        self.calls = deque(enumerate(submission.calls))
+        self.generations = submission.generations
+        self.answers: dict[int, int] = {}  # the engine's id of each: its number in the reply
 
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether nobody waits for the answers any more; safe in any thread."""
-        return self._is_cancelled.is_set()
-
-    def cancel(self) -> None:
-        """Give the place in the queue back, or stop the model at its next token."""
-        if self.is_cancelled:
-            return
-        self._is_cancelled.set()
-        self._pieces.put_nowait(None)
-        self.jobs = ()
-        if self.future is not None:
-            self.future.cancel()
-
-    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
-        """Yield (index of the answer, piece) until all answers are complete or cancelled."""
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """Yield (number of the answer, piece) until all are complete; raise what went wrong."""
         while (piece := await self._pieces.get()) is not None:
             if isinstance(piece, ApiError):
                 raise piece
             yield piece
 
-    def put(self, piece: tuple[int, Piece] | ApiError | None) -> None:
-        """Hand a piece over, from the worker's thread; None ends the answers."""
-        try:
-            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
-        except RuntimeError:
-            # The loop is closed: the server has gone.
-            self._is_cancelled.set()
+    def cancel(self) -> None:
+        """Give the place in the queue back; the thread drops the answers before its next step."""
+        self.is_cancelled = True
+        self._take(ApiError("the answer was given up", 503, code="cancelled"))
+
+    def post(self, piece: Posted) -> None:
+        """Hand over a piece, from the thread."""
+        # The loop is closed when the server has gone.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._take, piece)
+
+    def _take(self, piece: Posted) -> None:
+        self._pieces.put_nowait(piece)
+        if not isinstance(piece, tuple):
+            self._on_end(self)
 
 
 class Worker:
-    """Runs jobs in the order of their arrival, so that the event loop never waits for the model."""
+    """Runs requests together, so that none waits for another and the event loop for none."""
 
-    def __init__(self, model: LanguageModel, *, max_waiting: int) -> None:
-        self._model = model
-        self._max_waiting = max_waiting
-        self._executor = ThreadPoolExecutor(1, "lmwright-model")
-        self._lock = threading.Lock()
-        self._tickets: set[Ticket] = set()
+    def __init__(self, model: LocalModel, *, max_waiting: int) -> None:
+        self._model, self._max_waiting = model, max_waiting
+        self._tickets: set[Ticket] = set()  # of the event loop: all that wait or run
+        self._inbox: SimpleQueue[Ticket | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        # Of the thread.
+        self._active: list[Ticket] = []
+        self._engine: Engine | None = None
 
     def check_room(self) -> None:
         """Raise the 429 that `submit` would raise, before a body is read in vain."""
-        if len(self._tickets) > self._max_waiting:
-            raise ApiError(
-                f"{self._max_waiting} requests are waiting for the model; try again later",
-                429,
-                code="rate_limit_exceeded",
-                headers={"Retry-After": str(limits.RETRY_AFTER_S)},
-            )
+        if sum(not ticket.is_running for ticket in self._tickets) >= self._max_waiting:
+            reason = f"{self._max_waiting} requests are waiting for the model; try again later"
+            headers = {"Retry-After": str(limits.RETRY_AFTER_S)}
+            raise ApiError(reason, 429, code="rate_limit_exceeded", headers=headers)
 
-    def submit(self, jobs: Sequence[Job | EmbeddingJob]) -> Ticket:
-        """Queue jobs, or raise a 429 when the queue is full; call it in the event loop."""
-        ticket = Ticket(jobs)
-        with self._lock:
-            self.check_room()
-            self._tickets.add(ticket)
-        ticket.future = self._executor.submit(self._work, ticket)
-        # Also called when the future is cancelled while it waits.
-        ticket.future.add_done_callback(lambda _: self._forget(ticket))
+    def submit(self, submission: Submission) -> Ticket:
+        """Queue a request, or raise a 429 when the queue is full; call it in the event loop."""
+        self.check_room()
+        ticket = Ticket(submission, self._tickets.discard)
+        self._tickets.add(ticket)
+        self._inbox.put(ticket)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="lmwright-model", daemon=True)
+            self._thread.start()
         return ticket
 
     def close(self) -> None:
-        """Stop what runs at its next token, drop what waits, and end the thread."""
-        with self._lock:
-            tickets = list(self._tickets)
-        for ticket in tickets:
+        """Cancel what runs and what waits, and end the thread."""
+        for ticket in list(self._tickets):
             ticket.cancel()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._thread is not None:
+            self._inbox.put(None)
+            self._thread.join()
 
-    def _forget(self, ticket: Ticket) -> None:
-        with self._lock:
-            self._tickets.discard(ticket)
+    def _run(self) -> None:
+        """Take in requests, then do a call and a step of the engine, until the server closes."""
+        while self._receive():
+            for ticket in [ticket for ticket in self._active if ticket.is_cancelled]:
+                self._drop(ticket)
+            calling = next((ticket for ticket in self._active if ticket.calls), None)
+            if calling is not None:
+                self._call(calling)
+            if self._engine is not None and not self._engine.is_idle:
+                self._step(self._engine)
 
-    def _work(self, ticket: Ticket) -> None:
+    def _receive(self) -> bool:
+        """Take in what has come, and wait for it if nothing else is to do; False: the end."""
+        while not self._active or not self._inbox.empty():
+            ticket = self._inbox.get()
+            if ticket is None:
+                return False
+            self._active.append(ticket)
+            if not ticket.calls:
+                self._generate(ticket)
+        return True
+
+    def _call(self, ticket: Ticket) -> None:
+        number, call = ticket.calls.popleft()
         try:
-            for index, job in enumerate(ticket.jobs):
-                for piece in job.pieces(self._model):
-                    if ticket.is_cancelled:
-                        return
-                    ticket.put((index, piece))
-            ticket.put(None)
-        except RequestError as error:
-            ticket.put(ApiError(str(error), code="invalid_value"))
-        # Whatever it is, only this request fails: the thread lives on.
+            for piece in call():
+                ticket.post((number, piece))
         except Exception as error:
-            log_failure(error)
-            ticket.put(internal_error())
+            self._fail(ticket, error)
+        else:
+            if not ticket.calls:
+                self._generate(ticket)
 
+    def _generate(self, ticket: Ticket) -> None:
+        """Give a request's prompts to the engine, or end the request if it has none."""
+        try:
+            for generation in ticket.generations:
+                if self._engine is None:
+                    self._engine = self._model.engine(LIMITS)
+                for id_ in self._engine.add(generation.prompt_ids, generation.samplings):
+                    ticket.answers[id_] = len(ticket.answers)
+        except Exception as error:
+            self._fail(ticket, error)
+        else:
+            self._end_if_done(ticket)
 
-def log_failure(error: Exception) -> None:
-    """Log where an unexpected error came from, but not its text, which may quote a prompt."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("%s\n%s", type(error).__name__, frames)
+    def _step(self, engine: Engine) -> None:
+        """Let the engine take a step, and hand its pieces to whom they belong."""
+        owners = {id_: ticket for ticket in self._active for id_ in ticket.answers}
+        try:
+            pieces = engine.step()
+        except Exception as error:
+            # What it holds now is not known: what it was writing fails, and a new one goes on.
+            self._engine = None
+            for ticket in set(owners.values()):
+                self._fail(ticket, error)
+            return
+        for id_, chunk in pieces:
+            ticket = owners[id_]
+            ticket.is_running = True
+            ticket.post((ticket.answers[id_], chunk))
+            if chunk.completion is not None:
+                del ticket.answers[id_]
+                self._end_if_done(ticket)
 
+    def _end_if_done(self, ticket: Ticket) -> None:
+        if not ticket.answers:
+            ticket.post(None)
+            self._active.remove(ticket)
 
-def internal_error() -> ApiError:
-    """Return the 500 that tells a client nothing about our insides."""
-    return ApiError("the server failed to answer; its log says where", 500, code="internal_error")
+    def _fail(self, ticket: Ticket, error: Exception) -> None:
+        """End one request with an error; the others and the thread live on."""
+        is_refused = isinstance(error, RequestError)
+        ticket.post(refusal(error) if is_refused else internal_error(error))
+        self._drop(ticket)
+
+    def _drop(self, ticket: Ticket) -> None:
+        self._active.remove(ticket)
+        if self._engine is not None:
+            for id_ in ticket.answers:
+                self._engine.cancel(id_)

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from lmwright.core.errors import ModelError
+from lmwright.engine.info import KINDS
 from lmwright.formats.gguf import GgufFile
 from lmwright.formats.packed import SUFFIXES, packed_weights
 from lmwright.formats.safetensors_folder import Weights, read_weights
-from lmwright.lm import KINDS
 from lmwright.model.checkpoint import (
     ROPE_FACTORS,
     Checkpoint,

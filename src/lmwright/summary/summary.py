@@ -185,8 +185,8 @@ def contexts(longest: int, asked: int | None) -> list[int]:
 def _memory(
     inventory: "Inventory", lengths: Sequence[int], *, batch: int, dtype: str
 ) -> tuple[MemoryNeed, ...]:
-    from lmwright.engine.torch.decoder import MAX_CHUNK
     from lmwright.engine.torch.padding import MAX_TOKENS
+    from lmwright.engine.torch.session import MAX_CHUNK
 
     if batch < 1:
         raise RequestError(f"--batch {batch}: expected 1 or more")

@@ -9,18 +9,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
 from lmwright.core.errors import RequestError
+from lmwright.engine.backend import WritingBackend
 from lmwright.engine.request import Prompt
-from lmwright.lm import LocalModel, load_local
+from lmwright.engine.rows import Rows
+from lmwright.lm import LocalModel, load_local, modules
 from lmwright.tokenizer.encode import Tokenizer
-
-if TYPE_CHECKING:
-    from lmwright.engine.torch.decoder import TorchBackend
-    from lmwright.engine.torch.seq2seq import Seq2SeqBackend
 
 # Shapes: B prompts, T tokens of a continuation, V vocabulary.
 
@@ -153,7 +151,7 @@ class LocalSubject:
         self.weights: str | None = weights or "fp32"
         self.tokenizer = model.tokenizer
         self.context_length: int | None = model.context_length
-        self.model = model.model
+        self.model = modules(model)
         self.n_ids: int | None = self.model.config.vocab_size
         self._local = model
 
@@ -200,7 +198,8 @@ class LocalSubject:
         forced: Sequence[Sequence[int]] | None,
     ) -> tuple[np.ndarray, list[list[int]]]:
         """Return the logits (T, B, V) of decoding all prompts together, and the tokens taken."""
-        rows, logits = self._backend().prefill(prompts)
+        rows = Rows(self._backend, prompts, max_rows=len(prompts))
+        logits = rows.logits
         told, taken = [logits], [[] for _ in prompts]
         for step in range(n_tokens):
             for i, best in enumerate(logits.argmax(axis=1)):
@@ -212,9 +211,9 @@ class LocalSubject:
                 told.append(logits)
         return np.stack(told), taken
 
-    def _backend(self) -> "TorchBackend | Seq2SeqBackend":
-        """Return what tells logits, where the model itself tells only tokens."""
-        return self._local._writing("continues no text")
+    @property
+    def _backend(self) -> WritingBackend:
+        return cast(WritingBackend, self._local.backend)  # encoders are traced without it
 
     def _until_end(self, tokens: Sequence[int]) -> tuple[int, ...]:
         """Cut behind the first token that ends a reply."""
@@ -226,7 +225,7 @@ class LocalSubject:
         if self._local.kind == "decoder":
             return self._pass([*prompt, *tokens[:-1]])[len(prompt) - 1 :]
         # It reads the prompt, and only the answer stands in its decoder.
-        prefix = list(self._backend().before(prompt))
+        prefix = list(self._backend.decoder_prefix(prompt))
         return self._pass(prompt, [*prefix, *tokens[:-1]])[len(prefix) - 1 :]
 
     def _read(self, prompt: Sequence[int]) -> Trace:

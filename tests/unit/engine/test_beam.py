@@ -8,46 +8,27 @@ import itertools
 import numpy as np
 import pytest
 
+from fakes import FREE, FakeBackend
 from lmwright.core.errors import LmwrightError
 from lmwright.engine import beam
-from lmwright.engine.backend import Rules
+from lmwright.engine.backend import LogitConstraints
 from lmwright.engine.beam import beam_search
-from lmwright.engine.request import Sampling
+from lmwright.engine.request import Admitted, Sampling
 
 A, B, END = 0, 1, 2
 PROMPTS = [[1, 0, 1], [0], [1, 1], [0, 0, 0, 0]]
 
 
-class TableRows:
-    def __init__(self, backend, prompts):
-        self._backend, self._said = backend, [(tuple(prompt), ()) for prompt in prompts]
-
-    def decode(self, token_ids):
-        self._said = [
-            (prompt, (*said, id_))
-            for (prompt, said), id_ in zip(self._said, token_ids, strict=True)
-        ]
-        return np.stack([self._backend.logits(*row) for row in self._said])
-
-    def select(self, rows):
-        self._said = [self._said[row] for row in rows]
-
-
-class TableBackend:
+class TableBackend(FakeBackend):
     """Three tokens, the last of which ends an answer; random logits for each sequence."""
 
-    context_length = 100
+    def __init__(self, constraints=FREE):
+        super().__init__(logits=self.logits, context_length=100, constraints=constraints)
 
-    def __init__(self, rules=None):
-        self.rules = rules or Rules()
-        self.n_rows = []
-
-    def before(self, prompt):
-        return prompt
-
-    def prefill(self, prompts):
-        self.n_rows.append(len(prompts))
-        return TableRows(self, prompts), np.stack([self.logits(tuple(p), ()) for p in prompts])
+    @property
+    def n_rows(self):
+        """How many rows were read in each step that read prompts."""
+        return [len(rows) for rows in self.steps if rows[0].start == 0]
 
     def logits(self, prompt, said):
         seed = hash((prompt, said)) % 2**32
@@ -55,7 +36,7 @@ class TableBackend:
 
     def logprobs(self, prompt, said):
         logits = self.logits(tuple(prompt), tuple(said)).astype(np.float64)
-        return self.rules.allow(logits - np.log(np.exp(logits).sum()), len(said))
+        return self.constraints.allow(logits - np.log(np.exp(logits).sum()), len(said))
 
 
 @pytest.fixture
@@ -65,7 +46,8 @@ def tokenizer(tiny_tokenizer, monkeypatch):
 
 
 def search(backend, tokenizer, prompts=PROMPTS, **settings):
-    found = dict(beam_search(backend, tokenizer, prompts, Sampling(**settings)))
+    requests = [Admitted(tuple(prompt), Sampling(**settings)) for prompt in prompts]
+    found = dict(beam_search(backend, tokenizer, requests))
     assert sorted(found) == list(range(len(prompts)))
     return [found[i] for i in range(len(prompts))]
 
@@ -85,9 +67,13 @@ def best_of_all(backend, prompt, n_tokens, penalty):
 
 
 @pytest.mark.parametrize("penalty", [-1.0, 0.0, 0.6, 1.0, 2.0])
-@pytest.mark.parametrize("rules", [Rules(), Rules(first_id=B), Rules(suppressed_ids=(A,))], ids=str)
-def test_with_enough_beams_the_best_answer_of_all_is_found(tokenizer, penalty, rules):
-    backend = TableBackend(rules)
+@pytest.mark.parametrize(
+    "constraints",
+    [LogitConstraints(), LogitConstraints(first_id=B), LogitConstraints(suppressed_ids=(A,))],
+    ids=str,
+)
+def test_with_enough_beams_the_best_answer_of_all_is_found(tokenizer, penalty, constraints):
+    backend = TableBackend(constraints)
     completions = search(backend, tokenizer, n_beams=32, max_tokens=4, length_penalty=penalty)
     for prompt, completion in zip(PROMPTS, completions, strict=True):
         assert completion.token_ids == best_of_all(backend, prompt, 4, penalty)
@@ -131,8 +117,8 @@ def test_seen_tokens_are_penalised_those_of_the_prompt_too(tokenizer):
         assert completion.token_ids == (int(scores.argmax()),)
 
 
-def test_damaged_weights_are_an_error_and_no_text(tokenizer, monkeypatch):
-    backend = TableBackend()
-    monkeypatch.setattr(backend, "logits", lambda *_: np.array([0, np.nan, 1], dtype=np.float32))
+def test_damaged_weights_are_an_error_and_no_text(tokenizer):
+    broken = np.array([0, np.nan, 1], dtype=np.float32)
+    backend = FakeBackend(logits=lambda *_: broken)
     with pytest.raises(LmwrightError, match="not finite"):
         search(backend, tokenizer, n_beams=2)

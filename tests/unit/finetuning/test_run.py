@@ -14,7 +14,7 @@ from lmwright.finetuning import run as module
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.run import run
 from lmwright.formats.safetensors_folder import read_weights
-from lmwright.lm import load
+from lmwright.lm import load, modules
 from lmwright.training.log import MetricsLog
 
 SETTINGS = {
@@ -70,7 +70,8 @@ def test_a_run_leaves_a_model_its_adapter_and_a_line_a_step(config, context, tmp
     )
     assert tuned.info.size_bytes == result["size_bytes"]
     assert not torch.equal(
-        tuned.model.decoder.blocks[0].mlp.up.weight, base.model.decoder.blocks[0].mlp.up.weight
+        modules(tuned).decoder.blocks[0].mlp.up.weight,
+        modules(base).decoder.blocks[0].mlp.up.weight,
     )
 
 

@@ -1,66 +1,65 @@
-"""What a cache forgets or mixes up between rows, a reply gets wrong without any error."""
+"""What a cache forgets or mixes up between sequences, a reply gets wrong without any error."""
 
 import torch
 
-from lmwright.model.cache import KVCache
+from lmwright.model.cache import BLOCK_SIZE, PagedCache
 
 
-def kv(n_rows, n_tokens, start=0.0):
-    """Values that say their row and number: 100 * row + number."""
-    values = torch.arange(n_tokens).float() + start
-    values = values + 100 * torch.arange(n_rows)[:, None]
-    return values[:, None, :, None].expand(n_rows, 2, n_tokens, 4).clone()
+def kv(n_tokens, start=0.0):
+    """Values that say their number, (N, G, D)."""
+    return (torch.arange(n_tokens).float() + start)[:, None, None].expand(-1, 2, 4).clone()
 
 
-def positions(n_rows, start, end):
-    return torch.arange(start, end).expand(n_rows, -1)
+def put(cache, blocks, start, new, layer=0):
+    cache.slots(blocks, start + len(new))
+    cache.write(layer, new, -new, cache.new_slots([(blocks, start, len(new))]))
 
 
-def put(cache, new, at):
-    cache.n_used = int(at.max()) + 1
-    return cache.update(0, new, -new, at)
+def read(cache, blocks, n_tokens, layer=0):
+    """Return the values of a sequence, (S,), and see that all that is stored agrees."""
+    keys, values = cache.read(layer, cache.slots(blocks, n_tokens))
+    assert keys.shape == (1, 2, n_tokens, 4)
+    assert torch.equal(keys, -values)
+    assert torch.equal(keys, keys[:, :1, :, :1].expand_as(keys))
+    return keys[0, 0, :, 0].tolist()
 
 
-def test_a_single_row_is_appended_and_survives_growth():
-    cache, expected = KVCache(1), kv(1, 200)
+def test_a_sequence_in_adjacent_blocks_is_read_in_place_and_survives_growth():
+    cache, blocks = PagedCache(1, torch.device("cpu")), range(2, 20)
     for begin in range(0, 200, 7):
         end = min(begin + 7, 200)
-        keys, values = put(cache, expected[:, :, begin:end], positions(1, begin, end))
-        assert torch.equal(keys, expected[:, :, :end])
-        assert torch.equal(values, -expected[:, :, :end])
+        put(cache, blocks, begin, kv(end - begin, start=begin))
+        assert read(cache, blocks, end) == list(range(end))
+    where = cache.slots(blocks, 200)
+    assert isinstance(where, slice)
+    keys, _ = cache.read(0, where)
+    assert keys.data_ptr() == cache.keys[0][2 * BLOCK_SIZE].data_ptr()
 
 
-def test_rows_of_different_lengths_go_to_their_own_places():
-    cache = KVCache(1)
-    put(cache, kv(2, 5), positions(2, 0, 5))  # of row 0, only three are real
-    keys, _ = put(cache, kv(2, 1, start=50), torch.tensor([[3], [5]]))
-    assert keys[0, 0, :4, 0].tolist() == [0, 1, 2, 50]
-    assert keys[1, 0, :, 0].tolist() == [100, 101, 102, 103, 104, 150]
+def test_sequences_of_different_lengths_lie_between_each_other():
+    cache, tables = PagedCache(1, torch.device("cpu")), ([4, 0, 7], [1, 5, 2])
+    for table, start in zip(tables, (0, 100), strict=True):
+        put(cache, table, 0, kv(20, start=start))
+    new = torch.cat((kv(1, start=50), kv(1, start=150)))
+    put(cache, tables[0], 20, kv(13, start=20))
+    cache.write(0, new, -new, cache.new_slots([(tables[0], 33, 1), (tables[1], 20, 1)]))
+    assert read(cache, tables[0], 34) == [*range(33), 50]
+    assert read(cache, tables[1], 21) == [*range(100, 120), 150]
 
 
-def test_growth_keeps_every_row_of_a_batch():
-    cache = KVCache(1)
-    put(cache, kv(3, 60), positions(3, 0, 60))
-    keys, values = put(cache, kv(3, 40, start=60), positions(3, 60, 100))
-    assert torch.equal(keys, kv(3, 100))
-    assert torch.equal(values, -kv(3, 100))
-
-
-def test_select_keeps_repeats_and_reorders_rows():
-    cache = KVCache(2)  # the second layer is still empty
-    put(cache, kv(3, 4), positions(3, 0, 4))
-    cache.select(torch.tensor([2, 0, 0]))
-    assert cache.keys[0][:, 0, 0, 0].tolist() == [200, 0, 0]
+def test_a_copied_block_is_a_copy():
+    cache = PagedCache(2, torch.device("cpu"))  # the second layer is still empty
+    put(cache, [0, 1], 0, kv(20))
+    cache.copy_blocks([(1, 30), (0, 3)])
+    put(cache, [0, 30], 20, kv(1, start=99))
+    assert read(cache, [0, 1], 20) == read(cache, [3, 1], 20) == list(range(20))
+    assert read(cache, [0, 30], 21) == [*range(20), 99]
     assert cache.keys[1] is None
-    # The repeated rows are copies: writing to one leaves the other alone.
-    keys, _ = put(cache, kv(3, 1, start=9), torch.tensor([[4], [4], [4]]))
-    assert keys[:, 0, 4, 0].tolist() == [9, 109, 209]
 
 
 def test_layers_do_not_mix():
-    cache = KVCache(2)
-    cache.n_used = 3
-    cache.update(0, kv(1, 3), kv(1, 3), positions(1, 0, 3))
-    keys, _ = cache.update(1, kv(1, 3, start=7), kv(1, 3), positions(1, 0, 3))
-    assert keys[0, 0, :, 0].tolist() == [7, 8, 9]
-    assert cache.keys[0][0, 0, :3, 0].tolist() == [0, 1, 2]
+    cache = PagedCache(2, torch.device("cpu"))
+    put(cache, [0], 0, kv(3))
+    put(cache, [0], 0, kv(3, start=7), layer=1)
+    assert read(cache, [0], 3, layer=1) == [7, 8, 9]
+    assert read(cache, [0], 3) == [0, 1, 2]

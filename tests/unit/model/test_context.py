@@ -155,19 +155,21 @@ def test_a_soft_cap_bends_the_scores_and_keeps_hidden_ones_hidden():
 
 
 def test_a_memory_projects_once_and_keeps_the_rows_it_is_told():
-    memory = Memory(torch.randn(3, 4, 8), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]))
+    memory = Memory(
+        torch.randn(3, 4, 8), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]).bool()
+    )
     calls = []
 
     def project(hidden):
         calls.append(hidden)
         return hidden[:, None], hidden[:, None] * 2
 
-    k, v = memory.keys_values(0, project)
+    scoring, q = Scoring(0.5, None, None), torch.randn(3, 1, 2, 8)
+    whole = memory.attend(0, q, project, scoring=scoring)
     memory.select(torch.tensor([2, 2, 0]))
-    k_kept, v_kept = memory.keys_values(0, project)
+    kept = memory.attend(0, q[[2, 2, 0]], project, scoring=scoring)
     assert len(calls) == 1
-    assert torch.equal(k_kept, k[[2, 2, 0]])
-    assert torch.equal(v_kept, v[[2, 2, 0]])
+    assert torch.equal(kept, whole[[2, 2, 0]])
     assert memory.view.mask[:, 0, 0].tolist() == [[1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
 
 

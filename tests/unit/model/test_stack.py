@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cached_rows import CachedRows
 from lmwright.model.transformer import EncoderDecoderLM, EncoderLM
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -71,27 +72,20 @@ def test_a_cached_decoder_says_what_the_whole_says(config):
     mask = torch.ones(2, 9, dtype=torch.bool)
     mask[0, 5:] = False
     whole = model(source, target, mask=mask)
-    memory, cache, logits = model.encode(source, mask=mask), model.new_cache(), []
-    for begin, end in ((0, 1), (1, 4), (4, 5), (5, 8)):
-        at = torch.arange(begin, end).expand(2, -1)
-        context = model.cached_context(at, cache, memory)
-        logits.append(model.head(model.hidden(target[:, begin:end], context)))
+    rows = CachedRows(model, 2, model.encode(source, mask=mask))
+    logits = [rows.logits(target[:, a:b]) for a, b in ((0, 1), (1, 4), (4, 5), (5, 8))]
     torch.testing.assert_close(torch.cat(logits, dim=1), whole, **CLOSE)
 
 
-def test_rows_of_a_memory_can_be_repeated_and_dropped(config):
+def test_cached_rows_can_be_repeated_and_dropped(config):
     model = sharp(EncoderDecoderLM(config))
     source, target = tokens(2, 9), tokens(2, 3)
-    memory, cache = model.encode(source), model.new_cache()
-    at = torch.arange(3).expand(2, -1)
-    logits = model.head(model.hidden(target, model.cached_context(at, cache, memory)))
-    rows = torch.tensor([1, 1, 0])
-    memory.select(rows)
-    cache.select(rows)
+    rows, order = CachedRows(model, 2, model.encode(source)), [1, 1, 0]
+    logits = rows.logits(target)
+    rows.select(order)
     more = tokens(3, 1)
-    context = model.cached_context(torch.full((3, 1), 3), cache, memory)
-    found = model.head(model.hidden(more, context))
-    expected = model(source[rows], torch.cat((target[rows], more), dim=1))
+    found = rows.logits(more)
+    expected = model(source[order], torch.cat((target[order], more), dim=1))
     torch.testing.assert_close(found[:, 0], expected[:, 3], **CLOSE)
     torch.testing.assert_close(logits, model(source, target), **CLOSE)
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from cached_rows import CachedRows
 from lmwright.model.transformer import DecoderLM
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -22,12 +23,8 @@ def tokens(n_rows, n_tokens):
 
 
 def cached(model, ids, bounds):
-    cache, logits = model.new_cache(), []
-    for begin, end in pairwise(bounds):
-        at = torch.arange(begin, end).expand(len(ids), -1)
-        context = model.cached_context(at, cache)
-        logits.append(model.head(model.hidden(ids[:, begin:end], context)))
-    return torch.cat(logits, dim=1)
+    rows = CachedRows(model, len(ids))
+    return torch.cat([rows.logits(ids[:, a:b]) for a, b in pairwise(bounds)], dim=1)
 
 
 @pytest.mark.parametrize("n_rows", [1, 3])

@@ -1,27 +1,40 @@
 """What the tests of the server share: the fake model, and a client without a socket."""
 
 import asyncio
-import runpy
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
+from fakes import fake_model
+from lmwright.engine.request import Sampling
+from lmwright.engine.scheduler import Engine
 from lmwright.serving.app import create_app
-
-FAKE = runpy.run_path(str(Path(__file__).with_name("fake_model.py")))
 
 
 @pytest.fixture
 def model() -> Any:
-    return FAKE["FakeModel"]()
+    return fake_model()
 
 
 @pytest.fixture
 def small_model() -> Any:
-    return FAKE["SmallModel"]()
+    return fake_model(context_length=40)
+
+
+@pytest.fixture
+def samplings(monkeypatch: pytest.MonkeyPatch) -> list[Sampling]:
+    """How the answers were sampled that engines were asked for."""
+    asked: list[Sampling] = []
+    add = Engine.add
+
+    def recorded(engine: Engine, ids: Sequence[int], samplings: Sequence[Sampling]) -> list[int]:
+        asked.extend(samplings)
+        return add(engine, ids, samplings)
+
+    monkeypatch.setattr(Engine, "add", recorded)
+    return asked
 
 
 @pytest.fixture

@@ -1,137 +1,259 @@
-"""One slow or vanished client must cost the others nothing."""
+"""One slow, failing or vanished client must cost the others nothing."""
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from lmwright.engine.request import Chunk, Sampling
+from fakes import fake_model
+from lmwright.engine.request import Sampling
 from lmwright.serving.errors import ApiError
-from lmwright.serving.jobs import Job
-from lmwright.serving.worker import Worker
+from lmwright.serving.route import Generation, Submission
+from lmwright.serving.worker import Ticket, Worker
 
 
-class SteppedModel:
-    """Makes a token each time that it is let."""
+class Steps:
+    """The steps of a model that takes each of them when it is let."""
 
     def __init__(self) -> None:
-        self.steps = threading.Semaphore(0)
-        self.prompts: list[Sequence[int]] = []
-        self.n_closed = 0
+        self.gate = threading.Semaphore(0)
+        self.model: Any = fake_model(steps=self.gate)
 
-    def stream(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[Chunk]:
-        self.prompts.append(prompt)
-        try:
-            for i in range(sampling.max_tokens):
-                assert self.steps.acquire(timeout=10)
-                yield Chunk(str(i))
-        finally:
-            self.n_closed += 1
+    def let(self, n: int = 1) -> None:
+        self.gate.release(n)
+
+    async def begun(self, n: int) -> None:
+        """Wait until the n-th step waits to be let."""
+        while len(self.model.backend.steps) < n:
+            await asyncio.sleep(0.001)
+
+    @property
+    def n_tokens(self) -> list[list[int]]:
+        """How many tokens of each row each step read."""
+        return [[len(row.token_ids) for row in step] for step in self.model.backend.steps]
 
 
-def job(name: int, n: int = 3) -> Job:
-    return Job([name], Sampling(max_tokens=n))
+Scenario = Callable[[Worker, Steps], Awaitable[None]]
 
 
-def with_worker(model: Any, scenario: Any, *, max_waiting: int = 2) -> None:
+def asking(*prompts: str, n_tokens: int = 3, n: int = 1, calls: Sequence[Any] = ()) -> Submission:
+    samplings = [Sampling(max_tokens=n_tokens)] * n
+    generations = [Generation(list(prompt.encode()), samplings) for prompt in prompts]
+    return Submission(lambda _: {}, calls, generations)
+
+
+def with_worker(scenario: Scenario, *, max_waiting: int = 2, **limits: int) -> Steps:
+    """Run a scenario; return the steps that the model took."""
+    steps = Steps()
+    make = steps.model.engine
+    steps.model.engine = lambda given: make(replace(given, **limits))
+
     async def run() -> None:
-        worker = Worker(model, max_waiting=max_waiting)
+        worker = Worker(steps.model, max_waiting=max_waiting)
         try:
-            await asyncio.wait_for(scenario(worker), timeout=20)
+            await asyncio.wait_for(scenario(worker, steps), timeout=20)
         finally:
-            model.steps.release(1000)
+            steps.let(1000)
             worker.close()
 
     asyncio.run(run())
+    return steps
 
 
-async def texts(ticket: Any) -> list[tuple[int, str]]:
-    return [(index, chunk.text) async for index, chunk in ticket.pieces()]
+async def texts(ticket: Ticket) -> list[tuple[int, str]]:
+    return [(number, chunk.text) async for number, chunk in ticket.pieces()]  # type: ignore
 
 
-def test_requests_are_answered_in_order_and_completely() -> None:
-    model = SteppedModel()
+async def first(ticket: Ticket) -> Any:
+    return await anext(ticket.pieces())
 
-    async def scenario(worker: Worker) -> None:
-        tickets = [worker.submit([job(1, 2), job(2, 1)]), worker.submit([job(3, 1)])]
-        model.steps.release(4)
-        assert await texts(tickets[0]) == [(0, "0"), (0, "1"), (1, "0")]
-        assert await texts(tickets[1]) == [(0, "0")]
-        assert model.prompts == [[1], [2], [3]]
 
-    with_worker(model, scenario)
+def test_requests_are_answered_together_and_completely() -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        early = worker.submit(asking("1", n_tokens=3))
+        await steps.begun(1)
+        late = worker.submit(asking("2", "3", n_tokens=2))
+        steps.let(3)
+        assert await texts(early) == [(0, "a"), (0, "b"), (0, "c")]
+        assert await texts(late) == [(0, "a"), (1, "a"), (0, "b"), (1, "b")]
+
+    assert with_worker(scenario).n_tokens == [[1], [1, 1, 1], [1, 1, 1]]
+
+
+def test_a_short_request_ends_while_a_long_one_runs() -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        long = worker.submit(asking("1", n_tokens=500))
+        await steps.begun(1)
+        short = worker.submit(asking("2", n_tokens=2))
+        steps.let(3)
+        assert await texts(short) == [(0, "a"), (0, "b")]
+        assert long in worker._tickets
+
+    with_worker(scenario)
+
+
+def test_answers_to_one_prompt_read_it_once() -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        steps.let(1000)
+        ticket = worker.submit(asking("x" * 100, n=8, n_tokens=4))
+        assert len(await texts(ticket)) == 32
+
+    assert with_worker(scenario).n_tokens == [[100], *[[1] * 8] * 3]
+
+
+def test_a_prompt_is_read_as_if_there_were_no_other() -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        early = worker.submit(asking("x" * 80 + "1", n_tokens=2))
+        await steps.begun(1)
+        late = worker.submit(asking("x" * 80 + "2", n_tokens=1))
+        steps.let(2)
+        assert (await texts(early), await texts(late)) == ([(0, "a"), (0, "b")], [(0, "a")])
+
+    # What both begin with would be read once otherwise: other products, other last bits.
+    assert with_worker(scenario).n_tokens == [[81], [1, 81]]
+
+
+def test_a_long_prompt_holds_up_nobody() -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        long = worker.submit(asking("x" * 160, n_tokens=1))
+        await steps.begun(1)
+        short = worker.submit(asking("2", n_tokens=5))
+        steps.let(6)
+        # It reads its prompt and answers while the long prompt is read in chunks.
+        assert "".join(text for _, text in await texts(short)) == "abcde"
+        assert not long.is_running
+        steps.let(4)
+        assert await texts(long) == [(0, "a")]
+
+    assert with_worker(scenario, chunk=16).n_tokens == [[16], [16, 1], *[[1, 16]] * 4, *[[16]] * 4]
 
 
 def test_a_full_queue_is_429_and_has_room_again_after_an_answer() -> None:
-    model = SteppedModel()
-
-    async def scenario(worker: Worker) -> None:
-        tickets = [worker.submit([job(i, 1)]) for i in range(3)]
-        for refuse in (worker.check_room, lambda: worker.submit([job(9)])):
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        tickets = [worker.submit(asking("0"))]
+        steps.let()
+        await first(tickets[0])
+        # One runs, two wait: there is one row only.
+        tickets += [worker.submit(asking(str(i), n_tokens=1)) for i in (1, 2)]
+        for refuse in (worker.check_room, lambda: worker.submit(asking("9"))):
             with pytest.raises(ApiError) as caught:
                 refuse()
             assert caught.value.status == 429
             assert int(caught.value.headers["Retry-After"]) > 0
-        model.steps.release(3)
-        for ticket in tickets:
-            assert await texts(ticket) == [(0, "0")]
-        while worker._tickets:
-            await asyncio.sleep(0.001)
+        steps.let(4)
+        assert await texts(tickets[0]) == [(0, "b"), (0, "c")]
+        for ticket in tickets[1:]:
+            assert await texts(ticket) == [(0, "a")]
+        assert not worker._tickets
         worker.check_room()
-        assert [9] not in model.prompts
 
-    with_worker(model, scenario)
+    with_worker(scenario, n_rows=1)
 
 
-def test_cancelling_stops_at_the_next_token_and_closes_the_stream() -> None:
-    model = SteppedModel()
-
-    async def scenario(worker: Worker) -> None:
-        ticket = worker.submit([job(1, 1000), job(2, 1000)])
-        model.steps.release(1)
-        pieces = ticket.pieces()
-        assert (await anext(pieces))[1].text == "0"
+def test_cancelling_frees_the_row_before_the_next_step() -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        ticket = worker.submit(asking("1", "2", n_tokens=1000))
+        steps.let()
+        assert (await first(ticket))[1].text == "a"
+        await steps.begun(2)
         ticket.cancel()
-        assert [piece async for piece in pieces] == []
-        model.steps.release(1)
-        following = worker.submit([job(3, 1)])
-        model.steps.release(1)
-        assert await texts(following) == [(0, "0")]
-        assert model.prompts == [[1], [3]]
-        assert model.n_closed == 2
+        with pytest.raises(ApiError) as caught:
+            await texts(ticket)
+        assert caught.value.status == 503
+        # The model is in the middle of a step, which is the last of that request.
+        following = worker.submit(asking("3", n_tokens=1))
+        steps.let(2)
+        assert await texts(following) == [(0, "a")]
 
-    with_worker(model, scenario)
+    assert with_worker(scenario, n_rows=1).n_tokens == [[1], [1], [1]]
 
 
 def test_a_cancelled_request_in_the_queue_frees_its_place_at_once() -> None:
-    model = SteppedModel()
-
-    async def scenario(worker: Worker) -> None:
-        running, *waiting = [worker.submit([job(i, 1)]) for i in range(3)]
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        running = worker.submit(asking("0", n_tokens=2))
+        steps.let()
+        await first(running)
+        waiting = [worker.submit(asking(str(i), n_tokens=1)) for i in (1, 2)]
         waiting[0].cancel()
-        last = worker.submit([job(7, 1)])
-        model.steps.release(3)
-        for ticket in (running, waiting[1], last):
-            assert await texts(ticket) == [(0, "0")]
-        assert model.prompts == [[0], [2], [7]]
+        last = worker.submit(asking("7", n_tokens=1))
+        steps.let(1000)
+        assert await texts(running) == [(0, "b")]
+        for ticket in (waiting[1], last):
+            assert await texts(ticket) == [(0, "a")]
 
-    with_worker(model, scenario)
+    with_worker(scenario, n_rows=1)
 
 
 def test_closing_ends_what_runs_and_drops_what_waits() -> None:
-    model = SteppedModel()
-
-    async def scenario(worker: Worker) -> None:
-        tickets = [worker.submit([job(i, 1000)]) for i in range(2)]
-        model.steps.release(1)
-        assert (await anext(tickets[0].pieces()))[1].text == "0"
-        # The model is in the middle of a token, and makes no further one after it.
-        threading.Timer(0.05, model.steps.release).start()
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        tickets = [worker.submit(asking(str(i), n_tokens=1000)) for i in range(2)]
+        steps.let()
+        assert (await first(tickets[0]))[1].text == "a"
+        # The model is in the middle of a step, and takes no further one after it.
+        threading.Timer(0.05, steps.let).start()
         worker.close()
         assert all(ticket.is_cancelled for ticket in tickets)
-        assert model.n_closed == 1
-        assert model.prompts == [[0]]
 
-    with_worker(model, scenario)
+    assert len(with_worker(scenario, n_rows=1).n_tokens) <= 2
+
+
+def test_calls_take_turns_with_the_steps_of_others() -> None:
+    done: list[str] = []
+
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        running = worker.submit(asking("1", n_tokens=100))
+        await steps.begun(1)
+        calls = [lambda i=i: done.append(str(i)) or [i] for i in range(3)]
+        ticket = worker.submit(asking("2", n_tokens=1, calls=calls))
+        for n_called in (1, 2, 3):
+            assert len(done) == n_called - 1
+            steps.let()
+            await steps.begun(n_called + 1)
+            assert len(done) == n_called
+        steps.let()
+        assert [number async for number, _ in ticket.pieces()] == [0, 1, 2, 0]
+        assert running in worker._tickets
+
+    with_worker(scenario)
+    assert done == ["0", "1", "2"]
+
+
+def fail() -> Any:
+    raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("submission", "status"),
+    [
+        (asking("2", calls=[fail]), 500),
+        (asking("2" * 3000), 400),
+        (asking("2", n=9), 400),
+    ],
+)
+def test_a_request_that_fails_fails_alone(submission: Submission, status: int) -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        running = worker.submit(asking("1", n_tokens=3))
+        steps.let()
+        await first(running)
+        failing = worker.submit(submission)
+        steps.let(1000)
+        with pytest.raises(ApiError) as caught:
+            await texts(failing)
+        assert caught.value.status == status
+        assert await texts(running) == [(0, "b"), (0, "c")]
+
+    with_worker(scenario, n_rows=8)
+
+
+def test_after_a_crash_of_the_model_the_next_request_is_answered() -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        steps.let(1000)
+        with pytest.raises(ApiError) as caught:
+            await texts(worker.submit(asking("explode")))
+        assert caught.value.status == 500
+        assert await texts(worker.submit(asking("1", n_tokens=1))) == [(0, "a")]
+
+    with_worker(scenario)

@@ -53,14 +53,14 @@ def test_rounded_computation_is_refused(tiny_folder: Path) -> None:
 def test_a_cache_that_goes_wrong_is_seen(
     original: LocalSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lmwright.model.cache import KVCache
+    from lmwright.model.cache import PagedCache
 
-    update = KVCache.update
+    write = PagedCache.write
 
-    def halved(self: KVCache, layer: int, k: torch.Tensor, v: torch.Tensor, *rest: object):
-        return update(self, layer, k * 0.5, v, *rest)  # type: ignore[arg-type]
+    def halved(self: PagedCache, layer: int, k: torch.Tensor, *rest: object):
+        return write(self, layer, k * 0.5, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(KVCache, "update", halved)
+    monkeypatch.setattr(PagedCache, "write", halved)
     [trace] = original.trace(PROMPTS[1:], 3)
     assert trace.drift is not None
     assert trace.drift.largest > 0.01

@@ -1,10 +1,9 @@
 """Rows of different lengths side by side: which of them go together, and how they are filled up."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
+from torch import Tensor
 
 # Tokens, padding included, that an encoder reads at once. Every token looks at all of its row, so
 # that a row cannot be read in parts; the rows are bounded instead.
@@ -27,24 +26,18 @@ def batches(lengths: Sequence[int], max_tokens: int = MAX_TOKENS) -> Iterator[li
         yield batch
 
 
-def padded(
-    rows: Sequence[Sequence[int]], device: "torch.device"
-) -> "tuple[torch.Tensor, torch.Tensor | None]":
+def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Return rows as (B, T) int64, zeros behind a row's end, and where its tokens are (B, T) bool.
 
     Without any padding there is no mask.
     """
-    import torch
-
     width = max(map(len, rows))
     tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
     return tokens, lengths_mask([len(row) for row in rows], device)
 
 
-def lengths_mask(lengths: Sequence[int], device: "torch.device") -> "torch.Tensor | None":
+def lengths_mask(lengths: Sequence[int], device: torch.device) -> Tensor | None:
     """Return which cells (B, T) of rows of these lengths hold a token; None if all of them do."""
-    import torch
-
     if min(lengths) == max(lengths):
         return None
     slots = torch.arange(max(lengths), device=device)

@@ -1,4 +1,4 @@
-"""The cache, the batch and the forest are shortcuts: all must give what plain rows give."""
+"""The cache, the batch and the prefix tree are shortcuts: all must give what plain rows give."""
 
 from dataclasses import replace
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from lmwright.engine.forest import Scored, plant
-from lmwright.engine.torch import decoder as torch_backend
-from lmwright.engine.torch.decoder import TorchBackend
+from lmwright.engine.prefix_tree import Scored, prefix_trees
+from lmwright.engine.rows import Rows
+from lmwright.engine.torch import outputs, session
+from lmwright.engine.torch.decoder import TorchDecoder
 from lmwright.model.transformer import DecoderLM
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
@@ -17,8 +18,8 @@ PROMPTS = [[*SHARED, 40, 41, 42, 43, 44], [*SHARED, 50], [*SHARED, 40, 41, 7], [
 
 
 @pytest.fixture
-def backend(tiny_model) -> TorchBackend:
-    return TorchBackend(tiny_model)
+def backend(tiny_model) -> TorchDecoder:
+    return TorchDecoder(tiny_model)
 
 
 @torch.inference_mode()
@@ -30,8 +31,9 @@ def plain(backend, ids) -> np.ndarray:
 @pytest.mark.parametrize("prompts", [PROMPTS, [[3], [4, 5, 6]], [PROMPTS[0]], [[7], [7]]])
 @pytest.mark.parametrize("chunk", [1, 3, 2048])
 def test_ragged_prompts_give_the_logits_of_each_alone(backend, monkeypatch, prompts, chunk):
-    monkeypatch.setattr(torch_backend, "MAX_CHUNK", chunk)
-    rows, logits = backend.prefill(prompts)
+    monkeypatch.setattr(session, "MAX_CHUNK", chunk)
+    rows = Rows(backend, prompts, max_rows=32)
+    logits = rows.logits
     said = [list(prompt) for prompt in prompts]
     for step in range(3):
         for row, ids in zip(logits, said, strict=True):
@@ -42,7 +44,7 @@ def test_ragged_prompts_give_the_logits_of_each_alone(backend, monkeypatch, prom
 
 
 def test_rows_that_leave_do_not_disturb_the_others(backend):
-    rows, _ = backend.prefill(PROMPTS)
+    rows = Rows(backend, PROMPTS, max_rows=32)
     rows.decode([11, 12, 13, 14])
     rows.select([3, 1])
     logits = rows.decode([15, 16])
@@ -55,7 +57,8 @@ def test_rows_that_leave_do_not_disturb_the_others(backend):
 
 
 def test_a_long_answer_outgrows_the_first_cache(backend):
-    rows, logits = backend.prefill([[3, 4], [5]])
+    rows = Rows(backend, [[3, 4], [5]], max_rows=32)
+    logits = rows.logits
     ids = [3, 4]
     for _ in range(100):
         ids.append(int(logits[0].argmax()))
@@ -65,17 +68,17 @@ def test_a_long_answer_outgrows_the_first_cache(backend):
 
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("max_nodes", [1, 12, 768])
-def test_a_forest_scores_like_each_sequence_alone(tiny_config, max_nodes, window):
+def test_a_prefix_tree_scores_like_each_sequence_alone(tiny_config, max_nodes, window):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        backend = TorchBackend(DecoderLM(replace(tiny_config, sliding_window=window)))
+        backend = TorchDecoder(DecoderLM(replace(tiny_config, sliding_window=window)))
     sequences = [Scored(tuple(ids), 2 + i % 3) for i, ids in enumerate([*PROMPTS, *PROMPTS[:2]])]
     n_scored = 0
-    for forest in plant(sequences, max_nodes):
-        scores = backend.score(forest, n_top=3)
+    for tree in prefix_trees(sequences, max_nodes):
+        scores = backend.score_tree(tree, n_top=3)
         logprobs, greedy = scores.logprobs, scores.is_greedy
         assert logprobs.dtype == np.float64
-        for number, edges in forest.sequences:
+        for number, edges in tree.sequences:
             ids, n_context = sequences[number].token_ids, sequences[number].n_context
             logits = torch.from_numpy(plain(backend, ids)[n_context - 1 : -1])
             targets = torch.tensor(ids[n_context:])
@@ -90,10 +93,10 @@ def test_a_forest_scores_like_each_sequence_alone(tiny_config, max_nodes, window
 
 
 def test_scores_do_not_depend_on_how_many_logits_are_held(backend, monkeypatch):
-    (forest,) = plant([Scored(tuple(ids), 1) for ids in PROMPTS], 768)
-    whole = backend.score(forest).logprobs
-    monkeypatch.setattr(torch_backend, "MAX_LOGIT_ROWS", 2)
-    parts = backend.score(forest).logprobs
+    (tree,) = prefix_trees([Scored(tuple(ids), 1) for ids in PROMPTS], 768)
+    whole = backend.score_tree(tree).logprobs
+    monkeypatch.setattr(outputs, "MAX_LOGIT_ROWS", 2)
+    parts = backend.score_tree(tree).logprobs
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-6)
 
 

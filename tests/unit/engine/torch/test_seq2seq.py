@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from lmwright.core.errors import ModelError
-from lmwright.engine.forest import Scored
-from lmwright.engine.generation import generate
+from lmwright.engine.backend import Pair
+from lmwright.engine.prefix_tree import Scored
 from lmwright.engine.request import Sampling
-from lmwright.engine.scoring import Pair
+from lmwright.engine.rows import Rows
+from lmwright.engine.scheduler import Engine
 from lmwright.engine.torch import padding
-from lmwright.engine.torch.seq2seq import Seq2SeqBackend
+from lmwright.engine.torch.seq2seq import TorchSeq2Seq
 from lmwright.tokenizer.translation import Translation
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
@@ -19,8 +20,8 @@ START = 2
 
 
 @pytest.fixture
-def backend(tiny_seq2seq, framing_tokenizer) -> Seq2SeqBackend:
-    return Seq2SeqBackend(tiny_seq2seq(), framing_tokenizer)
+def backend(tiny_seq2seq, framing_tokenizer) -> TorchSeq2Seq:
+    return TorchSeq2Seq(tiny_seq2seq(), framing_tokenizer)
 
 
 @torch.inference_mode()
@@ -43,8 +44,9 @@ def test_ragged_sources_give_the_logits_of_each_alone(
     monkeypatch.setattr(
         "lmwright.engine.torch.seq2seq.batches", lambda lengths: whole(lengths, bound)
     )
-    backend = Seq2SeqBackend(tiny_seq2seq(**changes), framing_tokenizer)
-    rows, logits = backend.prefill(SOURCES)
+    backend = TorchSeq2Seq(tiny_seq2seq(**changes), framing_tokenizer)
+    rows = Rows(backend, SOURCES, max_rows=32)
+    logits = rows.logits
     said = [[] for _ in SOURCES]
     for step in range(3):
         check(backend, logits, SOURCES, said)
@@ -55,7 +57,7 @@ def test_ragged_sources_give_the_logits_of_each_alone(
 
 @pytest.mark.parametrize("chosen", [[3, 1], [0, 0, 0, 2, 2], [1, 0, 3, 2], [2]])
 def test_rows_that_leave_or_come_twice_take_their_source_along(backend, chosen):
-    rows, _ = backend.prefill(SOURCES)
+    rows = Rows(backend, SOURCES, max_rows=32)
     rows.decode([11, 12, 13, 14])
     rows.select(chosen)
     said = [[[11, 12, 13, 14][i], 20 + n] for n, i in enumerate(chosen)]
@@ -78,18 +80,24 @@ def test_keys_and_values_of_a_source_are_computed_once(backend):
     for block in backend.model.decoder.blocks:
         block.cross_attention.k.register_forward_hook(count("k"))
         block.cross_attention.v.register_forward_hook(count("v"))
-    rows, _ = backend.prefill([SOURCES[0][:4], SOURCES[2]])
+    rows = Rows(backend, [SOURCES[0][:4], SOURCES[2]], max_rows=32)
     for chosen in ([0, 0, 1, 1], [1, 0, 3, 2], [0, 2], [1]):
         rows.select(chosen)
         rows.decode([7] * len(chosen))
-    # Two sources of one length are one batch; three layers project it, each once.
-    assert calls == {"encoder": 1, "k": 3, "v": 3}
+    # Two sources of one length are one batch; three layers project each of them, once.
+    assert calls == {"encoder": 1, "k": 2 * 3, "v": 2 * 3}
 
 
 def complete(backend, tokenizer, **settings):
     sampling = Sampling(**{"max_tokens": 6, "ignore_eos": True, **settings})
-    found = dict(generate(backend, tokenizer, SOURCES, sampling))
-    return [found[i].completion for i in range(len(SOURCES))]
+    engine = Engine(backend, tokenizer)
+    for source in SOURCES:
+        engine.add(source, [sampling])
+    found = {}
+    while not engine.is_idle:
+        found |= {i: chunk.completion for i, chunk in engine.step() if chunk.completion}
+    assert not engine._session._memories
+    return [found[i] for i in range(len(SOURCES))]
 
 
 def test_greedy_answers_equal_computing_everything_anew(backend, framing_tokenizer):
@@ -117,10 +125,10 @@ def test_the_repetition_penalty_sees_the_answer_and_not_the_source(backend, fram
 
 
 def test_a_forced_token_comes_first_and_suppressed_ones_never(tiny_seq2seq, framing_tokenizer):
-    free = complete(Seq2SeqBackend(tiny_seq2seq(), framing_tokenizer), framing_tokenizer)
+    free = complete(TorchSeq2Seq(tiny_seq2seq(), framing_tokenizer), framing_tokenizer)
     never = tuple({id_ for completion in free for id_ in completion.token_ids})
     model = tiny_seq2seq(forced_bos_id=17, suppressed_ids=never)
-    backend = Seq2SeqBackend(model, framing_tokenizer)
+    backend = TorchSeq2Seq(model, framing_tokenizer)
     for completion in complete(backend, framing_tokenizer, logprobs=20):
         assert completion.token_ids[0] == 17
         assert completion.logprobs[0].logprob == 0
@@ -151,17 +159,17 @@ def test_an_answer_is_complete_or_was_cut_and_says_which(backend, framing_tokeni
 def test_the_target_language_is_where_the_model_wants_it(
     tiny_seq2seq, framing_tokenizer, layout, start, first
 ):
-    backend = Seq2SeqBackend(tiny_seq2seq(), framing_tokenizer)
-    assert (backend.start_id, backend.rules.first_id) == (2, None)
+    backend = TorchSeq2Seq(tiny_seq2seq(), framing_tokenizer)
+    assert (*backend.decoder_prefix(()), backend.constraints.first_id) == (2, None)
     framing_tokenizer.translation = Translation(layout, {"de_DE": 77, "fr_XX": 78})
     framing_tokenizer.set_languages(target="de_DE")
-    assert (backend.start_id, backend.rules.first_id) == (start, first)
+    assert (*backend.decoder_prefix(()), backend.constraints.first_id) == (start, first)
 
 
 def test_a_model_that_names_no_start_is_refused(tiny_seq2seq, framing_tokenizer):
-    backend = Seq2SeqBackend(tiny_seq2seq(decoder_start_id=None), framing_tokenizer)
+    backend = TorchSeq2Seq(tiny_seq2seq(decoder_start_id=None), framing_tokenizer)
     with pytest.raises(ModelError, match="no decoder_start_token_id"):
-        backend.prefill(SOURCES)
+        Rows(backend, SOURCES, max_rows=32)
 
 
 @torch.inference_mode()
@@ -170,7 +178,7 @@ def test_scores_are_those_of_each_answer_alone_and_a_source_is_read_once(backend
     sources = [SOURCES[i] for i in (0, 1, 0, 3, 0)]
     n_given = [1, 1, 3, 2, 1]
     pairs = [
-        Pair(tuple(source), Scored((START, *ids), n))
+        Pair(Scored((START, *ids), n), tuple(source))
         for source, ids, n in zip(sources, answers, n_given, strict=True)
     ]
     n_read = []
@@ -191,11 +199,11 @@ def test_scores_are_those_of_each_answer_alone_and_a_source_is_read_once(backend
 
 def test_greedy_means_what_would_be_written(tiny_seq2seq, framing_tokenizer):
     model = tiny_seq2seq()
-    free = int(plain(Seq2SeqBackend(model, framing_tokenizer), SOURCES[0], [])[-1].argmax())
+    free = int(plain(TorchSeq2Seq(model, framing_tokenizer), SOURCES[0], [])[-1].argmax())
     model = tiny_seq2seq(suppressed_ids=(free,))
-    backend = Seq2SeqBackend(model, framing_tokenizer)
+    backend = TorchSeq2Seq(model, framing_tokenizer)
     (written,) = [c.token_ids[0] for c in complete(backend, framing_tokenizer)[:1]]
-    pairs = [Pair(tuple(SOURCES[0]), Scored((START, id_), 1)) for id_ in (free, written)]
+    pairs = [Pair(Scored((START, id_), 1), tuple(SOURCES[0])) for id_ in (free, written)]
     found = backend.score(pairs)
     assert found.is_greedy.tolist() == [False, True]
     # The probability stays the model's own.

@@ -1,56 +1,14 @@
-"""The loop that continues prompts: prefill, then one token a row until each row has ended."""
+"""One answer while it is written: its tokens, its text, and when it ends."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from lmwright.core.errors import LmwrightError
-from lmwright.engine.backend import Backend, Rules
+from lmwright.engine.backend import LogitConstraints
 from lmwright.engine.request import Chunk, Completion, FinishReason, Sampling, TokenLogprob
 from lmwright.engine.sampler import choose, log_probabilities, penalise, random_numbers
 from lmwright.tokenizer.encode import Tokenizer
-
-# Rows that are decoded together. More rows give more tokens a second and need more memory.
-MAX_ROWS = 32
-
-
-def generate(
-    backend: Backend, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling
-) -> Iterator[tuple[int, Chunk]]:
-    """Continue prompts of token ids; yield (number of the prompt, piece) as pieces are certain."""
-    rules = backend.rules
-    # Prompts of like length share a batch, so that little is computed for padding.
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), MAX_ROWS):
-        numbers = order[start : start + MAX_ROWS]
-        sequences = [
-            _Sequence(
-                i,
-                prompts[i],
-                before=backend.before(prompts[i]),
-                tokenizer=tokenizer,
-                sampling=sampling,
-                rules=rules,
-            )
-            for i in numbers
-        ]
-        yield from _run_batch(backend, sequences)
-
-
-def _run_batch(backend: Backend, sequences: list["_Sequence"]) -> Iterator[tuple[int, Chunk]]:
-    rows, logits = backend.prefill([sequence.prompt for sequence in sequences])
-    while True:
-        for sequence, row in zip(sequences, logits, strict=True):
-            chunk = sequence.advance(row)
-            if chunk.text or chunk.logprobs or chunk.completion:
-                yield sequence.number, chunk
-        running = [i for i, sequence in enumerate(sequences) if not sequence.is_finished]
-        if not running:
-            return
-        if len(running) < len(sequences):
-            rows.select(running)
-            sequences = [sequences[i] for i in running]
-        logits = rows.decode([sequence.token_ids[-1] for sequence in sequences])
 
 
 def check_finite(logits: np.ndarray) -> None:
@@ -59,24 +17,26 @@ def check_finite(logits: np.ndarray) -> None:
         raise LmwrightError("the model's logits are not finite: its weights are damaged")
 
 
-class _Sequence:
-    """One prompt with what has been said so far."""
+class RunningAnswer:
+    """One answer to a prompt, with what has been said so far."""
 
     def __init__(
         self,
         number: int,
-        prompt: Sequence[int],
+        n_prompt_tokens: int,
         *,
-        before: Sequence[int],
+        prefix: Sequence[int],
         tokenizer: Tokenizer,
         sampling: Sampling,
-        rules: Rules,
+        constraints: LogitConstraints,
     ) -> None:
-        self.number, self.prompt = number, prompt
-        self._before, self._rules = before, rules
+        """`prefix` stands before the answer in its row: see `Backend.decoder_prefix`."""
+        self.number, self.sampling = number, sampling
         self.token_ids: list[int] = []
         self.is_finished = False
-        self._tokenizer, self._sampling = tokenizer, sampling
+        self._n_prompt_tokens = n_prompt_tokens
+        self._prefix, self._constraints = prefix, constraints
+        self._tokenizer = tokenizer
         self._random = random_numbers(sampling.seed)
         self._decoder = tokenizer.stream()
         self._text = StopText(sampling.stop)
@@ -85,10 +45,10 @@ class _Sequence:
     def advance(self, logits: np.ndarray) -> Chunk:
         """Choose the next token from logits (V,) and return the text that is certain by now."""
         check_finite(logits)
-        sampling = self._sampling
-        seen = (*self._before, *self.token_ids) if sampling.repetition_penalty != 1.0 else ()
+        sampling = self.sampling
+        seen = (*self._prefix, *self.token_ids) if sampling.repetition_penalty != 1.0 else ()
         penalised = penalise(logits, seen, sampling.repetition_penalty)
-        penalised = self._rules.allow(penalised, len(self.token_ids))
+        penalised = self._constraints.allow(penalised, len(self.token_ids))
         token = choose(penalised, sampling, self._random)
         is_end = token in self._tokenizer.eos_ids and not sampling.ignore_eos
         if is_end:
@@ -113,14 +73,14 @@ class _Sequence:
             text=self._text.told,
             token_ids=tuple(self.token_ids),
             finish_reason=reason,
-            n_prompt_tokens=len(self.prompt),
+            n_prompt_tokens=self._n_prompt_tokens,
             logprobs=tuple(self._logprobs),
         )
         return Chunk(text, logprobs, completion)
 
     def _logprob(self, logits: np.ndarray, token: int) -> TokenLogprob:
         logprobs = log_probabilities(logits)
-        n_top = self._sampling.logprobs or 0
+        n_top = self.sampling.logprobs or 0
         top = np.argsort(-logprobs, kind="stable")[:n_top]
         text = self._tokenizer.token
         possible = [int(i) for i in top if logprobs[i] > -np.inf]

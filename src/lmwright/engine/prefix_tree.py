@@ -1,9 +1,10 @@
 """Token sequences that share beginnings, laid out so that each shared token is computed once.
 
 The choices of a question share the question; the two versions of a sentence share what stands
-before the word in which they differ. Sorted, such sequences form trees. A tree's nodes fit into
-one row of a batch: a node sees its ancestors and nothing else (the tree attention of SpecInfer,
-Miao et al. 2023, used here for scoring), and its position is its depth.
+before the word in which they differ. Sorted, such sequences form a prefix tree (with several roots
+where nothing is shared). Its nodes fit into one row of a batch: a node sees its ancestors and
+nothing else (the tree attention of SpecInfer, Miao et al. 2023, used here for scoring), and its
+position is its depth.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Forest:
+class PrefixTree:
     """N nodes in one row, and the E edges (node -> next token) whose probability is wanted."""
 
     tokens: np.ndarray  # (N,) int64
@@ -21,7 +22,7 @@ class Forest:
     mask: np.ndarray  # (N, N) bool, mask[i, j]: node i sees node j
     edge_nodes: np.ndarray  # (E,) int64
     edge_targets: np.ndarray  # (E,) int64
-    # For each sequence that was planted here: its number, and its edges in order.
+    # For each sequence in the tree: its number, and its edges in order.
     sequences: tuple[tuple[int, np.ndarray], ...]
 
 
@@ -39,21 +40,26 @@ class Scored:
                 "at least one token must stand before the scored ones, and one must be scored"
             )
 
+    @property
+    def scored_ids(self) -> tuple[int, ...]:
+        """The tokens that are scored."""
+        return self.token_ids[self.n_context :]
 
-def plant(sequences: Sequence[Scored], max_nodes: int) -> list[Forest]:
-    """Group sequences into forests of at most `max_nodes` nodes (a longer one stands alone)."""
+
+def prefix_trees(sequences: Sequence[Scored], max_nodes: int) -> list[PrefixTree]:
+    """Group sequences into trees of at most `max_nodes` nodes (a longer one stands alone)."""
     order = sorted(range(len(sequences)), key=lambda i: sequences[i].token_ids)
-    forests, bed = [], _Bed()
+    trees, growing = [], _GrowingTree()
     for i in order:
-        if bed.tokens and len(bed.tokens) + bed.n_new(sequences[i]) > max_nodes:
-            forests.append(bed.finish())
-            bed = _Bed()
-        bed.add(i, sequences[i])
-    return [*forests, bed.finish()] if bed.tokens else forests
+        if growing.tokens and len(growing.tokens) + growing.n_new(sequences[i]) > max_nodes:
+            trees.append(growing.finish())
+            growing = _GrowingTree()
+        growing.add(i, sequences[i])
+    return [*trees, growing.finish()] if growing.tokens else trees
 
 
-class _Bed:
-    """A forest while it grows."""
+class _GrowingTree:
+    """A tree while it grows."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -74,7 +80,7 @@ class _Bed:
         return len(sequence.token_ids) - 1 - n_known
 
     def add(self, number: int, sequence: Scored) -> None:
-        """Plant a sequence; its last token is only predicted and needs no node."""
+        """Add a sequence; its last token is only predicted and needs no node."""
         node, edges = -1, []
         for i, token in enumerate(sequence.token_ids):
             if i >= sequence.n_context:
@@ -94,13 +100,13 @@ class _Bed:
         self.positions.append(0 if parent < 0 else self.positions[parent] + 1)
         return node
 
-    def finish(self) -> Forest:
+    def finish(self) -> PrefixTree:
         mask = np.eye(len(self.tokens), dtype=bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
                 mask[node] |= mask[parent]  # parents come before their children
         edges = np.array(list(self._edges), dtype=np.int64).reshape(-1, 2)
-        return Forest(
+        return PrefixTree(
             tokens=np.array(self.tokens, dtype=np.int64),
             positions=np.array(self.positions, dtype=np.int64),
             mask=mask,

@@ -7,28 +7,39 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmwright.core.errors import LmwrightError
-from lmwright.engine import generation
-from lmwright.engine.generation import StopText, generate
+from lmwright.engine.answer import StopText
 from lmwright.engine.request import Sampling
-from lmwright.engine.torch.decoder import TorchBackend
+from lmwright.engine.scheduler import Engine, EngineLimits
+from lmwright.engine.torch.decoder import TorchDecoder
 
 PROMPTS = [[5, 9, 20, 31, 7], [5], [5, 9, 20, 40], [80, 81, 82, 83, 84, 85, 86, 87]]
 SAMPLED = Sampling(max_tokens=12, temperature=1.0, top_p=0.95, ignore_eos=True, logprobs=2, seed=3)
 
 
 @pytest.fixture
-def backend(tiny_model) -> TorchBackend:
-    return TorchBackend(tiny_model)
+def backend(tiny_model) -> TorchDecoder:
+    return TorchDecoder(tiny_model)
+
+
+def generate(backend, tokenizer, prompts, sampling, **limits):
+    """Pieces of the answers to all prompts, each with the number of its prompt."""
+    engine = Engine(backend, tokenizer, EngineLimits(**limits))
+    for prompt in prompts:
+        engine.add(prompt, [sampling])
+    n_blocks = engine._blocks.n_blocks
+    while not engine.is_idle:
+        yield from engine.step()
+    assert engine.n_free_blocks == n_blocks
 
 
 @pytest.fixture
 def say(backend, tiny_tokenizer):
     """Completions in the order of the prompts."""
 
-    def complete(prompts, sampling=None, **settings):
+    def complete(prompts, sampling=None, n_rows=32, **settings):
         sampling = sampling or Sampling(**{"max_tokens": 12, "ignore_eos": True, **settings})
         found = {}
-        for number, chunk in generate(backend, tiny_tokenizer, prompts, sampling):
+        for number, chunk in generate(backend, tiny_tokenizer, prompts, sampling, n_rows=n_rows):
             if chunk.completion is not None:
                 assert number not in found
                 found[number] = chunk.completion
@@ -68,11 +79,10 @@ def test_greedy_equals_computing_everything_anew(say, tiny_model, penalty):
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 32])
-def test_neither_greedy_nor_sampled_text_depends_on_the_batch(say, monkeypatch, max_rows):
-    monkeypatch.setattr(generation, "MAX_ROWS", max_rows)
+def test_neither_greedy_nor_sampled_text_depends_on_the_batch(say, max_rows):
     for sampling in (Sampling(max_tokens=12, ignore_eos=True), SAMPLED):
         alone = [say([prompt], sampling)[0] for prompt in PROMPTS]
-        together = say(PROMPTS, sampling)
+        together = say(PROMPTS, sampling, n_rows=max_rows)
         assert [c.token_ids for c in together] == [c.token_ids for c in alone]
         assert [c.text for c in together] == [c.text for c in alone]
 

@@ -2,13 +2,11 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from lmwright.engine.request import Chunk, Sampling
-from lmwright.lm import LocalModel
-from lmwright.serving.jobs import Echo, EmbeddingJob, Job, echo
+from lmwright.lm import LocalModel, modules
+from lmwright.serving.completions import echo
 
 TEXT = "The bank \u00e9 \U0001f600 opens"
 
@@ -20,7 +18,7 @@ def test_an_echo_is_what_plain_scoring_says(tiny_lm: LocalModel, n_logprobs: int
     assert found.text == TEXT
     assert [token.token_id for token in found.logprobs] == ids
     assert math.isnan(found.logprobs[0].logprob)
-    logprobs = tiny_lm.model(torch.tensor([ids])).detach().log_softmax(dim=-1)[0]
+    logprobs = modules(tiny_lm)(torch.tensor([ids])).detach().log_softmax(dim=-1)[0]
     for place, token in enumerate(found.logprobs[1:]):
         assert token.logprob == pytest.approx(float(logprobs[place, ids[place + 1]]), abs=1e-4)
         best = logprobs[place].topk(3)
@@ -37,21 +35,3 @@ def test_offsets_are_where_each_token_begins_in_the_text(tiny_lm: LocalModel) ->
         # What stands before it, without a character that is not complete yet.
         before = tiny_lm.tokenizer.decode(ids[:i]).rstrip("\ufffd")
         assert offset == len(before)
-
-
-def test_a_job_gives_its_prompt_back_and_goes_on(tiny_lm: LocalModel) -> None:
-    ids = tiny_lm.tokenizer.encode("The bank")
-    first, *rest = Job(ids, Sampling(max_tokens=3), is_echoed=True).pieces(tiny_lm)
-    assert first == Echo("The bank")
-    assert isinstance(rest[-1], Chunk)
-    plain = list(Job(ids, Sampling(max_tokens=3)).pieces(tiny_lm))
-    assert rest == plain
-    (only,) = Job(ids, None).pieces(tiny_lm)
-    assert isinstance(only, Chunk)
-    assert only.completion is not None
-    assert only.completion.n_prompt_tokens == len(ids)
-
-
-def test_an_embedding_is_the_models(tiny_lm: LocalModel) -> None:
-    (vector,) = EmbeddingJob("The bank").pieces(tiny_lm)
-    np.testing.assert_array_equal(vector, tiny_lm.embed(["The bank"])[0])

@@ -1,0 +1,133 @@
+"""How a request of any route is answered: read, validated, planned, run, written."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from lmwright.core.errors import RequestError
+from lmwright.lm import LocalModel
+from lmwright.serving import limits
+from lmwright.serving.errors import ApiError, echo, refusal
+from lmwright.serving.route import Json, Piece, Route, Served, Submission
+from lmwright.serving.schema import ApiRequest, read_request
+from lmwright.serving.worker import Ticket, Worker
+
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class Server:
+    """What answers requests of any route with one model."""
+
+    def __init__(self, model: LocalModel, *, max_waiting: int) -> None:
+        self._served = Served(model, int(time.time()))
+        self._worker = Worker(model, max_waiting=max_waiting)
+        # Bodies are parsed and tokenized here: neither the event loop nor the model waits for
+        # a large one, and the tokenizer encodes for one request at a time.
+        self._reader = ThreadPoolExecutor(1, "lmwright-reader")
+
+    def close(self) -> None:
+        """End the threads; what still runs is cancelled."""
+        self._worker.close()
+        self._reader.shutdown(wait=True, cancel_futures=True)
+
+    async def answer(self, route: Route[Any], request: Request) -> Response:
+        """Answer one request of a route."""
+        if route.method == "GET":
+            planned = self._plan(route, request.path_params)
+        else:
+            _check_content_type(request)
+            self._worker.check_room()
+            try:
+                body = await limits.read_body(request.stream(), route.max_body_bytes)
+            except ClientDisconnect:
+                raise ApiError("the client left while it sent its request", 408) from None
+            loop = asyncio.get_running_loop()
+            planned = await loop.run_in_executor(self._reader, self._plan, route, body)
+        if isinstance(planned, Submission):
+            return await self._run(planned, request)
+        return JSONResponse(planned)
+
+    def _plan(self, route: Route[Any], body: bytes | dict[str, Any]) -> Submission | Json:
+        fields = limits.parse_json(body) if isinstance(body, bytes) else body
+        asked = read_request(route.request, fields)
+        name = self._served.model.name
+        # The name is only compared: it opens no file.
+        if isinstance(asked, ApiRequest) and asked.model != name:
+            reason = f"model {echo(asked.model)!r} does not exist; this server has {name!r}"
+            raise ApiError(reason, 404, param="model", code="model_not_found")
+        try:
+            return route.plan(asked, self._served)
+        except RequestError as error:
+            # Too long, or the chat template refuses an order of roles, for example.
+            raise refusal(error, param=asked.PROMPT) from None
+
+    async def _run(self, submission: Submission, request: Request) -> Response:
+        ticket = self._worker.submit(submission)
+        watcher = asyncio.create_task(_cancel_when_gone(request, ticket))
+        with contextlib.ExitStack() as stack:
+            stack.callback(watcher.cancel)
+            stack.callback(ticket.cancel)
+            pieces = ticket.pieces()
+            if submission.events is None:
+                return JSONResponse(submission.whole([piece async for piece in pieces]))
+            # An error before the first word still gets a status of its own.
+            first = await anext(pieces)
+            lines = _lines(first, pieces, submission.events, stack.pop_all())
+            return StreamingResponse(lines, headers=STREAM_HEADERS, media_type="text/event-stream")
+
+
+async def no_such_route(request: Request, error: Any) -> Response:
+    """Answer starlette's HTTPException (404 and 405) in OpenAI's shape."""
+    is_unknown = error.status_code == 404
+    reason = "unknown URL" if is_unknown else "method not allowed"
+    code = "unknown_url" if is_unknown else "method_not_allowed"
+    where = f"{echo(request.method)} {echo(request.url.path)}"
+    answer = ApiError(f"{reason}: {where}", error.status_code, code=code)
+    return JSONResponse(answer.to_json(), error.status_code, headers=error.headers)
+
+
+async def _lines(
+    first: Piece,
+    pieces: AsyncIterator[Piece],
+    events: Callable[[int, object], list[Json]],
+    stack: contextlib.ExitStack,
+) -> AsyncIterator[str]:
+    with stack:
+        try:
+            for event in events(*first):
+                yield _line(event)
+            async for piece in pieces:
+                for event in events(*piece):
+                    yield _line(event)
+            yield "data: [DONE]\n\n"
+        except ApiError as error:
+            # The status has gone out as 200; clients look for an event with this key.
+            yield _line(error.to_json())
+
+
+def _line(data: Json) -> str:
+    # Pure ASCII: some clients break lines at U+2028 and U+0085 too.
+    return f"data: {json.dumps(data, separators=(',', ':'), allow_nan=False)}\n\n"
+
+
+def _check_content_type(request: Request) -> None:
+    # Also a guard: a foreign web page can send any other type without asking first (CORS).
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if kind != "application/json" or encoding != "identity":
+        reason = "expected Content-Type: application/json, and no compression"
+        raise ApiError(reason, 415, code="unsupported_media_type")
+
+
+async def _cancel_when_gone(request: Request, ticket: Ticket) -> None:
+    # The body is read, so all that can still arrive is the end of the connection.
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    ticket.cancel()
