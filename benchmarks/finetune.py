@@ -157,14 +157,14 @@ def step_lmwright(folder: str, targets: str, n_warmup: int, n_steps: int) -> dic
     from lmwright.finetuning.chat import CHAT
     from lmwright.finetuning.config import Finetune
     from lmwright.finetuning.methods import learning_rate, prepare
-    from lmwright.lm import load
+    from lmwright.lm import load, modules
     from lmwright.training.batches import Encoded, pack
     from lmwright.training.loop import train
     from lmwright.training.optim import adamw
     from lmwright.training.schedule import warmup_cosine
 
     config = Finetune(data="rows", method="lora", rank=RANK, precision="bf16")
-    model = load(Path(folder) / "base", precision="bf16").model
+    model = modules(load(Path(folder) / "base", precision="bf16"))
     prepare(model, config)
     rows = json.loads((Path(folder) / "rows.json").read_text())
     samples = [

@@ -60,7 +60,7 @@ class ByteTokenizer:
     def stream(self) -> StreamDecoder:
         return StreamDecoder(self.decode)
 
-    def frame(self, text: str, pair: str | None = None, **_: Any) -> Encoding:
+    def encode_input(self, text: str, pair: str | None = None, **_: Any) -> Encoding:
         ids, more = self.encode(text), self.encode(pair or "")
         spans = [(i, i + 1) for i in range(len(ids) + len(more))]
         return Encoding([*ids, *more], [0] * len(ids) + [1] * len(more), spans)

@@ -46,7 +46,7 @@ def verify(
 
 
 def convert(
-    model: options.Model,
+    model: options.ModelName,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or FILE.gguf.")],
     to: Annotated[str, typer.Option(help="hf (a Hugging Face folder) or gguf.")],
     dtype: Annotated[

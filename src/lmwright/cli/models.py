@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def generate(
-    model: options.Model,
+    model: options.ModelName,
     prompt: Annotated[str | None, typer.Option(help="What to continue or to answer.")] = None,
     prompts: Annotated[
         Path | None,
@@ -86,7 +86,7 @@ def _given(prompt: str | None, file: Path | None) -> "list[Prompt]":
 
 
 def chat(
-    model: options.Model = "starter",
+    model: options.ModelName = "starter",
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
     max_tokens: options.MaxTokens = 512,
     temperature: options.Temperature = 0.2,
@@ -169,7 +169,7 @@ def show(
 
 
 def serve(
-    model: options.Model = "starter",
+    model: options.ModelName = "starter",
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     key_file: Annotated[

@@ -8,7 +8,7 @@ MODEL_HELP = (
     "starter, a folder, a .gguf file, hub:ORG/NAME, a step such as runs/support/int8, or "
     "openai:MODEL@URL."
 )
-Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
+ModelName = Annotated[str, typer.Argument(help=MODEL_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout and nothing else.")]
 MaxTokens = Annotated[int, typer.Option(help="Stop after so many tokens.")]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]

@@ -10,7 +10,7 @@ from lmwright.core.config import Config
 from lmwright.core.errors import RecipeError, suggestion
 from lmwright.core.stage import Stage
 from lmwright.recipe.order import order
-from lmwright.recipe.recipe import Header, Recipe
+from lmwright.recipe.recipe import RecipeHeader, Recipe
 from lmwright.recipe.stages import STAGES
 
 
@@ -56,10 +56,12 @@ def parse(
 def _build(table: dict[str, Any], stages: Mapping[str, Stage]) -> Recipe:
     """Validate each table under its own name, so that an error says which one is wrong."""
     tables = {name: _steps(stages[name], table[name]) for name in stages if name in table}
-    known = [*Header.model_fields, *stages]
+    known = [*RecipeHeader.model_fields, *stages]
     faults = [f"{key}: unknown key{suggestion(key, known)}" for key in table if key not in known]
     try:
-        head = Header(**{key: table[key] for key in Header.model_fields if key in table})
+        head = RecipeHeader(
+            **{key: table[key] for key in RecipeHeader.model_fields if key in table}
+        )
     except RecipeError as error:
         raise RecipeError("\n".join([*faults, str(error)])) from None
     if faults:

@@ -15,7 +15,7 @@ from lmwright.recipe.stages import STAGES
 NAME = r"[A-Za-z0-9_-]+"
 
 
-class Header(Config):
+class RecipeHeader(Config):
     """What stands above the tables of a recipe."""
 
     name: str = Field(pattern=f"^{NAME}$")
@@ -36,7 +36,7 @@ class Recipe:
     text: str | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        Header(name=self.name, seed=self.seed)
+        RecipeHeader(name=self.name, seed=self.seed)
 
     def to_toml(self) -> str:
         """Return the file that this recipe was read from, or one that says the same."""

@@ -12,7 +12,7 @@ from lmwright.conversion.check import check_folder
 from lmwright.core.errors import RequestError
 from lmwright.formats.packed import Scheme, dequantize
 from lmwright.formats.safetensors_folder import read_weights
-from lmwright.lm import load_local
+from lmwright.lm import load_local, modules
 
 TEXTS = [[5, 6, 7, 8, 9, 10, 11], list(range(20, 40))]
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
@@ -75,7 +75,7 @@ def test_a_layer_is_given_what_enters_it_in_the_model_compressed_so_far(
     monkeypatch.setitem(ALGORITHMS, "watch", Algorithm("watch", watch, needs_inputs=True))
     config = Compress(model="x", method="watch", bits=4, group_size=16)
     compress_folder(tiny_folder, config, tmp_path / "out", calibration=TEXTS)
-    small = load_local(tmp_path / "out", precision="fp32").model
+    small = modules(load_local(tmp_path / "out", precision="fp32"))
     last = small.decoder.blocks[-1]
     seen: list[torch.Tensor] = []
     last.attention.q.register_forward_pre_hook(lambda _, args: seen.append(args[0]))

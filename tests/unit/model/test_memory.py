@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from lmwright.core.stage import PROCESS_BYTES
-from lmwright.engine.torch.decoder import TorchBackend
-from lmwright.engine.torch.seq2seq import Seq2SeqBackend
+from lmwright.engine.rows import Rows
+from lmwright.engine.torch.decoder import TorchDecoder
+from lmwright.engine.torch.seq2seq import TorchSeq2Seq
+from lmwright.model.cache import BLOCK_SIZE
 from lmwright.model.config import ModelConfig
 from lmwright.model.memory import MemoryModel, MemoryNeed, inference_bytes, training_bytes
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM
@@ -40,25 +42,28 @@ def test_keys_and_values_are_those_computed_by_hand() -> None:
     assert found.total_bytes == PROCESS_BYTES + 2000 + 141_557_760 + found.activation_bytes
 
 
+def held_bytes(rows: Rows) -> int:
+    """Return the bytes of all blocks of keys and values that a batch's session holds."""
+    cache = rows._session._cache  # type: ignore[attr-defined]
+    return sum(each.nbytes for each in (*cache.keys, *cache.values) if each is not None)
+
+
 @pytest.mark.parametrize("window", [None, 8])
 def test_the_cache_of_the_engine_has_so_many_bytes(
     window: int | None, tiny_config: ModelConfig
 ) -> None:
     config = replace(tiny_config, sliding_window=window)
     model = DecoderLM(config).requires_grad_(False)
-    rows, _ = TorchBackend(model).prefill([[5] * 100, [6] * 100])
-    held = [*rows._cache.keys, *rows._cache.values]
-    n_bytes = sum(each.nbytes for each in held if each is not None)
-    assert need(config, 100, batch=2).cache_bytes == n_bytes
+    n_tokens = 4 * BLOCK_SIZE
+    rows = Rows(TorchDecoder(model), [[5] * n_tokens, [6] * n_tokens], max_rows=2)
+    assert held_bytes(rows) == need(config, n_tokens, batch=2).cache_bytes
 
 
-def test_while_it_grows_the_engine_holds_less_than_twice_that(tiny_model: DecoderLM) -> None:
-    rows, _ = TorchBackend(tiny_model).prefill([[5] * 65])
+def test_while_it_grows_the_engine_holds_at_most_twice_that(tiny_model: DecoderLM) -> None:
+    rows = Rows(TorchDecoder(tiny_model), [[5] * 4 * BLOCK_SIZE], max_rows=1)
     rows.decode([5])
-    held = [*rows._cache.keys, *rows._cache.values]
-    n_bytes = sum(each.nbytes for each in held if each is not None)
-    counted = need(tiny_model.config, 66).cache_bytes
-    assert counted < n_bytes < 2 * counted
+    counted = need(tiny_model.config, 5 * BLOCK_SIZE).cache_bytes
+    assert counted <= held_bytes(rows) < 2 * counted
 
 
 def test_an_encoder_decoder_keeps_its_source_in_every_layer_of_the_decoder(
@@ -66,14 +71,15 @@ def test_an_encoder_decoder_keeps_its_source_in_every_layer_of_the_decoder(
 ) -> None:
     config = replace(tiny_config, n_layers=3, n_decoder_layers=2, decoder_start_id=0)
     model = EncoderDecoderLM(config).requires_grad_(False)
-    rows, _ = Seq2SeqBackend(model, tiny_tokenizer).prefill([[5] * 70] * 2)
-    for _ in range(69):
+    n_tokens = 4 * BLOCK_SIZE
+    rows = Rows(TorchSeq2Seq(model, tiny_tokenizer), [[5] * n_tokens] * 2, max_rows=2)
+    for _ in range(n_tokens - 1):  # the start token is the first
         rows.decode([5, 5])
-    found = need(config, 70, "encoder-decoder", batch=2)
-    cross = [each for pair in rows._memory._kept.values() for each in pair]
+    found = need(config, n_tokens, "encoder-decoder", batch=2)
+    memories = rows._session._memories.values()  # type: ignore[attr-defined]
+    cross = [each for memory in memories for pair in memory._kept.values() for each in pair]
     assert found.cross_cache_bytes == sum(each.nbytes for each in cross)
-    filled = [each[:, :, :70] for each in (*rows._cache.keys, *rows._cache.values)]  # type: ignore
-    assert found.cache_bytes == sum(each.nbytes for each in filled)
+    assert found.cache_bytes == held_bytes(rows)
 
 
 def test_an_encoder_keeps_nothing() -> None:

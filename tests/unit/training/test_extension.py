@@ -100,7 +100,7 @@ def accuracy(model, examples, tokenizer) -> list[Row]:
     rows = []
     for example, (ids, label) in zip(examples, encoded, strict=True):
         guess = int(model(torch.tensor([ids])).argmax())
-        rows.append(Row(example.id, float(guess == label), detail=LABELS[guess]))
+        rows.append(Row(example.id, (float(guess == label), 1.0), detail=LABELS[guess]))
     return rows
 
 
@@ -147,7 +147,7 @@ def test_a_new_task_is_learnt_and_measured(classifier, parts, framing_tokenizer,
         write_rows(tmp_path / "rows.parquet", METRICS[name](model, HELDOUT, framing_tokenizer))
         rows = read_rows(tmp_path / "rows.parquet")
         assert [row.item for row in rows] == [example.id for example in HELDOUT]
-        assert sum(row.value for row in rows) == sum(row.weight for row in rows) == 8
+        assert [sum(column) for column in zip(*(row.sums for row in rows), strict=True)] == [8, 8]
 
 
 @pytest.mark.parametrize("step", [1, 4, 11])

@@ -10,6 +10,7 @@ import torch
 from lmwright.finetuning.chat import CHAT
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.methods import prepare
+from lmwright import lm
 from lmwright.lm import load
 from lmwright.training.batches import Encoded
 from lmwright.training.fit import BEST, METRICS, STATE, fit
@@ -40,7 +41,7 @@ def opened(tiny_folder):
     """Give a fresh model, as after a kill, prepared as the table says."""
 
     def model(config):
-        modules = load(tiny_folder, precision=config.precision).model
+        modules = lm.modules(load(tiny_folder, precision=config.precision))
         prepare(modules, config)
         return modules
 
