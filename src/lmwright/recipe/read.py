@@ -10,7 +10,7 @@ from lmwright.core.config import Config
 from lmwright.core.errors import RecipeError, suggestion
 from lmwright.core.stage import Stage
 from lmwright.recipe.order import order
-from lmwright.recipe.recipe import RecipeHeader, Recipe
+from lmwright.recipe.recipe import Recipe, RecipeHeader
 from lmwright.recipe.stages import STAGES
 
 

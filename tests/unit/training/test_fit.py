@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from lmwright import lm
 from lmwright.finetuning.chat import CHAT
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.methods import prepare
-from lmwright import lm
 from lmwright.lm import load
 from lmwright.training.batches import Encoded
 from lmwright.training.fit import BEST, METRICS, STATE, fit
