@@ -23,6 +23,7 @@ from lmwright.verification.llama_cpp import LlamaCpp
 from lmwright.verification.subject import (
     END,
     N_TOP,
+    IdRows,
     LocalSubject,
     NextToken,
     PromptTokens,
@@ -55,12 +56,7 @@ class ToldToken:
 Continue = Callable[[Sequence[int], int], list[ToldToken]]
 
 
-def trace(
-    ask: Continue,
-    prompts: Sequence[Sequence[int]],
-    n_tokens: int,
-    forced: Sequence[Sequence[int]] | None,
-) -> list[Trace]:
+def trace(ask: Continue, prompts: IdRows, n_tokens: int, forced: IdRows | None) -> list[Trace]:
     """Continue each prompt, or teacher-forced: `Subject.trace` of all that runs elsewhere."""
     if forced is None:
         return [free_trace(ask, prompt, n_tokens) for prompt in prompts]
@@ -126,13 +122,7 @@ class LlamaSubject:
             ids = prompt_ids(prompt, self.tokenizer)
         return PromptTokens(len(ids), tuple(ids))
 
-    def trace(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n_tokens: int,
-        *,
-        forced: Sequence[Sequence[int]] | None = None,
-    ) -> list[Trace]:
+    def trace(self, prompts: IdRows, n_tokens: int, forced: IdRows | None = None) -> list[Trace]:
         """Continue each prompt by its likeliest tokens, or teacher-forced by given ones."""
         self._opened(max(map(len, prompts)) + n_tokens)
         return trace(self._continue, prompts, n_tokens, forced)
@@ -185,13 +175,7 @@ class ServerSubject:
             return None
         return None if done.n_prompt_tokens == UNKNOWN else PromptTokens(done.n_prompt_tokens)
 
-    def trace(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n_tokens: int,
-        *,
-        forced: Sequence[Sequence[int]] | None = None,
-    ) -> list[Trace]:
+    def trace(self, prompts: IdRows, n_tokens: int, forced: IdRows | None = None) -> list[Trace]:
         """Continue each prompt by its likeliest tokens, or teacher-forced by given ones."""
         return trace(self._continue, prompts, n_tokens, forced)
 

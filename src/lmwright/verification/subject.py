@@ -22,6 +22,8 @@ from lmwright.tokenizer.encode import Tokenizer
 
 # Shapes: B prompts, T tokens of a continuation, V vocabulary.
 
+# Token ids of B prompts, or of their continuations.
+IdRows = Sequence[Sequence[int]]
 # How many log-probabilities a step are asked of a subject that does not tell them all.
 N_TOP = 20
 # In place of a token's id: the reply ended here, by a token that is not told.
@@ -120,13 +122,7 @@ class Subject(Protocol):
         """Read a text or a dialogue; None: it does not say. A dialogue that it refuses raises."""
         ...
 
-    def trace(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n_tokens: int,
-        *,
-        forced: Sequence[Sequence[int]] | None = None,
-    ) -> list[Trace]:
+    def trace(self, prompts: IdRows, n_tokens: int, forced: IdRows | None = None) -> list[Trace]:
         """Continue each prompt by its likeliest tokens, or teacher-forced by given ones."""
         ...
 
@@ -160,13 +156,7 @@ class LocalSubject:
         ids = tuple(self._local.encode(prompt))
         return PromptTokens(len(ids), ids)
 
-    def trace(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n_tokens: int,
-        *,
-        forced: Sequence[Sequence[int]] | None = None,
-    ) -> list[Trace]:
+    def trace(self, prompts: IdRows, n_tokens: int, forced: IdRows | None = None) -> list[Trace]:
         """Continue each prompt by its likeliest tokens, or teacher-forced by given ones.
 
         What is told comes from one pass over all tokens, the choices from decoding with a cache.
@@ -192,10 +182,7 @@ class LocalSubject:
         return traces
 
     def _decode(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n_tokens: int,
-        forced: Sequence[Sequence[int]] | None,
+        self, prompts: IdRows, n_tokens: int, forced: IdRows | None
     ) -> tuple[np.ndarray, list[list[int]]]:
         """Return the logits (T, B, V) of decoding all prompts together, and the tokens taken."""
         rows = Rows(self._backend, prompts, max_rows=len(prompts))
