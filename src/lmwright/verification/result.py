@@ -19,6 +19,11 @@ class Check:
     found: str
     allowed: str = ""
 
+    @property
+    def told(self) -> str:
+        """What was found, and what is allowed."""
+        return f"{self.found} (allowed: {self.allowed})" if self.allowed else self.found
+
 
 def limited(name: str, value: float, allowed: float | None, unit: str = "") -> Check:
     """Judge a number that may be so large; `allowed` None: it is only shown."""
@@ -64,7 +69,7 @@ class VerificationResult:
     @property
     def is_passed(self) -> bool:
         """Whether no check failed."""
-        return all(check.is_passed is not False for check in self.checks)
+        return not self.failures
 
     @property
     def failures(self) -> tuple[Check, ...]:
@@ -113,12 +118,9 @@ class VerificationResult:
 
     def __str__(self) -> str:
         width = max(len(check.name) for check in self.checks)
-        lines = [f"{self.title} ({self.tolerance})"]
-        for check in self.checks:
-            allowed = f" (allowed: {check.allowed})" if check.allowed else ""
-            mark = MARKS[check.is_passed]
-            lines.append(f"{mark:<4}  {check.name:<{width}}  {check.found}{allowed}")
-        return "\n".join([*lines, *self._untold(), self.summary])
+        checks = [f"{MARKS[c.is_passed]:<4}  {c.name:<{width}}  {c.told}" for c in self.checks]
+        lines = [f"{self.title} ({self.tolerance})", *checks, *self._untold(), self.summary]
+        return "\n".join(lines)
 
     @property
     def title(self) -> str:
