@@ -32,7 +32,8 @@ class NoLogprobsError(UnsupportedError):
 
 def cleaned(message: str, key: str | None) -> str:
     """Return a message of the endpoint on one line, short, and without the key."""
-    message = " ".join(message.replace(key, "***").split() if key else message.split())
+    words = (message.replace(key, "***") if key else message).split()
+    message = " ".join(words)
     short = message if len(message) <= MAX_ECHO else message[:MAX_ECHO] + "..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
 

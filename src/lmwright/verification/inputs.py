@@ -4,6 +4,7 @@ Token ids are compared first, for all else takes them as given.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def choose(
         )
     limit = min((s.context_length for s in (a, b) if s.context_length is not None), default=None)
     kept: list[tuple[Prompt, tuple[int, ...]]] = []
-    n_long = n_refused = 0
+    left_out: Counter[str] = Counter()
     for number, prompt in enumerate(built_in() if prompts is None else prompts, start=1):
         if len(kept) == n_prompts:
             break
@@ -92,7 +93,7 @@ def choose(
         except RequestError as error:
             if prompts is not None:
                 raise RequestError(f"prompt {number}: {error}") from None
-            n_refused += 1
+            left_out[f"built-in dialogues: {reader.name} has no chat template"] += 1
             continue
         assert encoded is not None  # it shows its tokens
         assert encoded.ids is not None
@@ -104,7 +105,7 @@ def choose(
                     f"prompt {number}: {encoded.n_tokens} tokens and {n_tokens} more; the context "
                     f"has {limit}. Shorten it, or take fewer tokens (--n-tokens)"
                 )
-            n_long += 1
+            left_out[f"built-in prompts: longer than the context of {limit} tokens"] += 1
             continue
         kept.append((prompt, encoded.ids))
     if not kept:
@@ -112,12 +113,8 @@ def choose(
             f"no prompt fits a context of {limit} tokens with {n_tokens} more; take fewer tokens "
             "(--n-tokens), or shorter prompts (--prompts)"
         )
-    left_out = []
-    if n_long:
-        left_out.append(f"{n_long} built-in prompts: longer than the context of {limit} tokens")
-    if n_refused:
-        left_out.append(f"{n_refused} built-in dialogues: {reader.name} has no chat template")
-    return ChosenPrompts(tuple(p for p, _ in kept), tuple(ids for _, ids in kept), tuple(left_out))
+    taken, ids = zip(*kept, strict=True)
+    return ChosenPrompts(taken, ids, tuple(f"{n} {what}" for what, n in left_out.items()))
 
 
 def compare_texts(

@@ -217,16 +217,14 @@ class ServerSubject:
 
 def open_pair(first: str, second: str) -> tuple[Subject, Subject]:
     """Open two models: as everywhere, or llama.cpp:FILE.gguf, or openai:MODEL@URL."""
-    if is_hosted(first) and is_hosted(second):
+    here = {name: open_subject(name) for name in (first, second) if not is_hosted(name)}
+    if not here:
         raise RequestError(
             f"{first} and {second}: two servers, neither of which shows its tokens; one of the "
             "two must be a model whose files are here"
         )
-    if is_hosted(first):
-        other = open_subject(second)
-        return _server(first, other), other
-    one = open_subject(first)
-    return one, _server(second, one) if is_hosted(second) else open_subject(second)
+    a, b = (here.get(name) or _server(name, *here.values()) for name in (first, second))
+    return a, b
 
 
 def close(*subjects: Subject) -> None:

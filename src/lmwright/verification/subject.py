@@ -209,11 +209,11 @@ class LocalSubject:
 
     def _logits(self, prompt: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
         """Return the logits (T, V) before each token, of one pass over all."""
-        if self._local.kind == "decoder":
-            return self._pass([*prompt, *tokens[:-1]])[len(prompt) - 1 :]
-        # It reads the prompt, and only the answer stands in its decoder.
         prefix = list(self._backend.decoder_prefix(prompt))
-        return self._pass(prompt, [*prefix, *tokens[:-1]])[len(prefix) - 1 :]
+        row = [*prefix, *tokens[:-1]]
+        # An encoder-decoder reads the prompt, and only the answer stands in its decoder.
+        inputs = [row] if self._local.kind == "decoder" else [prompt, row]
+        return self._pass(*inputs)[len(prefix) - 1 :]
 
     def _read(self, prompt: Sequence[int]) -> Trace:
         """Return what an encoder says of each token, or once of the whole prompt."""
