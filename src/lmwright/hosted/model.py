@@ -75,22 +75,19 @@ class HostedModel:
         A token that reaches over the border between them counts as continuation. An endpoint that
         gives no log-probabilities of a given text raises `NoLogprobsError`.
         """
-        if self._no_logprobs is not None:
-            raise NoLogprobsError(self.name, self._no_logprobs)
-        try:
-            return self._client.ask_all(TEXT, [self._scoring(request) for request in requests])
-        except NoLogprobsError as error:
-            self._no_logprobs = error.why
-            raise
-        except UnsupportedError as error:
-            self._no_logprobs = error.reason
-            raise NoLogprobsError(self.name, error.reason) from None
-        except RequestError as error:
-            # "echo" or "logprobs" refused, by OpenAI's last text model and by some servers.
-            if not any(word in str(error) for word in ("echo", "logprobs")):
-                raise
-            self._no_logprobs = f"the endpoint said: {error}"
-            raise NoLogprobsError(self.name, self._no_logprobs) from None
+        if self._no_logprobs is None:
+            try:
+                return self._client.ask_all(TEXT, [self._scoring(each) for each in requests])
+            except NoLogprobsError as error:
+                self._no_logprobs = error.why
+            except UnsupportedError as error:
+                self._no_logprobs = error.reason
+            except RequestError as error:
+                # "echo" or "logprobs" refused, by OpenAI's last text model and by some servers.
+                if not any(word in str(error) for word in ("echo", "logprobs")):
+                    raise
+                self._no_logprobs = f"the endpoint said: {error}"
+        raise NoLogprobsError(self.name, self._no_logprobs)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Continue each prompt; order is kept."""

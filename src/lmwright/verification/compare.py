@@ -68,12 +68,6 @@ def _shared(
         # A vocabulary may be padded to a round number in one of the files.
         n = min(len(a.ids), len(b.ids))
         return a.ids[:n], slice(0, n), slice(0, n)
-    if a.is_complete:
-        rows = np.flatnonzero(b.ids < len(a.ids))
-        return b.ids[rows], b.ids[rows], rows
-    if b.is_complete:
-        ids, rows_b, rows_a = _shared(b, a)
-        return ids, rows_a, rows_b
     return np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
 
 

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from lmwright.core.errors import RequestError
@@ -58,8 +59,7 @@ class ChosenPrompts:
 
 def built_in() -> list[Prompt]:
     """Return the prompts that come with the package."""
-    lines = FILE.read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
+    records = map(json.loads, FILE.read_text(encoding="utf-8").splitlines())
     return [record.get("prompt") or record["messages"] for record in records]
 
 
@@ -192,9 +192,8 @@ def _difference(a: Subject, b: Subject, read_a: PromptTokens, read_b: PromptToke
         return f"{read_a.n_tokens} tokens, against {read_b.n_tokens}"
     if read_a.ids == read_b.ids:
         return None
-    shortest = min(read_a.n_tokens, read_b.n_tokens)
-    pairs = zip(read_a.ids, read_b.ids, strict=False)
-    place = next((i for i, (x, y) in enumerate(pairs) if x != y), shortest)
+    pairs = zip_longest(read_a.ids, read_b.ids)
+    place = next(i for i, (x, y) in enumerate(pairs) if x != y)
     return f"token {place} is {_at(a, read_a.ids, place)}, against {_at(b, read_b.ids, place)}"
 
 

@@ -97,7 +97,7 @@ class LlamaCpp:
                 f"{len(prompt_ids)} + {n_tokens} tokens do not fit n_context = {self.n_context}; "
                 "open the file with a larger one"
             )
-        answer = self._complete(prompt_ids, n_predict=n_tokens, n_probs=n_top)
+        answer = self._complete(prompt_ids, {"n_predict": n_tokens, "n_probs": n_top})
         token_ids = answer["tokens"]
         top = [_pairs(step) for step in answer.get("completion_probabilities", [])]
         # Should llama.cpp ever add a BOS, the comparison would be void.
@@ -116,11 +116,11 @@ class LlamaCpp:
         llama.cpp tells no probabilities of a token that ends within a character. So it is made to
         take a whole one; the probabilities are from before that.
         """
-        answer = self._complete(prompt_ids, n_predict=1, n_probs=n_top, logit_bias=[["a", 1e6]])
-        (step,) = answer["completion_probabilities"]
+        settings = {"n_predict": 1, "n_probs": n_top, "logit_bias": [["a", 1e6]]}
+        (step,) = self._complete(prompt_ids, settings)["completion_probabilities"]
         return _pairs(step)
 
-    def _complete(self, prompt_ids: Sequence[int], **settings: Any) -> dict[str, Any]:
+    def _complete(self, prompt_ids: Sequence[int], settings: dict[str, Any]) -> dict[str, Any]:
         return self._ask("completion", {**GREEDY, "prompt": list(prompt_ids), **settings})
 
     def tokenize(
