@@ -47,11 +47,9 @@ class Conversion:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        return {
-            **{name: getattr(self, name) for name in ("source", "out", "format", "size_bytes")},
-            "verdicts": [result.to_json() for result in self.results],
-            "notes": list(self.notes),
-        }
+        data = {**vars(self), "verdicts": [result.to_json() for result in self.results]}
+        del data["results"]
+        return data
 
 
 def convert(
@@ -228,8 +226,7 @@ def _free_name(out: Path) -> Path:
     """Return OUT.failed (OUT.failed.gguf), or one with a number that is not taken."""
     suffix = out.suffix if out.suffix == ".gguf" else ""
     stem = out.name.removesuffix(suffix)
-    for number in range(1, 1000):
-        tail = "" if number == 1 else f"-{number}"
+    for tail in ("", *(f"-{number}" for number in range(2, 1000))):
         path = out.with_name(f"{stem}.failed{tail}{suffix}")
         if not path.exists():
             return path

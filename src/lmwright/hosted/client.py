@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, TypeVar, cast
 
@@ -82,21 +83,23 @@ class Client:
             else:
                 self._meter.count_cached()
                 return value
-        answer = self._post(path, body)
+        with self._asking(path):
+            answer = self._checked(self._openai.post(path, cast_to=object, body=body))
+        self._meter.count(answer)
         value = read(answer)
         if cache is not None:
             cache.write(url, body, answer=answer)
         return value
 
-    def ask_all(self, path: str, questions: Sequence[Inquiry[T]]) -> list[T]:
+    def ask_all(self, path: str, inquiries: Sequence[Inquiry[T]]) -> list[T]:
         """Post requests, some at the same time; order is kept, and the first failure ends all."""
-        if not questions:
+        if not inquiries:
             return []
         # The first one alone: if the endpoint cannot do it at all, nothing else is sent.
-        first = self.ask(path, *questions[0])
+        first = self.ask(path, *inquiries[0])
         pool = ThreadPoolExecutor(self._n_parallel, "lmwright-hosted")
         try:
-            asked = [pool.submit(self.ask, path, *question) for question in questions[1:]]
+            asked = [pool.submit(self.ask, path, *inquiry) for inquiry in inquiries[1:]]
             return [first, *(answer.result() for answer in asked)]
         finally:
             pool.shutdown(cancel_futures=True)
@@ -108,9 +111,8 @@ class Client:
         options = {"stream": True, "stream_options": {"include_usage": True}}
         body = {"model": self._address.model, **body, **options}
         _check_text(body)
-        self._pace.wait()
         last: dict[str, Any] | None = None
-        try:
+        with self._asking(path):
             events = self._openai.post(
                 path, cast_to=object, body=body, stream=True, stream_cls=openai.Stream[object]
             )
@@ -119,20 +121,18 @@ class Client:
                     checked = self._checked(event)
                     last = checked if checked.get("usage") else last
                     yield checked
-        # Not each version of the library turns what its transport raises into an error of its own.
-        except Exception as error:
-            raise self._translated(error, path) from None
         self._meter.count(last)
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    @contextmanager
+    def _asking(self, path: str) -> Iterator[None]:
+        """Wait until a request may begin; what goes wrong with it is told in our words."""
         self._pace.wait()
         try:
-            answer = self._openai.post(path, cast_to=object, body=body)
+            yield
+        # Not each version of the library turns what its transport raises into an error of its own.
         except Exception as error:
-            raise self._translated(error, path) from None
-        checked = self._checked(answer)
-        self._meter.count(checked)
-        return checked
+            url = self._address.url
+            raise translated(error, self._name, url=url, path=path, key=self._key) from None
 
     def _checked(self, answer: object) -> dict[str, Any]:
         if not isinstance(answer, dict):
@@ -141,9 +141,6 @@ class Client:
                 f"object: {cleaned(str(answer), self._key)!r}; is it an OpenAI-compatible endpoint?"
             )
         return cast(dict[str, Any], answer)
-
-    def _translated(self, error: Exception, path: str) -> Exception:
-        return translated(error, self._name, url=self._address.url, path=path, key=self._key)
 
 
 class Pace:

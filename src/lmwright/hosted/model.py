@@ -95,8 +95,8 @@ class HostedModel:
         for path in (CHAT, TEXT):
             numbers = [i for i, prompt in enumerate(prompts) if _path(prompt) == path]
             read = partial(replies.completion, name=self.name)
-            questions = [(self._body(prompts[i], sampling), read) for i in numbers]
-            answers = self._client.ask_all(path, questions)
+            inquiries = [(self._body(prompts[i], sampling), read) for i in numbers]
+            answers = self._client.ask_all(path, inquiries)
             for number, answer in zip(numbers, answers, strict=True):
                 completions[number] = answer
         return cast(list[Completion], completions)  # every prompt has one of the two paths
@@ -110,8 +110,8 @@ class HostedModel:
         """Return one vector a text, (N, d_model) float32, as the endpoint makes it."""
         # Not base64, the library's default, which fewer endpoints know.
         read = partial(replies.vector, name=self.name)
-        questions = [({"input": text, "encoding_format": "float"}, read) for text in texts]
-        vectors = self._client.ask_all(EMBEDDINGS, questions)
+        inquiries = [({"input": text, "encoding_format": "float"}, read) for text in texts]
+        vectors = self._client.ask_all(EMBEDDINGS, inquiries)
         if len({len(vector) for vector in vectors}) > 1:
             raise replies.broken(self.name, "vectors of different lengths")
         return np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)

@@ -81,8 +81,7 @@ def _differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _centred(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     is_finite = np.isfinite(first) & np.isfinite(second)
-    if not is_finite.all():
-        first, second = first[is_finite], second[is_finite]
+    first, second = first[is_finite], second[is_finite]
     if not len(first):
         return 0.0, 0.0
     first = first.astype(np.float64) - first.mean(dtype=np.float64)

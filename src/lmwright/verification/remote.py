@@ -237,8 +237,7 @@ def close(*subjects: Subject) -> None:
 def open_subject(name: str) -> LocalSubject | LlamaSubject:
     """Open a model whose files are here, in lmwright or in llama.cpp."""
     if name.startswith(LLAMA_CPP):
-        rest = name.removeprefix(LLAMA_CPP)
-        path = resolve(rest)
+        path = resolve(name.removeprefix(LLAMA_CPP))
         if path.suffix != ".gguf":
             raise ModelError(f"{name}: llama.cpp opens .gguf files; lmwright convert makes one")
         return LlamaSubject(path, name=name)
