@@ -136,8 +136,7 @@ def compare_texts(
             differences.append(f"{_shown(prompt)}: {found}")
         else:
             n_same += 1
-        both_refuse = bool(read_a.refusal and read_b.refusal)
-        counted += not both_refuse and None in (read_a.ids, read_b.ids)
+        counted += None in (read_a.ids, read_b.ids)
     not_compared = [] if are_ours else [UNCOMPARED_NAMES]
     if untold:
         not_compared.append(
@@ -177,15 +176,15 @@ def _read(subject: Subject, prompt: Prompt) -> PromptTokens | None:
     except RequestError as error:
         if not is_dialogue:
             raise
-        return PromptTokens(0, refusal=str(error))
+        return PromptTokens(0, (), refusal=str(error))
 
 
 def _difference(a: Subject, b: Subject, read_a: PromptTokens, read_b: PromptTokens) -> str | None:
-    if read_a.refusal or read_b.refusal:
-        if read_a.refusal and read_b.refusal:
-            return None
-        refusing, reading = (a, read_a) if read_a.refusal else (b, read_b)
-        return f"refused by {refusing.name} ({reading.refusal})"
+    if read_a.refusal and read_b.refusal:
+        return None
+    for subject, read in ((a, read_a), (b, read_b)):
+        if read.refusal:
+            return f"refused by {subject.name} ({read.refusal})"
     if read_a.ids is None or read_b.ids is None:
         if read_a.n_tokens == read_b.n_tokens:
             return None

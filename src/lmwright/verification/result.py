@@ -25,12 +25,13 @@ class Check:
         return f"{self.found} (allowed: {self.allowed})" if self.allowed else self.found
 
 
-def limited(name: str, value: float, allowed: float | None, unit: str = "") -> Check:
+def limited(name: str, value: float, allowed: float | None, *, is_share: bool = False) -> Check:
     """Judge a number that may be so large; `allowed` None: it is only shown."""
-    found = f"{value:.3g}{unit}"
+    factor, unit = (100, " %") if is_share else (1, "")
+    found = f"{factor * value:.3g}{unit}"
     if allowed is None:
         return Check(name, None, found)
-    limit = "any number" if allowed == sys.float_info.max else f"{allowed:.3g}{unit}"
+    limit = "any number" if allowed == sys.float_info.max else f"{factor * allowed:.3g}{unit}"
     return Check(name, value <= allowed, found, limit)
 
 

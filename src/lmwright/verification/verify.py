@@ -99,12 +99,10 @@ def token_checks(
 
 def behaviour_checks(a: Subject, b: Subject, tally: Tally, tolerance: Tolerance) -> list[Check]:
     """Judge what the two chose and said by a tolerance."""
-    if tally.largest is None:
+    numbers = tally.numbers()
+    if not numbers:
         return [Check("log-probabilities", False, "there was nothing that both told")]
     what = "log-probabilities" if tally.scale is None else "logits"
-    value, error = tally.largest[0], tally.relative_error
-    kl = tally.kl / tally.n_positions
-    error_limit = tolerance.relative_error
     checks = [
         # Whether each model says the same when it decodes with a cache, token by token.
         *(
@@ -114,15 +112,17 @@ def behaviour_checks(a: Subject, b: Subject, tally: Tally, tolerance: Tolerance)
         ),
         _choices(tally),
         limited(
-            f"largest difference of {what}", value, tolerance.largest_allowed(tally.scale or 0.0)
+            f"largest difference of {what}",
+            numbers["largest_difference"],
+            tolerance.largest_allowed(tally.scale or 0.0),
         ),
         limited(
             f"relative error of {what}",
-            100 * error,
-            None if error_limit is None else 100 * error_limit,
-            " %",
+            numbers["relative_error"],
+            tolerance.relative_error,
+            is_share=True,
         ),
-        limited("mean divergence, nats a token", kl, tolerance.mean_kl),
+        limited("mean divergence, nats a token", numbers["mean_kl"], tolerance.mean_kl),
         _agreement(tally, tolerance),
     ]
     if is_coarser(a, b) and any(check.is_passed is False for check in checks):

@@ -4,10 +4,10 @@ Behaviour alone cannot tell a small fault in a file of four bits from its roundi
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lmwright.verification.result import Check
+from lmwright.verification.result import Check, limited
 from lmwright.verification.subject import LocalSubject, Subject
 from lmwright.verification.tolerances import Tolerance
 
@@ -41,12 +41,9 @@ class WeightFindings:
         checks = [Check("configuration", not self.settings, "; ".join(self.settings) or same)]
         if self.shapes is not None:
             return [*checks, Check("weights", False, self.shapes)]
-        found = f"relative error up to {100 * self.error:.3g} % ({self.tensor})"
-        found = found if self.error else "the same"
-        limit = tolerance.weight_error
-        is_passed = None if limit is None else self.error <= limit
-        allowed = "" if limit is None else f"{100 * limit:g} %"
-        return [*checks, Check("weights", is_passed, found, allowed)]
+        check = limited("weights", self.error, tolerance.weight_error, is_share=True)
+        found = f"relative error up to {check.found} ({self.tensor})" if self.error else "the same"
+        return [*checks, replace(check, found=found)]
 
 
 def compare_weights(a: Subject, b: Subject) -> WeightFindings | None:
