@@ -91,9 +91,9 @@ def test_the_starter_as_gguf_is_the_same_and_a_wrong_rotation_is_caught(
     starter = LocalSubject(lm.load_local(weights.smollm2(), precision="fp32"), "Q4_1")
     metadata = gguf_metadata(starter.tokenizer)
     options = {"type_name": "F16", "tokenizer_metadata": metadata, "name": "starter"}
-    checkpoint.save_gguf(lm.modules(starter), tmp_path / "right.gguf", **options)
+    checkpoint.save_gguf(starter.model, tmp_path / "right.gguf", **options)
     monkeypatch.setattr(checkpoint, "permute", lambda weight, n_heads: weight)
-    checkpoint.save_gguf(lm.modules(starter), tmp_path / "wrong.gguf", **options)
+    checkpoint.save_gguf(starter.model, tmp_path / "wrong.gguf", **options)
 
     here = open_path(tmp_path / "right.gguf")
     result = verify(starter, here, n_prompts=3, n_tokens=5)

@@ -17,6 +17,8 @@ from lmwright.core.errors import RequestError
 from lmwright.engine.backend import WritingBackend
 from lmwright.engine.request import Prompt
 from lmwright.engine.rows import Rows
+from lmwright.formats.gguf import open_gguf
+from lmwright.formats.safetensors_folder import read_weights
 from lmwright.lm import LocalModel, load_local, modules
 from lmwright.tokenizer.encode import Tokenizer
 
@@ -241,13 +243,10 @@ def weights_of(path: Path) -> str:
     """Say how most of the weights in a folder or a .gguf file are stored."""
     sizes: Counter[str] = Counter()
     if path.suffix == ".gguf":
-        from lmwright.formats.gguf import open_gguf
-
         for tensor in open_gguf(path).tensors.values():
             sizes[tensor.type_name] += math.prod(tensor.shape)
     else:
         from lmwright.formats.packed import read_schemes
-        from lmwright.formats.safetensors_folder import read_weights
         from lmwright.model.checkpoint import read_config
 
         quantization = read_config(path).get("quantization_config")
