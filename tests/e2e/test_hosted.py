@@ -220,15 +220,15 @@ def test_a_killed_evaluation_pays_only_for_the_rest(
         words = ["evaluate", there, "--tasks", "refusals", "--tasks", "multiple_choice"]
         words += ["--out", str(tmp_path / "out"), "--price", f"{there}=1,1", "--json"]
         with monkeypatch.context() as patched:
-            n_left, post = [10], Client._post
+            n_left, asking = [10], Client._asking
 
             def killed(self: Client, *arguments: Any) -> Any:
                 n_left[0] -= 1
                 if n_left[0] < 0:
                     raise KeyboardInterrupt
-                return post(self, *arguments)
+                return asking(self, *arguments)
 
-            patched.setattr(Client, "_post", killed)
+            patched.setattr(Client, "_asking", killed)
             assert cli.main(words) == 1
         assert cli.main(words) == 0
     usage = json.loads(capsys.readouterr().out)["facts_of_models"][there]["usage"]

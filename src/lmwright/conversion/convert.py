@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,11 +47,9 @@ class Conversion:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        return {
-            **{name: getattr(self, name) for name in ("source", "out", "format", "size_bytes")},
-            "verdicts": [result.to_json() for result in self.results],
-            "notes": list(self.notes),
-        }
+        data = {**vars(self), "verdicts": [result.to_json() for result in self.results]}
+        del data["results"]
+        return data
 
 
 def convert(
@@ -105,8 +103,8 @@ def _check_request(model: str, out: Path, *, to: Target, is_forced: bool) -> Pat
     if to == "hf" and out.suffix == ".gguf":
         raise RequestError(f"{out}: --to hf writes a folder; --to gguf writes a .gguf file")
     source = resolve(model)
-    places = source.resolve(), out.resolve()
-    if places[0] == places[1] or places[1] in places[0].parents or places[0] in places[1].parents:
+    here, there = source.resolve(), out.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
         raise RequestError(f"{out}: is, holds or lies in the model to be converted ({source})")
     if out.exists() or out.is_symlink():
         if not is_forced:
@@ -200,11 +198,8 @@ def _verify(
         return results, [
             "not opened in llama.cpp, which is not installed: pip install 'lmwright[llama-cpp]'"
         ]
-    there = LlamaSubject(product, name=f"{LLAMA_CPP}{out}")
-    try:
+    with closing(LlamaSubject(product, name=f"{LLAMA_CPP}{out}")) as there:
         results.append(verify(copy, there))
-    finally:
-        there.close()
     demand(results, what=str(out))
     return results, []
 
@@ -231,8 +226,7 @@ def _free_name(out: Path) -> Path:
     """Return OUT.failed (OUT.failed.gguf), or one with a number that is not taken."""
     suffix = out.suffix if out.suffix == ".gguf" else ""
     stem = out.name.removesuffix(suffix)
-    for number in range(1, 1000):
-        tail = "" if number == 1 else f"-{number}"
+    for tail in ("", *(f"-{number}" for number in range(2, 1000))):
         path = out.with_name(f"{stem}.failed{tail}{suffix}")
         if not path.exists():
             return path

@@ -1,12 +1,11 @@
 """Answers on disk: the same deterministic request is paid for once, also after a kill."""
 
-import hashlib
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from lmwright.core.artifact import replacing
+from lmwright.core.artifact import hash_json, replacing
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +18,6 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._is_made = False
 
     def read(self, url: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """Return the answer to just this request; a damaged file is as none."""
@@ -39,15 +37,12 @@ class Cache:
 
     def write(self, url: str, body: dict[str, Any], *, answer: dict[str, Any]) -> None:
         """Keep an answer, atomically."""
-        if not self._is_made:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
-            self._is_made = True
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
         entry = {"url": url, "body": body, "answer": answer}
         with replacing(self.path(url, body)) as temporary:
             temporary.write_text(json.dumps(entry, sort_keys=True), encoding="utf-8")
 
     def path(self, url: str, body: dict[str, Any]) -> Path:
         """Return the file of a request: SHA-256 of its URL and body (the model is in it)."""
-        text = json.dumps([url, body], sort_keys=True, separators=(",", ":"))
-        return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+        return self._folder / f"{hash_json([url, body])}.json"

@@ -8,14 +8,16 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, TypeVar, cast
 
+from lmwright.core import extras
 from lmwright.core.errors import ModelError, RequestError
 from lmwright.hosted.address import Address
 from lmwright.hosted.cache import Cache
 from lmwright.hosted.config import Hosted
-from lmwright.hosted.errors import HostedError, Secret, translated
+from lmwright.hosted.errors import HostedError, cleaned, translated
 from lmwright.hosted.usage import Meter, Usage
 from lmwright.hub import cache_folder
 
@@ -26,6 +28,8 @@ KEY = "OPENAI_API_KEY"
 NO_KEY = "none"
 
 T = TypeVar("T")
+# A request, and what makes a value of its answer.
+Inquiry = tuple[dict[str, Any], Callable[[dict[str, Any]], T]]
 
 
 class Client:
@@ -35,17 +39,21 @@ class Client:
         """`name` is what the user calls the model; prices go by it, and errors begin with it."""
         self._name, self._address = name, address
         self._n_parallel = config.n_parallel
-        self._key = Secret(_key(name, address, config))
+        self._key = _key(name, address, config)
         self._pace = Pace(config.requests_per_minute)
         self._cache = Cache(cache_folder() / "hosted") if config.cache else None
         self._meter = Meter(config.prices.get(name))
-        openai = _library()
+        extras.need(name, "openai")
+        import openai
+
         # What the library would read from the environment is for OpenAI only.
-        strangers = ("OpenAI-Organization", "OpenAI-Project")
-        dropped = {} if address.is_openai else dict.fromkeys(strangers, openai.Omit())
+        strangers = ["OpenAI-Organization", "OpenAI-Project"]
+        dropped: dict[str, Any] = (
+            {} if address.is_openai else dict.fromkeys(strangers, openai.Omit())
+        )
         self._openai = openai.OpenAI(
             base_url=address.url,
-            api_key=self._key.text or NO_KEY,
+            api_key=self._key or NO_KEY,
             timeout=config.timeout_s,
             max_retries=config.n_retries,
             default_headers=dropped,
@@ -59,7 +67,7 @@ class Client:
         """What was asked so far."""
         return self._meter.usage
 
-    def ask(self, path: str, body: dict[str, Any], *, read: Callable[[dict[str, Any]], T]) -> T:
+    def ask(self, path: str, body: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
         """Post one request and return what `read` makes of its answer.
 
         An answer that `read` refuses is not kept.
@@ -75,26 +83,23 @@ class Client:
             else:
                 self._meter.count_cached()
                 return value
-        answer = self._post(path, body)
+        with self._asking(path):
+            answer = self._checked(self._openai.post(path, cast_to=object, body=body))
+        self._meter.count(answer)
         value = read(answer)
         if cache is not None:
             cache.write(url, body, answer=answer)
         return value
 
-    def ask_all(
-        self, path: str, bodies: Sequence[dict[str, Any]], *, reads: Sequence[Callable[..., T]]
-    ) -> list[T]:
+    def ask_all(self, path: str, inquiries: Sequence[Inquiry[T]]) -> list[T]:
         """Post requests, some at the same time; order is kept, and the first failure ends all."""
-        if not bodies:
+        if not inquiries:
             return []
         # The first one alone: if the endpoint cannot do it at all, nothing else is sent.
-        first = self.ask(path, bodies[0], read=reads[0])
+        first = self.ask(path, *inquiries[0])
         pool = ThreadPoolExecutor(self._n_parallel, "lmwright-hosted")
         try:
-            asked = [
-                pool.submit(self.ask, path, body, read=read)
-                for body, read in zip(bodies[1:], reads[1:], strict=True)
-            ]
+            asked = [pool.submit(self.ask, path, *inquiry) for inquiry in inquiries[1:]]
             return [first, *(answer.result() for answer in asked)]
         finally:
             pool.shutdown(cancel_futures=True)
@@ -106,9 +111,8 @@ class Client:
         options = {"stream": True, "stream_options": {"include_usage": True}}
         body = {"model": self._address.model, **body, **options}
         _check_text(body)
-        self._pace.wait()
         last: dict[str, Any] | None = None
-        try:
+        with self._asking(path):
             events = self._openai.post(
                 path, cast_to=object, body=body, stream=True, stream_cls=openai.Stream[object]
             )
@@ -117,33 +121,26 @@ class Client:
                     checked = self._checked(event)
                     last = checked if checked.get("usage") else last
                     yield checked
-        # Not each version of the library turns what its transport raises into an error of its own.
-        except Exception as error:
-            raise self._translated(error, path) from None
         self._meter.count(last)
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    @contextmanager
+    def _asking(self, path: str) -> Iterator[None]:
+        """Wait until a request may begin; what goes wrong with it is told in our words."""
         self._pace.wait()
         try:
-            answer = self._openai.post(path, cast_to=object, body=body)
+            yield
+        # Not each version of the library turns what its transport raises into an error of its own.
         except Exception as error:
-            raise self._translated(error, path) from None
-        checked = self._checked(answer)
-        self._meter.count(checked)
-        return checked
+            url = self._address.url
+            raise translated(error, self._name, url=url, path=path, key=self._key) from None
 
     def _checked(self, answer: object) -> dict[str, Any]:
         if not isinstance(answer, dict):
             raise HostedError(
                 f"{self._name}: {self._address.url} answered with something that is not a JSON "
-                f"object: {self._key.cleaned(str(answer))!r}; is it an OpenAI-compatible endpoint?"
+                f"object: {cleaned(str(answer), self._key)!r}; is it an OpenAI-compatible endpoint?"
             )
         return cast(dict[str, Any], answer)
-
-    def _translated(self, error: Exception, path: str) -> Exception:
-        if isinstance(error, HostedError):  # of `_checked`, in a stream
-            return error
-        return translated(error, self._name, url=self._address.url, path=path, key=self._key)
 
 
 class Pace:
@@ -194,14 +191,3 @@ def _ask_no_more(response: Any) -> None:
     """Keep the library from asking again for what the endpoint cannot do at all (a 501)."""
     if response.status_code == HTTPStatus.NOT_IMPLEMENTED:
         response.headers["x-should-retry"] = "false"
-
-
-def _library() -> Any:
-    # A module, typed as Any because it is optional.
-    try:
-        import openai
-    except ModuleNotFoundError as error:
-        raise RequestError(
-            f"hosted models need {error.name}; install it with: pip install 'lmwright[hosted]'"
-        ) from None
-    return openai

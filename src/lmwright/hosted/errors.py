@@ -30,40 +30,37 @@ class NoLogprobsError(UnsupportedError):
         )
 
 
-class Secret:
-    """A key that must not get into any message."""
-
-    def __init__(self, text: str | None) -> None:
-        self.text = text
-
-    def cleaned(self, message: str) -> str:
-        """Return a message of the endpoint on one line, short, and without the key."""
-        if self.text:
-            message = message.replace(self.text, "***")
-        message = " ".join(message.split())
-        short = message if len(message) <= MAX_ECHO else message[:MAX_ECHO] + "..."
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
+def cleaned(message: str, key: str | None) -> str:
+    """Return a message of the endpoint on one line, short, and without the key."""
+    words = (message.replace(key, "***") if key else message).split()
+    message = " ".join(words)
+    short = message if len(message) <= MAX_ECHO else message[:MAX_ECHO] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
 
 
-def translated(error: Exception, name: str, *, url: str, path: str, key: Secret) -> LmwrightError:
+def translated(
+    error: Exception, name: str, *, url: str, path: str, key: str | None
+) -> LmwrightError:
     """Return our own error for one of the openai library; what is none of its errors is raised."""
     import openai
 
+    if isinstance(error, LmwrightError):  # a stream's event that makes no sense
+        return error
     if isinstance(error, openai.APITimeoutError):
         return HostedError(f"{name}: no answer from {url} in time; raise timeout_s, or try later")
     if isinstance(error, openai.APIConnectionError):
-        reason = key.cleaned(str(error.__cause__ or error))
+        reason = cleaned(str(error.__cause__ or error), key)
         return HostedError(f"{name}: {url} cannot be reached ({reason}); is the server running?")
     if isinstance(error, openai.APIStatusError):
-        said = key.cleaned(_said(error.body))
+        said = cleaned(_said(error.body), key)
         is_model = error.code in NO_MODEL_CODES or NO_MODEL.search(said) is not None
         if error.status_code == 404 and is_model:
             return ModelError(f"{name}: {said} ({url}/models lists what there is)")
-        return _refused(error.status_code, said, name=name, path=path, has_key=bool(key.text))
+        return _refused(error.status_code, said, name=name, path=path, has_key=bool(key))
     if isinstance(error, openai.APIError):  # in the middle of a stream
-        return HostedError(f"{name}: the endpoint failed: {key.cleaned(str(error))}")
+        return HostedError(f"{name}: the endpoint failed: {cleaned(str(error), key)}")
     if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore"):
-        return HostedError(f"{name}: the connection to {url} was lost ({key.cleaned(str(error))})")
+        return HostedError(f"{name}: the connection to {url} was lost ({cleaned(str(error), key)})")
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return HostedError(f"{name}: {url}{path} answered with broken JSON: {error}")
     raise error

@@ -1,6 +1,6 @@
 """A hosted model as a `LanguageModel`: what goes into a request, and what it cannot do."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from lmwright.engine.request import (
 )
 from lmwright.hosted import replies
 from lmwright.hosted.address import parse
-from lmwright.hosted.client import Client
+from lmwright.hosted.client import Client, Inquiry
 from lmwright.hosted.config import Hosted
 from lmwright.hosted.errors import NoLogprobsError
 from lmwright.hosted.usage import Usage
@@ -75,47 +75,28 @@ class HostedModel:
         A token that reaches over the border between them counts as continuation. An endpoint that
         gives no log-probabilities of a given text raises `NoLogprobsError`.
         """
-        if self._no_logprobs is not None:
-            raise NoLogprobsError(self.name, self._no_logprobs)
-        texts = [self._texts(request) for request in requests]
-        bodies = [
-            {
-                "prompt": context + continuation,
-                "echo": True,
-                # Not 0, which some endpoints take for "as many as you like".
-                "max_tokens": 1,
-                "temperature": 0,
-                "logprobs": max(1, request.n_top),
-            }
-            for request, (context, continuation) in zip(requests, texts, strict=True)
-        ]
-        reads = [
-            partial(replies.score, name=self.name, texts=pair, n_top=request.n_top)
-            for request, pair in zip(requests, texts, strict=True)
-        ]
-        try:
-            return self._client.ask_all(TEXT, bodies, reads=reads)
-        except NoLogprobsError as error:
-            self._no_logprobs = error.why
-            raise
-        except UnsupportedError as error:
-            self._no_logprobs = error.reason
-            raise NoLogprobsError(self.name, error.reason) from None
-        except RequestError as error:
-            # "echo" or "logprobs" refused, by OpenAI's last text model and by some servers.
-            if not any(word in str(error) for word in ("echo", "logprobs")):
-                raise
-            self._no_logprobs = f"the endpoint said: {error}"
-            raise NoLogprobsError(self.name, self._no_logprobs) from None
+        if self._no_logprobs is None:
+            try:
+                return self._client.ask_all(TEXT, [self._scoring(each) for each in requests])
+            except NoLogprobsError as error:
+                self._no_logprobs = error.why
+            except UnsupportedError as error:
+                self._no_logprobs = error.reason
+            except RequestError as error:
+                # "echo" or "logprobs" refused, by OpenAI's last text model and by some servers.
+                if not any(word in str(error) for word in ("echo", "logprobs")):
+                    raise
+                self._no_logprobs = f"the endpoint said: {error}"
+        raise NoLogprobsError(self.name, self._no_logprobs)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Continue each prompt; order is kept."""
         completions: list[Completion | None] = [None] * len(prompts)
         for path in (CHAT, TEXT):
             numbers = [i for i, prompt in enumerate(prompts) if _path(prompt) == path]
-            bodies = [self._body(prompts[i], sampling) for i in numbers]
-            read: Callable[..., Completion] = partial(replies.completion, name=self.name)
-            answers = self._client.ask_all(path, bodies, reads=[read] * len(bodies))
+            read = partial(replies.completion, name=self.name)
+            inquiries = [(self._body(prompts[i], sampling), read) for i in numbers]
+            answers = self._client.ask_all(path, inquiries)
             for number, answer in zip(numbers, answers, strict=True):
                 completions[number] = answer
         return cast(list[Completion], completions)  # every prompt has one of the two paths
@@ -128,9 +109,9 @@ class HostedModel:
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return one vector a text, (N, d_model) float32, as the endpoint makes it."""
         # Not base64, the library's default, which fewer endpoints know.
-        bodies = [{"input": text, "encoding_format": "float"} for text in texts]
         read = partial(replies.vector, name=self.name)
-        vectors = self._client.ask_all(EMBEDDINGS, bodies, reads=[read] * len(bodies))
+        inquiries = [({"input": text, "encoding_format": "float"}, read) for text in texts]
+        vectors = self._client.ask_all(EMBEDDINGS, inquiries)
         if len({len(vector) for vector in vectors}) > 1:
             raise replies.broken(self.name, "vectors of different lengths")
         return np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)
@@ -147,16 +128,21 @@ class HostedModel:
             reason="the endpoint has no head that classifies",
         )
 
-    def _texts(self, request: ScoreRequest) -> tuple[str, str]:
-        if not isinstance(request.context, str) or not isinstance(request.continuation, str):
+    def _scoring(self, request: ScoreRequest) -> Inquiry[Score]:
+        context, continuation = request.context, request.continuation
+        if not isinstance(context, str) or not isinstance(continuation, str):
             raise UnsupportedError(
                 f"{self.name}: a hosted model scores text after text; dialogues and token ids "
                 "would need its tokenizer",
                 reason="the endpoint does not show its tokenizer",
             )
-        if not request.continuation:
+        if not continuation:
             raise RequestError("score: the continuation is empty; nothing to score")
-        return request.context, request.continuation
+        # Not max_tokens 0, which some endpoints take for "as many as you like".
+        settings = {"echo": True, "max_tokens": 1, "temperature": 0}
+        body = {"prompt": context + continuation, "logprobs": max(1, request.n_top), **settings}
+        texts = context, continuation
+        return body, partial(replies.score, name=self.name, texts=texts, n_top=request.n_top)
 
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         """Return a request without the model's name: what is not the default, and no more."""

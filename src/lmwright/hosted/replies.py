@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,53 +22,45 @@ REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 def completion(answer: dict[str, Any], *, name: str) -> Completion:
     """Read the answer to a chat or a text completion."""
     choice = _choice(answer, name)
-    text = _text(choice.get("message"), "content") if "message" in choice else choice.get("text")
+    text = _text(choice, "message")
     if not isinstance(text, str):
         raise broken(name, "a choice without text")
-    found = _Answer(name, [text], _logprobs(choice, name))
-    return found.finish(choice.get("finish_reason"), answer.get("usage"))
+    made = Chunk(text, _logprobs(choice, name))
+    return _finished(name, [made], choice.get("finish_reason"), answer.get("usage"))
 
 
 def chunks(events: Iterator[dict[str, Any]], *, name: str) -> Iterator[Chunk]:
     """Read a stream's events; the last chunk carries the completion."""
-    answer, reason, usage = _Answer(name), None, None
+    made: list[Chunk] = []
+    reason = usage = None
     for event in events:
         usage = event.get("usage") or usage
         if not event.get("choices"):
             continue
         choice = _choice(event, name)
-        text = _text(choice.get("delta"), "content") if "delta" in choice else choice.get("text")
+        text = _text(choice, "delta")
         chunk = Chunk(text if isinstance(text, str) else "", _logprobs(choice, name))
         if chunk.text or chunk.logprobs:
-            answer.texts.append(chunk.text)
-            answer.logprobs += chunk.logprobs
+            made.append(chunk)
             yield chunk
         reason = choice.get("finish_reason") or reason
     if reason is None:
         raise HostedError(f"{name}: the stream broke off before its end; ask again")
-    yield Chunk("", completion=answer.finish(reason, usage))
+    yield Chunk("", completion=_finished(name, made, reason, usage))
 
 
-@dataclass
-class _Answer:
-    """A completion while it is put together."""
-
-    name: str
-    texts: list[str] = field(default_factory=list)
-    logprobs: tuple[TokenLogprob, ...] = ()
-
-    def finish(self, reason: Any, usage: Any) -> Completion:
-        if reason not in REASONS:
-            log.warning("%s: an answer ended for the reason %r", self.name, reason)
-        n_prompt, n_tokens = tokens(usage) or (UNKNOWN, 0)
-        ids = tuple(token.token_id for token in self.logprobs) or (UNKNOWN,) * n_tokens
-        return Completion(
-            text="".join(self.texts),
-            token_ids=ids,
-            finish_reason=REASONS.get(reason, "stop"),
-            n_prompt_tokens=n_prompt,
-            logprobs=self.logprobs,
-        )
+def _finished(name: str, made: Sequence[Chunk], reason: Any, usage: Any) -> Completion:
+    if reason not in REASONS:
+        log.warning("%s: an answer ended for the reason %r", name, reason)
+    n_prompt, n_tokens = tokens(usage) or (UNKNOWN, 0)
+    logprobs = tuple(token for chunk in made for token in chunk.logprobs)
+    return Completion(
+        text="".join(chunk.text for chunk in made),
+        token_ids=tuple(token.token_id for token in logprobs) or (UNKNOWN,) * n_tokens,
+        finish_reason=REASONS.get(reason, "stop"),
+        n_prompt_tokens=n_prompt,
+        logprobs=logprobs,
+    )
 
 
 def vector(answer: dict[str, Any], *, name: str) -> np.ndarray:
@@ -158,11 +150,14 @@ def _choice(answer: dict[str, Any], name: str) -> dict[str, Any]:
     return choices[0]
 
 
-def _text(message: Any, key: str) -> Any:
-    """Return what a message says; a refusal has a place of its own at OpenAI."""
+def _text(choice: dict[str, Any], place: str) -> Any:
+    """Return what a message or a part of it says; a refusal has a place of its own at OpenAI."""
+    if place not in choice:
+        return choice.get("text")
+    message = choice[place]
     if not isinstance(message, dict):
         return None
-    return message.get(key) or message.get("refusal") or ""
+    return message.get("content") or message.get("refusal") or ""
 
 
 def _logprobs(choice: dict[str, Any], name: str) -> tuple[TokenLogprob, ...]:
@@ -170,42 +165,31 @@ def _logprobs(choice: dict[str, Any], name: str) -> tuple[TokenLogprob, ...]:
     table = choice.get("logprobs")
     if not isinstance(table, dict):
         return ()
-    entries = table.get("content")
     try:
-        if entries is not None:
-            return tuple(
-                _token(entry, tuple(_pair(top) for top in entry.get("top_logprobs") or ()))
-                for entry in entries
-            )
-        texts, logprobs = table["tokens"], table["token_logprobs"]
-        tops = table.get("top_logprobs") or [{}] * len(texts)
+        if (entries := table.get("content")) is None:
+            entries = _entries(**table)
         return tuple(
-            TokenLogprob(
-                UNKNOWN,
-                text,
-                _number(logprob),
-                tuple((UNKNOWN, other, _number(value)) for other, value in (top or {}).items()),
-            )
-            for text, logprob, top in zip(texts, logprobs, tops, strict=True)
+            TokenLogprob(*_told(entry), top=tuple(map(_told, entry.get("top_logprobs") or ())))
+            for entry in entries
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise broken(name, "logprobs of an unknown shape") from None
 
 
-def _token(entry: dict[str, Any], top: tuple[tuple[int, str, float], ...]) -> TokenLogprob:
-    return TokenLogprob(*_pair(entry), top=top)
+def _entries(tokens: Any, token_logprobs: Any, top_logprobs: Any = None, **_: Any) -> Iterator[Any]:
+    """Give the columns of the older format as entries of the newer one."""
+    tops = top_logprobs or [None] * len(tokens)
+    for token, logprob, top in zip(tokens, token_logprobs, tops, strict=True):
+        others = [{"token": other, "logprob": value} for other, value in (top or {}).items()]
+        yield {"token": token, "logprob": logprob, "top_logprobs": others}
 
 
-def _pair(entry: dict[str, Any]) -> tuple[int, str, float]:
-    # llama.cpp's server tells the id, too.
-    return int(entry.get("id", UNKNOWN)), str(entry["token"]), _number(entry["logprob"])
-
-
-def _number(value: Any) -> float:
-    number = float(value)
-    if math.isnan(number):
+def _told(entry: dict[str, Any]) -> tuple[int, str, float]:
+    logprob = float(entry["logprob"])
+    if math.isnan(logprob):
         raise ValueError("not a number")
-    return number
+    # llama.cpp's server tells the id, too.
+    return int(entry.get("id", UNKNOWN)), str(entry["token"]), logprob
 
 
 def _is_list_of(value: Any, kind: Any) -> bool:

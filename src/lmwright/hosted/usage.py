@@ -1,7 +1,7 @@
 """What was asked of an endpoint, and what that costs at the prices that the user gave."""
 
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
 
@@ -20,15 +20,8 @@ class Usage:
 
     def plus(self, other: "Usage") -> "Usage":
         """Add up two counts; the sum has a cost where both have one."""
-        costs = (self.cost, other.cost)
-        return Usage(
-            self.n_requests + other.n_requests,
-            self.n_cached + other.n_cached,
-            self.n_prompt_tokens + other.n_prompt_tokens,
-            self.n_completion_tokens + other.n_completion_tokens,
-            self.n_uncounted + other.n_uncounted,
-            None if None in costs else sum(cost for cost in costs if cost is not None),
-        )
+        *counts, costs = zip(astuple(self), astuple(other), strict=True)
+        return Usage(*map(sum, counts), cost=None if None in costs else sum(costs))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; `Usage(**data)` reads it back."""
@@ -57,31 +50,25 @@ class Meter:
     @property
     def usage(self) -> Usage:
         """What was counted so far."""
-        with self._lock:
-            return Usage(**{**self._n.to_json(), "cost": self._cost()})
+        n = self._n
+        if self._prices is None or n.n_uncounted:
+            return n
+        price_in, price_out = self._prices
+        cost = (n.n_prompt_tokens * price_in + n.n_completion_tokens * price_out) / 1_000_000
+        return replace(n, cost=cost)
 
     def count(self, answer: dict[str, Any] | None) -> None:
         """Count a request that was answered."""
-        told = answer.get("usage") if answer else None
-        counts = tokens(told)
-        with self._lock:
-            if counts is None:
-                self._n = self._n.plus(Usage(n_requests=1, n_uncounted=1))
-            else:
-                self._n = self._n.plus(Usage(1, 0, *counts))
+        counts = tokens((answer or {}).get("usage"))
+        self._add(Usage(1, 0, *counts) if counts else Usage(n_requests=1, n_uncounted=1))
 
     def count_cached(self) -> None:
         """Count a request that was not needed."""
-        with self._lock:
-            self._n = self._n.plus(Usage(n_cached=1))
+        self._add(Usage(n_cached=1))
 
-    def _cost(self) -> float | None:
-        if self._prices is None or self._n.n_uncounted:
-            return None
-        price_in, price_out = self._prices
-        return (
-            self._n.n_prompt_tokens * price_in + self._n.n_completion_tokens * price_out
-        ) / 1_000_000
+    def _add(self, more: Usage) -> None:
+        with self._lock:
+            self._n = self._n.plus(more)
 
 
 def tokens(usage: Any) -> tuple[int, int] | None:

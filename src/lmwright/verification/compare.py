@@ -68,12 +68,6 @@ def _shared(
         # A vocabulary may be padded to a round number in one of the files.
         n = min(len(a.ids), len(b.ids))
         return a.ids[:n], slice(0, n), slice(0, n)
-    if a.is_complete:
-        rows = np.flatnonzero(b.ids < len(a.ids))
-        return b.ids[rows], b.ids[rows], rows
-    if b.is_complete:
-        ids, rows_b, rows_a = _shared(b, a)
-        return ids, rows_a, rows_b
     return np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
 
 
@@ -87,8 +81,7 @@ def _differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _centred(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     is_finite = np.isfinite(first) & np.isfinite(second)
-    if not is_finite.all():
-        first, second = first[is_finite], second[is_finite]
+    first, second = first[is_finite], second[is_finite]
     if not len(first):
         return 0.0, 0.0
     first = first.astype(np.float64) - first.mean(dtype=np.float64)

@@ -4,8 +4,10 @@ Token ids are compared first, for all else takes them as given.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from lmwright.core.errors import RequestError
@@ -57,8 +59,7 @@ class ChosenPrompts:
 
 def built_in() -> list[Prompt]:
     """Return the prompts that come with the package."""
-    lines = FILE.read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
+    records = map(json.loads, FILE.read_text(encoding="utf-8").splitlines())
     return [record.get("prompt") or record["messages"] for record in records]
 
 
@@ -83,7 +84,7 @@ def choose(
         )
     limit = min((s.context_length for s in (a, b) if s.context_length is not None), default=None)
     kept: list[tuple[Prompt, tuple[int, ...]]] = []
-    n_long = n_refused = 0
+    left_out: Counter[str] = Counter()
     for number, prompt in enumerate(built_in() if prompts is None else prompts, start=1):
         if len(kept) == n_prompts:
             break
@@ -92,7 +93,7 @@ def choose(
         except RequestError as error:
             if prompts is not None:
                 raise RequestError(f"prompt {number}: {error}") from None
-            n_refused += 1
+            left_out[f"built-in dialogues: {reader.name} has no chat template"] += 1
             continue
         assert encoded is not None  # it shows its tokens
         assert encoded.ids is not None
@@ -104,7 +105,7 @@ def choose(
                     f"prompt {number}: {encoded.n_tokens} tokens and {n_tokens} more; the context "
                     f"has {limit}. Shorten it, or take fewer tokens (--n-tokens)"
                 )
-            n_long += 1
+            left_out[f"built-in prompts: longer than the context of {limit} tokens"] += 1
             continue
         kept.append((prompt, encoded.ids))
     if not kept:
@@ -112,12 +113,8 @@ def choose(
             f"no prompt fits a context of {limit} tokens with {n_tokens} more; take fewer tokens "
             "(--n-tokens), or shorter prompts (--prompts)"
         )
-    left_out = []
-    if n_long:
-        left_out.append(f"{n_long} built-in prompts: longer than the context of {limit} tokens")
-    if n_refused:
-        left_out.append(f"{n_refused} built-in dialogues: {reader.name} has no chat template")
-    return ChosenPrompts(tuple(p for p, _ in kept), tuple(ids for _, ids in kept), tuple(left_out))
+    taken, ids = zip(*kept, strict=True)
+    return ChosenPrompts(taken, ids, tuple(f"{n} {what}" for what, n in left_out.items()))
 
 
 def compare_texts(
@@ -139,8 +136,7 @@ def compare_texts(
             differences.append(f"{_shown(prompt)}: {found}")
         else:
             n_same += 1
-        both_refuse = bool(read_a.refusal and read_b.refusal)
-        counted += not both_refuse and None in (read_a.ids, read_b.ids)
+        counted += None in (read_a.ids, read_b.ids)
     not_compared = [] if are_ours else [UNCOMPARED_NAMES]
     if untold:
         not_compared.append(
@@ -180,24 +176,23 @@ def _read(subject: Subject, prompt: Prompt) -> PromptTokens | None:
     except RequestError as error:
         if not is_dialogue:
             raise
-        return PromptTokens(0, refusal=str(error))
+        return PromptTokens(0, (), refusal=str(error))
 
 
 def _difference(a: Subject, b: Subject, read_a: PromptTokens, read_b: PromptTokens) -> str | None:
-    if read_a.refusal or read_b.refusal:
-        if read_a.refusal and read_b.refusal:
-            return None
-        refusing, reading = (a, read_a) if read_a.refusal else (b, read_b)
-        return f"refused by {refusing.name} ({reading.refusal})"
+    if read_a.refusal and read_b.refusal:
+        return None
+    for subject, read in ((a, read_a), (b, read_b)):
+        if read.refusal:
+            return f"refused by {subject.name} ({read.refusal})"
     if read_a.ids is None or read_b.ids is None:
         if read_a.n_tokens == read_b.n_tokens:
             return None
         return f"{read_a.n_tokens} tokens, against {read_b.n_tokens}"
     if read_a.ids == read_b.ids:
         return None
-    shortest = min(read_a.n_tokens, read_b.n_tokens)
-    pairs = zip(read_a.ids, read_b.ids, strict=False)
-    place = next((i for i, (x, y) in enumerate(pairs) if x != y), shortest)
+    pairs = zip_longest(read_a.ids, read_b.ids)
+    place = next(i for i, (x, y) in enumerate(pairs) if x != y)
     return f"token {place} is {_at(a, read_a.ids, place)}, against {_at(b, read_b.ids, place)}"
 
 

@@ -4,6 +4,8 @@ llama.cpp comes with the `xllamacpp` wheel and runs in a process of its own: it 
 when a file breaks one of its assertions, and that should be a message here.
 """
 
+import contextlib
+import http.client
 import importlib
 import json
 import os
@@ -20,8 +22,6 @@ from typing import Any
 from lmwright.core.errors import LmwrightError, ModelError, RequestError
 
 INSTALL = "pip install 'lmwright[llama-cpp]'"
-# What the child answers before all else.
-READY = {"ready": True}
 # A file may carry sampling settings of its own: every one is named. Of a single candidate there is
 # nothing to draw, and the probabilities are those before sampling.
 GREEDY = {
@@ -34,8 +34,6 @@ GREEDY = {
     "stop": [],
     "return_tokens": True,
 }
-# What a question is about tells who answers it.
-PATHS = {"prompt": "completion", "content": "tokenize", "messages": "apply-template"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,8 @@ class LlamaCpp:
         if not self.path.is_file():
             raise ModelError(f"{self.path}: no such file")
         self.n_context = n_context
+        # A port of this machine is opened in any case; nobody else has the key.
+        self._key = os.urandom(16).hex()
         # Its log: a pipe that nobody empties would stop it.
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -77,8 +77,7 @@ class LlamaCpp:
             env={**os.environ, "GGML_NO_BACKTRACE": "1"},
         )
         try:
-            settings = {"n_context": n_context, "n_threads": n_threads or -1}
-            self._ask({"path": str(self.path), **settings})
+            self._url = self._start(n_threads=n_threads or -1)
         except BaseException:
             self.close()
             raise
@@ -98,8 +97,7 @@ class LlamaCpp:
                 f"{len(prompt_ids)} + {n_tokens} tokens do not fit n_context = {self.n_context}; "
                 "open the file with a larger one"
             )
-        settings = {"n_predict": n_tokens, "n_probs": n_top}
-        answer = self._ask({"prompt": list(prompt_ids), **settings})
+        answer = self._complete(prompt_ids, {"n_predict": n_tokens, "n_probs": n_top})
         token_ids = answer["tokens"]
         top = [_pairs(step) for step in answer.get("completion_probabilities", [])]
         # Should llama.cpp ever add a BOS, the comparison would be void.
@@ -119,8 +117,11 @@ class LlamaCpp:
         take a whole one; the probabilities are from before that.
         """
         settings = {"n_predict": 1, "n_probs": n_top, "logit_bias": [["a", 1e6]]}
-        (step,) = self._ask({"prompt": list(prompt_ids), **settings})["completion_probabilities"]
+        (step,) = self._complete(prompt_ids, settings)["completion_probabilities"]
         return _pairs(step)
+
+    def _complete(self, prompt_ids: Sequence[int], settings: dict[str, Any]) -> dict[str, Any]:
+        return self._ask("completion", {**GREEDY, "prompt": list(prompt_ids), **settings})
 
     def tokenize(
         self, text: str, *, add_special: bool = False, parse_special: bool = False
@@ -130,11 +131,12 @@ class LlamaCpp:
         `parse_special` takes control tokens written in the text for what they name.
         """
         flags = {"add_special": add_special, "parse_special": parse_special}
-        return self._ask({"content": text, **flags})["tokens"]
+        return self._ask("tokenize", {"content": text, **flags})["tokens"]
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Return a dialogue as text, ready for the assistant's turn, by the file's template."""
-        return self._ask({"messages": [dict(message) for message in messages]})["prompt"]
+        body = {"messages": [dict(message) for message in messages]}
+        return self._ask("apply-template", body)["prompt"]
 
     def close(self) -> None:
         """End llama.cpp and free its memory."""
@@ -150,35 +152,50 @@ class LlamaCpp:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Send one line to the child and return its answer."""
+    def _start(self, *, n_threads: int) -> str:
+        """Let the child open the file; return where it listens."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(question) + "\n")
+        settings = {"path": str(self.path), "n_context": self.n_context, "n_threads": n_threads}
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({**settings, "key": self._key}) + "\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
+        line = self._process.stdout.readline()
         if not line:
-            raise ModelError(f"{self.path}: llama.cpp cannot use this file: {self._last_words()}")
-        answer = json.loads(line)
-        if "missing" in answer:
-            raise LmwrightError(f"llama.cpp is not installed ({answer['missing']}); {INSTALL}")
-        if "error" in answer:
-            raise RequestError(f"{self.path}: llama.cpp: {answer['error']['message']}")
-        return answer
+            raise self._refused()
+        told = json.loads(line)
+        if "missing" in told:
+            raise LmwrightError(f"llama.cpp is not installed ({told['missing']}); {INSTALL}")
+        return told["url"]
 
-    def _last_words(self) -> str:
-        """Return the most telling line of the log."""
+    def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Ask the server over its port: the wheel's own methods do not tell all token ids."""
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+        request = urllib.request.Request(f"{self._url}/{path}", json.dumps(body).encode(), headers)
+        # A proxy of the environment has no business here.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            message = json.load(error)["error"]["message"]
+            raise RequestError(f"{self.path}: llama.cpp: {message}") from None
+        except (OSError, http.client.HTTPException):
+            self._process.kill()
+            raise self._refused() from None
+
+    def _refused(self) -> ModelError:
+        """Return the error for a child that has ended, with the most telling line of its log."""
         self._process.wait()
         self._log.seek(0)
         lines = [line.strip() for line in self._log if line.strip()]
         for sign in ("error loading model", "GGML_ASSERT", "what():", " E "):
-            told = [line for line in lines if sign in line]
-            if told:
-                return told[0].partition(" E ")[2] or told[0]
-        return lines[-1] if lines else f"exit code {self._process.returncode}"
+            if told := [line for line in lines if sign in line]:
+                words = told[0].partition(" E ")[2] or told[0]
+                break
+        else:
+            words = lines[-1] if lines else f"exit code {self._process.returncode}"
+        return ModelError(f"{self.path}: llama.cpp cannot use this file: {words}")
 
 
 def _pairs(step: dict[str, Any]) -> tuple[tuple[int, float], ...]:
@@ -186,26 +203,20 @@ def _pairs(step: dict[str, Any]) -> tuple[tuple[int, float], ...]:
 
 
 def serve() -> None:
-    """Be the child: read one JSON object a line from stdin, answer each with one on stdout."""
+    """Be the child: open what a line of stdin says, tell where, and live as long as stdin does."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     # Whatever a library prints belongs into the log.
     os.dup2(2, 1)
-    key = os.urandom(16).hex()
     try:
-        server = start(json.loads(sys.stdin.readline()), key=key)
+        server = start(json.loads(sys.stdin.readline()))
     except ImportError as error:
         answers.write(json.dumps({"missing": str(error)}) + "\n")
         return
-    answers.write(json.dumps(READY) + "\n")
-    for line in sys.stdin:
-        question = json.loads(line)
-        (path,) = {PATHS[name] for name in question if name in PATHS}
-        body = {**GREEDY, **question} if path == "completion" else question
-        answer = post(f"{server.listening_address}/{path}", body, key=key)
-        answers.write(json.dumps(answer) + "\n")
+    answers.write(json.dumps({"url": server.listening_address}) + "\n")
+    sys.stdin.read()
 
 
-def start(settings: dict[str, Any], *, key: str) -> Any:
+def start(settings: dict[str, Any]) -> Any:
     """Load the model with nothing that makes results depend on what came before."""
     # An extension module that tells its types to nobody.
     xllamacpp: Any = importlib.import_module("xllamacpp")
@@ -227,22 +238,8 @@ def start(settings: dict[str, Any], *, key: str) -> Any:
     params.ui = False
     # Errors only.
     params.verbosity = 1
-    # A port of this machine is opened in any case; nobody else has the key.
-    params.api_keys = [key]
+    params.api_keys = [settings["key"]]
     return xllamacpp.Server(params)
-
-
-def post(url: str, body: dict[str, Any], *, key: str) -> dict[str, Any]:
-    """Ask the server over its port: the wheel's own methods do not tell all token ids."""
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    # A proxy of the environment has no business here.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request) as response:
-            return json.load(response)
-    except urllib.error.HTTPError as error:
-        return json.load(error)
 
 
 if __name__ == "__main__":

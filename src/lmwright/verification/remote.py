@@ -23,6 +23,7 @@ from lmwright.verification.llama_cpp import LlamaCpp
 from lmwright.verification.subject import (
     END,
     N_TOP,
+    IdRows,
     LocalSubject,
     NextToken,
     PromptTokens,
@@ -55,12 +56,7 @@ class ToldToken:
 Continue = Callable[[Sequence[int], int], list[ToldToken]]
 
 
-def trace(
-    ask: Continue,
-    prompts: Sequence[Sequence[int]],
-    n_tokens: int,
-    forced: Sequence[Sequence[int]] | None,
-) -> list[Trace]:
+def trace(ask: Continue, prompts: IdRows, n_tokens: int, forced: IdRows | None) -> list[Trace]:
     """Continue each prompt, or teacher-forced: `Subject.trace` of all that runs elsewhere."""
     if forced is None:
         return [free_trace(ask, prompt, n_tokens) for prompt in prompts]
@@ -126,13 +122,7 @@ class LlamaSubject:
             ids = prompt_ids(prompt, self.tokenizer)
         return PromptTokens(len(ids), tuple(ids))
 
-    def trace(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n_tokens: int,
-        *,
-        forced: Sequence[Sequence[int]] | None = None,
-    ) -> list[Trace]:
+    def trace(self, prompts: IdRows, n_tokens: int, forced: IdRows | None = None) -> list[Trace]:
         """Continue each prompt by its likeliest tokens, or teacher-forced by given ones."""
         self._opened(max(map(len, prompts)) + n_tokens)
         return trace(self._continue, prompts, n_tokens, forced)
@@ -185,13 +175,7 @@ class ServerSubject:
             return None
         return None if done.n_prompt_tokens == UNKNOWN else PromptTokens(done.n_prompt_tokens)
 
-    def trace(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n_tokens: int,
-        *,
-        forced: Sequence[Sequence[int]] | None = None,
-    ) -> list[Trace]:
+    def trace(self, prompts: IdRows, n_tokens: int, forced: IdRows | None = None) -> list[Trace]:
         """Continue each prompt by its likeliest tokens, or teacher-forced by given ones."""
         return trace(self._continue, prompts, n_tokens, forced)
 
@@ -233,16 +217,14 @@ class ServerSubject:
 
 def open_pair(first: str, second: str) -> tuple[Subject, Subject]:
     """Open two models: as everywhere, or llama.cpp:FILE.gguf, or openai:MODEL@URL."""
-    if is_hosted(first) and is_hosted(second):
+    here = {name: open_subject(name) for name in (first, second) if not is_hosted(name)}
+    if not here:
         raise RequestError(
             f"{first} and {second}: two servers, neither of which shows its tokens; one of the "
             "two must be a model whose files are here"
         )
-    if is_hosted(first):
-        other = open_subject(second)
-        return _server(first, other), other
-    one = open_subject(first)
-    return one, _server(second, one) if is_hosted(second) else open_subject(second)
+    a, b = (here.get(name) or _server(name, *here.values()) for name in (first, second))
+    return a, b
 
 
 def close(*subjects: Subject) -> None:
@@ -255,8 +237,7 @@ def close(*subjects: Subject) -> None:
 def open_subject(name: str) -> LocalSubject | LlamaSubject:
     """Open a model whose files are here, in lmwright or in llama.cpp."""
     if name.startswith(LLAMA_CPP):
-        rest = name.removeprefix(LLAMA_CPP)
-        path = resolve(rest)
+        path = resolve(name.removeprefix(LLAMA_CPP))
         if path.suffix != ".gguf":
             raise ModelError(f"{name}: llama.cpp opens .gguf files; lmwright convert makes one")
         return LlamaSubject(path, name=name)

@@ -19,13 +19,19 @@ class Check:
     found: str
     allowed: str = ""
 
+    @property
+    def told(self) -> str:
+        """What was found, and what is allowed."""
+        return f"{self.found} (allowed: {self.allowed})" if self.allowed else self.found
 
-def limited(name: str, value: float, allowed: float | None, unit: str = "") -> Check:
+
+def limited(name: str, value: float, allowed: float | None, *, is_share: bool = False) -> Check:
     """Judge a number that may be so large; `allowed` None: it is only shown."""
-    found = f"{value:.3g}{unit}"
+    factor, unit = (100, " %") if is_share else (1, "")
+    found = f"{factor * value:.3g}{unit}"
     if allowed is None:
         return Check(name, None, found)
-    limit = "any number" if allowed == sys.float_info.max else f"{allowed:.3g}{unit}"
+    limit = "any number" if allowed == sys.float_info.max else f"{factor * allowed:.3g}{unit}"
     return Check(name, value <= allowed, found, limit)
 
 
@@ -64,7 +70,7 @@ class VerificationResult:
     @property
     def is_passed(self) -> bool:
         """Whether no check failed."""
-        return all(check.is_passed is not False for check in self.checks)
+        return not self.failures
 
     @property
     def failures(self) -> tuple[Check, ...]:
@@ -113,12 +119,9 @@ class VerificationResult:
 
     def __str__(self) -> str:
         width = max(len(check.name) for check in self.checks)
-        lines = [f"{self.title} ({self.tolerance})"]
-        for check in self.checks:
-            allowed = f" (allowed: {check.allowed})" if check.allowed else ""
-            mark = MARKS[check.is_passed]
-            lines.append(f"{mark:<4}  {check.name:<{width}}  {check.found}{allowed}")
-        return "\n".join([*lines, *self._untold(), self.summary])
+        checks = [f"{MARKS[c.is_passed]:<4}  {c.name:<{width}}  {c.told}" for c in self.checks]
+        lines = [f"{self.title} ({self.tolerance})", *checks, *self._untold(), self.summary]
+        return "\n".join(lines)
 
     @property
     def title(self) -> str:

@@ -17,11 +17,15 @@ from lmwright.core.errors import RequestError
 from lmwright.engine.backend import WritingBackend
 from lmwright.engine.request import Prompt
 from lmwright.engine.rows import Rows
+from lmwright.formats.gguf import open_gguf
+from lmwright.formats.safetensors_folder import read_weights
 from lmwright.lm import LocalModel, load_local, modules
 from lmwright.tokenizer.encode import Tokenizer
 
 # Shapes: B prompts, T tokens of a continuation, V vocabulary.
 
+# Token ids of B prompts, or of their continuations.
+IdRows = Sequence[Sequence[int]]
 # How many log-probabilities a step are asked of a subject that does not tell them all.
 N_TOP = 20
 # In place of a token's id: the reply ended here, by a token that is not told.
@@ -120,13 +124,7 @@ class Subject(Protocol):
         """Read a text or a dialogue; None: it does not say. A dialogue that it refuses raises."""
         ...
 
-    def trace(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n_tokens: int,
-        *,
-        forced: Sequence[Sequence[int]] | None = None,
-    ) -> list[Trace]:
+    def trace(self, prompts: IdRows, n_tokens: int, forced: IdRows | None = None) -> list[Trace]:
         """Continue each prompt by its likeliest tokens, or teacher-forced by given ones."""
         ...
 
@@ -160,13 +158,7 @@ class LocalSubject:
         ids = tuple(self._local.encode(prompt))
         return PromptTokens(len(ids), ids)
 
-    def trace(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n_tokens: int,
-        *,
-        forced: Sequence[Sequence[int]] | None = None,
-    ) -> list[Trace]:
+    def trace(self, prompts: IdRows, n_tokens: int, forced: IdRows | None = None) -> list[Trace]:
         """Continue each prompt by its likeliest tokens, or teacher-forced by given ones.
 
         What is told comes from one pass over all tokens, the choices from decoding with a cache.
@@ -192,10 +184,7 @@ class LocalSubject:
         return traces
 
     def _decode(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n_tokens: int,
-        forced: Sequence[Sequence[int]] | None,
+        self, prompts: IdRows, n_tokens: int, forced: IdRows | None
     ) -> tuple[np.ndarray, list[list[int]]]:
         """Return the logits (T, B, V) of decoding all prompts together, and the tokens taken."""
         rows = Rows(self._backend, prompts, max_rows=len(prompts))
@@ -222,11 +211,11 @@ class LocalSubject:
 
     def _logits(self, prompt: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
         """Return the logits (T, V) before each token, of one pass over all."""
-        if self._local.kind == "decoder":
-            return self._pass([*prompt, *tokens[:-1]])[len(prompt) - 1 :]
-        # It reads the prompt, and only the answer stands in its decoder.
         prefix = list(self._backend.decoder_prefix(prompt))
-        return self._pass(prompt, [*prefix, *tokens[:-1]])[len(prefix) - 1 :]
+        row = [*prefix, *tokens[:-1]]
+        # An encoder-decoder reads the prompt, and only the answer stands in its decoder.
+        inputs = [row] if self._local.kind == "decoder" else [prompt, row]
+        return self._pass(*inputs)[len(prefix) - 1 :]
 
     def _read(self, prompt: Sequence[int]) -> Trace:
         """Return what an encoder says of each token, or once of the whole prompt."""
@@ -254,13 +243,10 @@ def weights_of(path: Path) -> str:
     """Say how most of the weights in a folder or a .gguf file are stored."""
     sizes: Counter[str] = Counter()
     if path.suffix == ".gguf":
-        from lmwright.formats.gguf import open_gguf
-
         for tensor in open_gguf(path).tensors.values():
             sizes[tensor.type_name] += math.prod(tensor.shape)
     else:
         from lmwright.formats.packed import read_schemes
-        from lmwright.formats.safetensors_folder import read_weights
         from lmwright.model.checkpoint import read_config
 
         quantization = read_config(path).get("quantization_config")

@@ -58,6 +58,8 @@ TOLERANCES = (
     Tolerance("2 bits", relative_error=1.0, mean_kl=2.5, agreement=0.25, weight_error=0.8),
 )
 BY_NAME = {each.name: each for each in TOLERANCES}
+# How exactly another engine multiplies goes by the weights that it has.
+ELSEWHERE = {"fp32": "32 bits elsewhere", "fp16": "16 bits (fp16)", "bf16": "16 bits (bf16)"}
 
 
 def tolerance_for(a: Subject, b: Subject, *, has_same_weights: bool | None = None) -> Tolerance:
@@ -73,7 +75,9 @@ def tolerance_for(a: Subject, b: Subject, *, has_same_weights: bool | None = Non
         found.append(_of(b.weights))
     for one, other in ((a, b), (b, a)):
         if one.engine != "lmwright":
-            found.append(_arithmetic(one.weights or other.weights))
+            # llama.cpp rounds what it multiplies with quantised weights to 8 bits, too.
+            weights = one.weights or other.weights or ""
+            found.append(BY_NAME[ELSEWHERE.get(weights, "8 bits")])
     return max(found, key=TOLERANCES.index)
 
 
@@ -89,17 +93,11 @@ def custom(tolerance: float) -> Tolerance:
     return Tolerance(f"--tolerance {tolerance:g}", largest=tolerance)
 
 
-def _arithmetic(weights: str | None) -> Tolerance:
-    """Return how exactly another engine multiplies, which goes by the weights that it has."""
-    if weights in ("fp32", "fp16", "bf16"):
-        return _of(weights) if weights != "fp32" else BY_NAME["32 bits elsewhere"]
-    # llama.cpp rounds what it multiplies with quantised weights to 8 bits, too.
-    return BY_NAME["8 bits"]
-
-
 def _of(weights: str) -> Tolerance:
-    if weights in ("fp32", "fp16", "bf16"):
-        return EXACT if weights == "fp32" else BY_NAME[f"16 bits ({weights})"]
+    if weights == "fp32":
+        return EXACT
+    if weights in ELSEWHERE:
+        return BY_NAME[ELSEWHERE[weights]]
     # int8, int4, and GGUF's names: Q8_0, Q4_K, IQ3_XXS, MXFP4.
     digit = re.search(r"\d", weights)
     return BY_NAME.get(f"{digit[0]} bits" if digit else "", TOLERANCES[-1])

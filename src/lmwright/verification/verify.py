@@ -51,15 +51,15 @@ def verify(
         not_compared.append(f"the weights themselves: {_elsewhere(a, b)} does not show them")
     else:
         checks += weights.checks(tolerance)
-    tally = Tally()
     largest_id = max(map(max, chosen.ids))
     if b.n_ids is not None and largest_id >= b.n_ids:
         found = f"{b.name} has {b.n_ids:,} tokens; a prompt of {a.name} has token {largest_id}"
         checks.append(Check("tokens known to both", False, found))
         not_compared.append("what the two say: one does not know the other's tokens")
+        tally = Tally()
     else:
         with bar("verify", total=2 * len(chosen.ids)) as progress:
-            _compare_all(a, b, chosen, n_tokens=n_tokens, tally=tally, progress=progress)
+            tally = _compared(a, b, chosen, n_tokens, progress)
         checks += behaviour_checks(a, b, tally, tolerance)
         not_compared += untold(a, b, tally)
     numbers = tally.numbers()
@@ -99,12 +99,10 @@ def token_checks(
 
 def behaviour_checks(a: Subject, b: Subject, tally: Tally, tolerance: Tolerance) -> list[Check]:
     """Judge what the two chose and said by a tolerance."""
-    if tally.largest is None:
+    numbers = tally.numbers()
+    if not numbers:
         return [Check("log-probabilities", False, "there was nothing that both told")]
     what = "log-probabilities" if tally.scale is None else "logits"
-    value, error = tally.largest[0], tally.relative_error
-    kl = tally.kl / tally.n_positions
-    error_limit = tolerance.relative_error
     checks = [
         # Whether each model says the same when it decodes with a cache, token by token.
         *(
@@ -114,15 +112,17 @@ def behaviour_checks(a: Subject, b: Subject, tally: Tally, tolerance: Tolerance)
         ),
         _choices(tally),
         limited(
-            f"largest difference of {what}", value, tolerance.largest_allowed(tally.scale or 0.0)
+            f"largest difference of {what}",
+            numbers["largest_difference"],
+            tolerance.largest_allowed(tally.scale or 0.0),
         ),
         limited(
             f"relative error of {what}",
-            100 * error,
-            None if error_limit is None else 100 * error_limit,
-            " %",
+            numbers["relative_error"],
+            tolerance.relative_error,
+            is_share=True,
         ),
-        limited("mean divergence, nats a token", kl, tolerance.mean_kl),
+        limited("mean divergence, nats a token", numbers["mean_kl"], tolerance.mean_kl),
         _agreement(tally, tolerance),
     ]
     if is_coarser(a, b) and any(check.is_passed is False for check in checks):
@@ -145,9 +145,8 @@ def untold(a: Subject, b: Subject, tally: Tally) -> Iterator[str]:
         yield f"all but the {N_TOP} likeliest tokens: {_elsewhere(a, b)} tells no more"
 
 
-def _compare_all(
-    a: Subject, b: Subject, chosen: ChosenPrompts, *, n_tokens: int, tally: Tally, progress: Bar
-) -> None:
+def _compared(a: Subject, b: Subject, chosen: ChosenPrompts, n_tokens: int, progress: Bar) -> Tally:
+    tally = Tally()
     # Prompts of like length together, so that little is computed for padding.
     order = sorted(range(len(chosen.ids)), key=lambda i: len(chosen.ids[i]))
     for start in range(0, len(order), BATCH):
@@ -162,6 +161,7 @@ def _compare_all(
         progress.advance(len(numbers), b.name)
         for (i, first), second in zip(begun, of_b, strict=True):
             count(tally, first, second, prompt=i, a=a)
+    return tally
 
 
 def _place(a: Subject, b: Subject, tally: Tally, chosen: ChosenPrompts) -> Place | None:

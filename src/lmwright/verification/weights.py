@@ -4,11 +4,10 @@ Behaviour alone cannot tell a small fault in a file of four bits from its roundi
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lmwright.verification.result import Check
+from lmwright.verification.result import Check, limited
 from lmwright.verification.subject import LocalSubject, Subject
 from lmwright.verification.tolerances import Tolerance
 
@@ -42,12 +41,9 @@ class WeightFindings:
         checks = [Check("configuration", not self.settings, "; ".join(self.settings) or same)]
         if self.shapes is not None:
             return [*checks, Check("weights", False, self.shapes)]
-        found = f"relative error up to {100 * self.error:.3g} % ({self.tensor})"
-        found = found if self.error else "the same"
-        allowed = tolerance.weight_error
-        if allowed is None:
-            return [*checks, Check("weights", None, found)]
-        return [*checks, Check("weights", self.error <= allowed, found, f"{100 * allowed:g} %")]
+        check = limited("weights", self.error, tolerance.weight_error, is_share=True)
+        found = f"relative error up to {check.found} ({self.tensor})" if self.error else "the same"
+        return [*checks, replace(check, found=found)]
 
 
 def compare_weights(a: Subject, b: Subject) -> WeightFindings | None:
@@ -57,7 +53,12 @@ def compare_weights(a: Subject, b: Subject) -> WeightFindings | None:
     """
     if not (isinstance(a, LocalSubject) and isinstance(b, LocalSubject)):
         return None
-    settings = tuple(_settings(a.model.config, b.model.config))
+    values = _values(a.model.config), _values(b.model.config)
+    settings = tuple(
+        f"{name} {_short(first)}, against {_short(values[1][name])}"
+        for name, first in values[0].items()
+        if not _is_same(first, values[1][name])
+    )
     shapes_a, shapes_b = (
         {name: tuple(tensor.shape) for name, tensor in w.model.state_dict().items()} for w in (a, b)
     )
@@ -82,15 +83,6 @@ def _largest_error(a: LocalSubject, b: LocalSubject) -> tuple[str, float]:
         if not error <= worst[1]:  # NaN, too, is worse
             worst = (name, math.inf if math.isnan(error) else error)
     return worst
-
-
-def _settings(a: "ModelConfig", b: "ModelConfig") -> Iterator[str]:
-    """Say which settings differ that have no weights of their own."""
-    values_a, values_b = _values(a), _values(b)
-    for name, first in values_a.items():
-        second = values_b[name]
-        if not _is_same(first, second):
-            yield f"{name} {_short(first)}, against {_short(second)}"
 
 
 def _values(config: "ModelConfig") -> dict[str, object]:

@@ -1,6 +1,5 @@
 """If two models cut texts differently, equal logits for equal ids prove nothing to a user."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -18,7 +17,7 @@ from lmwright.verification.inputs import (
     compare_texts,
     compare_vocabularies,
 )
-from lmwright.verification.subject import LocalSubject, PromptTokens, Trace
+from lmwright.verification.subject import IdRows, LocalSubject, PromptTokens, Trace
 
 # Of two models that are both here; names of special tokens are another text.
 N_ALL = len(TEXTS) + len(DIALOGUES) + 1
@@ -43,13 +42,7 @@ class Counter:
             None if self.is_silent else PromptTokens(self.of.encode(prompt).n_tokens + self.extra)
         )
 
-    def trace(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n_tokens: int,
-        *,
-        forced: Sequence[Sequence[int]] | None = None,
-    ) -> list[Trace]:
+    def trace(self, prompts: IdRows, n_tokens: int, forced: IdRows | None = None) -> list[Trace]:
         raise AssertionError("only texts are compared")
 
 
