@@ -309,31 +309,21 @@ def load_local(
     model: str | Path, *, precision: "Precision" = "auto", name: str | None = None
 ) -> LocalModel:
     """Open a model whose weights are here, or can be fetched: see `load`."""
-    from lmwright.engine.torch.modules import load_modules
+    from lmwright.engine.torch.modules import open_backend
     from lmwright.hub import resolve
 
     path = resolve(str(model))
-    opened = load_modules(path, precision)
-    return local_model(
-        opened.model, opened.tokenizer, name=name or str(model), path=path, pooling=opened.pooling
-    )
+    backend, tokenizer = open_backend(path, precision)
+    return LocalModel(backend, tokenizer, name=name or str(model), path=path)
 
 
 def local_model(
-    modules: "Model",
-    tokenizer: Tokenizer,
-    *,
-    name: str,
-    path: Path | None = None,
-    pooling: "Pooling | None" = None,
+    modules: "Model", tokenizer: Tokenizer, *, name: str, pooling: "Pooling | None" = None
 ) -> LocalModel:
-    """Return torch modules as a model; `pooling` makes one vector of a text's, else their mean.
-
-    `path` is the folder or file that holds just these weights, if there is one.
-    """
+    """Return torch modules as a model; `pooling` makes one vector of a text's, else their mean."""
     from lmwright.engine.torch.modules import torch_backend
 
-    return LocalModel(torch_backend(modules, tokenizer, pooling), tokenizer, name=name, path=path)
+    return LocalModel(torch_backend(modules, tokenizer, pooling), tokenizer, name=name)
 
 
 def local(model: LanguageModel) -> LocalModel:

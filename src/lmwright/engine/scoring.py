@@ -10,16 +10,11 @@ def score_pairs(
     backend: WritingBackend, pairs: Sequence[Pair], *, n_tops: Sequence[int]
 ) -> list[Score]:
     """Score answers, each with as many of the likeliest tokens as it asks for."""
-    if not pairs:
-        return []
-    found, scores, end = backend.score(pairs, max(n_tops)), [], 0
-    for pair, n_top in zip(pairs, n_tops, strict=True):
-        ids = pair.answer.scored_ids
-        start, end = end, end + len(ids)
-        part = found.at(slice(start, end))
-        is_greedy = bool(part.is_greedy.all())
-        scores.append(Score(ids, part.logprobs, is_greedy, _top(part, n_top)))
-    return scores
+    found = backend.score(pairs, max(n_tops)) if pairs else []
+    return [
+        Score(pair.answer.scored_ids, each.logprobs, bool(each.is_greedy.all()), _top(each, n_top))
+        for pair, each, n_top in zip(pairs, found, n_tops, strict=True)
+    ]
 
 
 def _top(found: EdgeScores, n_top: int) -> tuple[tuple[tuple[int, float], ...], ...]:
