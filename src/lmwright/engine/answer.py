@@ -1,12 +1,13 @@
 """One answer while it is written: its tokens, its text, and when it ends."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
 from lmwright.core.errors import LmwrightError
 from lmwright.engine.backend import LogitConstraints
-from lmwright.engine.request import Chunk, Completion, FinishReason, Sampling, TokenLogprob
+from lmwright.engine.request import Chunk, Completion, Sampling, TokenLogprob
 from lmwright.engine.sampler import choose, log_probabilities, penalise, random_numbers
 from lmwright.tokenizer.encode import Tokenizer
 
@@ -46,33 +47,27 @@ class RunningAnswer:
         """Choose the next token from logits (V,) and return the text that is certain by now."""
         check_finite(logits)
         sampling = self.sampling
-        seen = (*self._prefix, *self.token_ids) if sampling.repetition_penalty != 1.0 else ()
+        seen = chain(self._prefix, self.token_ids)
         penalised = penalise(logits, seen, sampling.repetition_penalty)
         penalised = self._constraints.allow(penalised, len(self.token_ids))
         token = choose(penalised, sampling, self._random)
+        text, logprobs = "", ()
         is_end = token in self._tokenizer.eos_ids and not sampling.ignore_eos
-        if is_end:
-            return self._finish("stop", self._text.push(self._decoder.finish()))
-        self.token_ids.append(token)
-        logprobs = () if sampling.logprobs is None else (self._logprob(penalised, token),)
-        self._logprobs.extend(logprobs)
-        text = self._text.push(self._decoder.push(token))
-        if not self._text.is_stopped and len(self.token_ids) == sampling.max_tokens:
-            text += self._text.push(self._decoder.finish())
-            return self._finish("stop" if self._text.is_stopped else "length", text, logprobs)
-        if self._text.is_stopped:
-            return self._finish("stop", text, logprobs)
-        return Chunk(text, logprobs)
-
-    def _finish(
-        self, reason: FinishReason, text: str, logprobs: tuple[TokenLogprob, ...] = ()
-    ) -> Chunk:
+        if not is_end:
+            self.token_ids.append(token)
+            text = self._text.push(self._decoder.push(token))
+            if sampling.logprobs is not None:
+                logprobs = (self._logprob(penalised, token),)
+                self._logprobs.extend(logprobs)
+        is_full = len(self.token_ids) == sampling.max_tokens
+        if not (is_end or is_full or self._text.is_stopped):
+            return Chunk(text, logprobs)
         self.is_finished = True
-        text += self._text.finish()
+        text += self._text.push(self._decoder.finish()) + self._text.finish()
         completion = Completion(
             text=self._text.told,
             token_ids=tuple(self.token_ids),
-            finish_reason=reason,
+            finish_reason="stop" if is_end or self._text.is_stopped else "length",
             n_prompt_tokens=self._n_prompt_tokens,
             logprobs=tuple(self._logprobs),
         )

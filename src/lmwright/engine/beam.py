@@ -6,6 +6,7 @@ becomes of one does not depend on the others of its batch.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -128,9 +129,8 @@ class _Search:
         for parent, (beam, row) in enumerate(zip(self.beams, logits, strict=True)):
             check_finite(row)
             scores = log_probabilities(row)
-            if sampling.repetition_penalty != 1.0:
-                seen = (*self._prefix, *beam.token_ids)
-                scores = penalise(scores, seen, sampling.repetition_penalty)
+            seen = chain(self._prefix, beam.token_ids)
+            scores = penalise(scores, seen, sampling.repetition_penalty)
             # What is ruled out leaves its probability to nobody, unlike in sampling.
             scores = self._constraints.allow(scores, len(beam.token_ids))
             n_kept = min(self._n_candidates, len(scores))
