@@ -26,7 +26,6 @@ from lmwright.engine.request import (
     TokenClass,
 )
 from lmwright.engine.scheduler import DEFAULT_LIMITS, Engine, EngineLimits
-from lmwright.engine.scoring import score_pairs
 from lmwright.hosted.address import is_hosted
 from lmwright.hosted.config import Hosted
 from lmwright.tokenizer.encode import Encoding, Tokenizer
@@ -156,12 +155,7 @@ class LocalModel:
         return Engine(self._writing("generate"), self.tokenizer, limits)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """Score each continuation given its context; order is kept, batching is internal.
-
-        A decoder's context and continuation are encoded together, as it would meet them; a token
-        that reaches over the border counts as continuation. An encoder-decoder reads the context,
-        and the continuation is its answer, without the EOS behind it.
-        """
+        """Score each continuation given its context; order is kept, batching is internal."""
         backend = self._writing("score")
         if self.kind == "encoder-decoder":
             [start_id] = backend.decoder_prefix(())
@@ -173,7 +167,16 @@ class LocalModel:
             pairs = [scored(request, self.tokenizer) for request in requests]
             for each in pairs:
                 self._check_length(len(each.answer.token_ids), "context and continuation")
-        return score_pairs(backend, pairs, n_tops=[request.n_top for request in requests])
+        found = backend.score(pairs, max(request.n_top for request in requests)) if pairs else []
+        return [
+            Score(
+                asked.answer.scored_ids,
+                each.logprobs,
+                is_greedy=bool(each.is_greedy.all()),
+                top=each.top(request.n_top),
+            )
+            for request, asked, each in zip(requests, pairs, found, strict=True)
+        ]
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Continue each prompt; order is kept, batching is internal."""

@@ -55,6 +55,13 @@ class EdgeScores:
         """Return the scores at some places, in their order."""
         return EdgeScores(*(column[places] for column in vars(self).values()))
 
+    def top(self, n: int) -> tuple[tuple[tuple[int, float], ...], ...]:
+        """Return the `n` likeliest tokens at each place, as (id, log-probability)."""
+        if not n:
+            return ()
+        ids, logprobs = self.top_ids[:, :n].tolist(), self.top_logprobs[:, :n].tolist()
+        return tuple(tuple(zip(*place, strict=True)) for place in zip(ids, logprobs, strict=True))
+
 
 @dataclass(frozen=True)
 class LogitConstraints:

@@ -12,13 +12,10 @@ import numpy as np
 
 from lmwright.engine.answer import check_finite
 from lmwright.engine.backend import WritingBackend
-from lmwright.engine.request import Admitted, Completion
+from lmwright.engine.request import MAX_BEAMS, Admitted, Completion
 from lmwright.engine.rows import Rows
 from lmwright.engine.sampler import log_probabilities, penalise
 from lmwright.tokenizer.encode import Tokenizer
-
-# Beams of all prompts that are searched together.
-MAX_ROWS = 32
 
 
 def beam_search(
@@ -26,12 +23,12 @@ def beam_search(
 ) -> Iterator[tuple[int, Completion]]:
     """Answer requests, each by its own sampling; yield (number, best answer) as they end."""
     order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
-    n_together = MAX_ROWS // max(request.sampling.n_beams for request in requests)
+    n_together = MAX_BEAMS // max(request.sampling.n_beams for request in requests)
     for start in range(0, len(order), n_together):
         numbers = order[start : start + n_together]
         searches = {i: _Search(backend, tokenizer, requests[i]) for i in numbers}
         prompts = [requests[i].prompt_ids for i in numbers]
-        for i, best in _run_batch(Rows(backend, prompts, max_rows=MAX_ROWS), searches):
+        for i, best in _run_batch(Rows(backend, prompts, max_rows=MAX_BEAMS), searches):
             text, reason = tokenizer.decode(best.token_ids), "stop" if best.is_ended else "length"
             yield i, Completion(text, best.token_ids, reason, len(requests[i].prompt_ids))
 

@@ -7,7 +7,7 @@ need, so that none is ever interrupted.
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lmwright.core.errors import ContextLengthError, RequestError
 from lmwright.engine.answer import RunningAnswer
@@ -214,9 +214,10 @@ class Engine:
         size = self._blocks.block_size
         best: list[int] = []
         n_coming = 0
+        # One token at least is read anew: its logits are wanted.
+        prefix = row.prefix[:-1]
         for other in self._rows:
-            # One token at least is read anew: its logits are wanted.
-            n_alike = n_common(row.prefix[:-1], other.prefix, size=size)
+            n_alike = n_common(prefix, other.prefix, size=size)
             if n_alike * size < self._limits.min_shared:
                 continue
             n_there = min(n_alike, other.length // size)
@@ -263,16 +264,9 @@ class Engine:
             self._session.copy_blocks([(row.blocks[n_full], own[0])])
         if row.source is not None:
             self._n_readers[row.source] += 1
-        return _Row(
-            row.prefix,
-            row.prompt_ids,
-            [answer],
-            pending=answer.token_ids[-1:],
-            length=row.length,
-            blocks=[*self._blocks.share(row.blocks[:n_full]), *own],
-            source=row.source,
-            is_writing=True,
-        )
+        blocks = self._blocks.share(row.blocks[:n_full]) + own
+        pending = answer.token_ids[-1:]
+        return replace(row, answers=[answer], pending=pending, blocks=blocks, own_blocks={})
 
     def _drop(self, row: _Row) -> None:
         self._blocks.release(row.blocks)
