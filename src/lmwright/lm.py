@@ -140,7 +140,7 @@ class LocalModel:
 
         What does not fit raises `ContextLengthError`, what is no prompt `RequestError`.
         """
-        backend = self._writing("generate")
+        backend = cast(WritingBackend, self._able("generate"))
         ids = self.encode(prompt)
         self._check_length(len(ids), "the prompt")
         n_prefix = len(backend.decoder_prefix(ids))
@@ -152,11 +152,11 @@ class LocalModel:
 
     def engine(self, limits: EngineLimits = DEFAULT_LIMITS) -> Engine:
         """Return an engine that writes several answers together."""
-        return Engine(self._writing("generate"), self.tokenizer, limits)
+        return Engine(cast(WritingBackend, self._able("generate")), self.tokenizer, limits)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Score each continuation given its context; order is kept, batching is internal."""
-        backend = self._writing("score")
+        backend = cast(WritingBackend, self._able("score"))
         if self.kind == "encoder-decoder":
             [start_id] = backend.decoder_prefix(())
             pairs = [pair(request, self.tokenizer, start_id=start_id) for request in requests]
@@ -180,7 +180,7 @@ class LocalModel:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Continue each prompt; order is kept, batching is internal."""
-        backend = self._writing("generate")
+        backend = cast(WritingBackend, self._able("generate"))
         admitted = [self.admit(prompt, sampling) for prompt in prompts]
         if sampling.n_beams > 1:
             completions = dict(beam_search(backend, self.tokenizer, admitted)) if admitted else {}
@@ -207,24 +207,24 @@ class LocalModel:
 
         Else it is the mean of the last hidden states (of an encoder-decoder, the encoder's).
         """
-        self._check_can("embed")
+        backend = self._able("embed")
         ids = [self._embedded_ids(text) for text in texts]
         for i, tokens in enumerate(ids):
             self._check_length(len(tokens), f"texts[{i}]")
-        return self.backend.embed(ids)
+        return backend.embed(ids)
 
     def classify(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
     ) -> list[Classification]:
         """Say of each text, or of it with its partner in `pairs`, what the model was taught to."""
-        backend = self._classifying("classify")
+        backend = cast(ClassifyingBackend, self._able("classify"))
         if pairs is not None and len(pairs) != len(texts):
             raise RequestError(f"classify: {len(texts)} texts and {len(pairs)} pairs; one each")
         return backend.classify(self._framed(texts, pairs))
 
     def classify_tokens(self, texts: Sequence[str]) -> list[list[TokenClass]]:
         """Say of each token of each text what the model was taught to (names, parts of speech)."""
-        backend = self._classifying("classify_tokens")
+        backend = cast(ClassifyingBackend, self._able("classify_tokens"))
         framed = self._framed(texts)
         return [
             [
@@ -257,15 +257,8 @@ class LocalModel:
             self._check_length(len(text.ids), f"texts[{i}]")
         return framed
 
-    def _writing(self, capability: Capability) -> WritingBackend:
-        self._check_can(capability)
-        return cast(WritingBackend, self.backend)  # as its capabilities say
-
-    def _classifying(self, capability: Capability) -> ClassifyingBackend:
-        self._check_can(capability)
-        return cast(ClassifyingBackend, self.backend)  # as its capabilities say
-
-    def _check_can(self, capability: Capability) -> None:
+    def _able(self, capability: Capability) -> Backend:
+        """Return the backend, which has the methods of a capability; refuse what it cannot."""
         if capability not in self.backend.capabilities:
             can = [each for each in LACKS if each in self.backend.capabilities]
             what = LACKS[capability]
@@ -274,6 +267,7 @@ class LocalModel:
                 f"it can {', '.join(can)}",
                 reason=f"the {self.kind} {what}",
             )
+        return self.backend
 
     def _check_length(self, n_tokens: int, what: str) -> None:
         limit = self.context_length

@@ -103,8 +103,7 @@ class StopText:
             self.is_stopped = True
             self._held = self._held[: min(found)[1]]
             return self.finish()
-        n_safe = len(self._held) - self._n_open()
-        return self._tell(n_safe)
+        return self._tell(len(self._held) - self._n_open())
 
     def finish(self) -> str:
         """Return what was held back."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lmwright.engine.backend import NewTokens
-from lmwright.engine.torch.outputs import next_logits
 from lmwright.model.cache import BLOCK_SIZE
 from lmwright.model.context import CachedRow, Memory
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM
@@ -45,7 +44,8 @@ class TorchSession:
         logits = []
         for group in _groups(rows):
             *_, hidden = self._parts(group)  # (N, C)
-            logits.append(next_logits(self._model, hidden[-len(group) :]))
+            last = self._model.head(hidden[-len(group) :])  # (rows, V)
+            logits.append(last.float().cpu().numpy())
         return np.concatenate(logits)
 
     @torch.inference_mode()
