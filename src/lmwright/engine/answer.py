@@ -74,13 +74,10 @@ class RunningAnswer:
         return Chunk(text, logprobs, completion)
 
     def _logprob(self, logits: np.ndarray, token: int) -> TokenLogprob:
-        logprobs = log_probabilities(logits)
-        n_top = self.sampling.logprobs or 0
-        top = np.argsort(-logprobs, kind="stable")[:n_top]
-        text = self._tokenizer.token
-        possible = [int(i) for i in top if logprobs[i] > -np.inf]
-        alternatives = tuple((i, text(i), float(logprobs[i])) for i in possible)
-        return TokenLogprob(token, text(token), float(logprobs[token]), alternatives)
+        logprobs, text = log_probabilities(logits), self._tokenizer.token
+        top = np.argsort(-logprobs, kind="stable")[: self.sampling.logprobs].tolist()
+        possible = tuple((i, text(i), float(logprobs[i])) for i in top if logprobs[i] > -np.inf)
+        return TokenLogprob(token, text(token), float(logprobs[token]), possible)
 
 
 class StopText:

@@ -24,7 +24,7 @@ class Rows:
         self._tables: list[list[int]] = [[] for _ in prompts]
         self._lengths = [0] * len(prompts)
         # The logits (B, V) of what follows each row.
-        self.logits = self._extend([list(backend.decoder_prefix(prompt)) for prompt in prompts])
+        self.logits = self._extend([backend.decoder_prefix(prompt) for prompt in prompts])
 
     def decode(self, token_ids: Sequence[int]) -> np.ndarray:
         """Append one token a row; return the next-token logits (B, V) fp32."""

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import re
 import secrets
 import time
 
@@ -80,11 +81,8 @@ class AccessControl:
     def _check_host(self, scope: Scope) -> None:
         if self._allowed_hosts is None:
             return
-        name = _header(scope, b"host").decode("latin-1").lower()
         # "[::1]:8000" and "localhost:8000": the port is what follows the last colon, if digits.
-        before, colon, port = name.rpartition(":")
-        if colon and port.isdigit():
-            name = before
+        name = re.sub(r":\d+\Z", "", _header(scope, b"host").decode("latin-1").lower())
         if name not in self._allowed_hosts:
             known = ", ".join(sorted(self._allowed_hosts))
             reason = f"Host {echo(name)!r} is not this server's name; it answers to {known}"

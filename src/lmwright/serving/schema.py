@@ -124,7 +124,5 @@ def _explain(error: ValidationError, kind: type[Body]) -> ApiError:
         reason = reason[:1].lower() + reason[1:]
     if fault["type"] == "list_type":
         reason += " (a JSON array)"
-    code = CODES.get(fault["type"])
-    if code is None:
-        code = "invalid_type" if fault["type"].endswith("_type") else "invalid_value"
-    return invalid(param, reason, code)
+    code = "invalid_type" if fault["type"].endswith("_type") else "invalid_value"
+    return invalid(param, reason, CODES.get(fault["type"], code))
