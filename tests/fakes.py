@@ -162,9 +162,8 @@ class FakeBackend:
             assert self._gate.acquire(timeout=10)
         time.sleep(self._wait_s * sum(len(row.token_ids) for row in rows))
 
-    def score(self, pairs: Sequence[Pair], n_top: int = 0) -> EdgeScores:
-        parts = [self._scored(pair, n_top, is_alone=len(pairs) == 1) for pair in pairs]
-        return EdgeScores.joined(parts)
+    def score(self, pairs: Sequence[Pair], n_top: int = 0) -> list[EdgeScores]:
+        return [self._scored(pair, n_top, is_alone=len(pairs) == 1) for pair in pairs]
 
     def embed(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
         if any("explode" in ByteTokenizer().decode(prompt) for prompt in prompts):

@@ -26,7 +26,6 @@ from lmwright.engine.request import (
     TokenClass,
 )
 from lmwright.engine.scheduler import DEFAULT_LIMITS, Engine, EngineLimits
-from lmwright.engine.scoring import score_pairs
 from lmwright.hosted.address import is_hosted
 from lmwright.hosted.config import Hosted
 from lmwright.tokenizer.encode import Encoding, Tokenizer
@@ -141,7 +140,7 @@ class LocalModel:
 
         What does not fit raises `ContextLengthError`, what is no prompt `RequestError`.
         """
-        backend = self._writing("generate")
+        backend = cast(WritingBackend, self._able("generate"))
         ids = self.encode(prompt)
         self._check_length(len(ids), "the prompt")
         n_prefix = len(backend.decoder_prefix(ids))
@@ -153,16 +152,11 @@ class LocalModel:
 
     def engine(self, limits: EngineLimits = DEFAULT_LIMITS) -> Engine:
         """Return an engine that writes several answers together."""
-        return Engine(self._writing("generate"), self.tokenizer, limits)
+        return Engine(cast(WritingBackend, self._able("generate")), self.tokenizer, limits)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """Score each continuation given its context; order is kept, batching is internal.
-
-        A decoder's context and continuation are encoded together, as it would meet them; a token
-        that reaches over the border counts as continuation. An encoder-decoder reads the context,
-        and the continuation is its answer, without the EOS behind it.
-        """
-        backend = self._writing("score")
+        """Score each continuation given its context; order is kept, batching is internal."""
+        backend = cast(WritingBackend, self._able("score"))
         if self.kind == "encoder-decoder":
             [start_id] = backend.decoder_prefix(())
             pairs = [pair(request, self.tokenizer, start_id=start_id) for request in requests]
@@ -173,11 +167,20 @@ class LocalModel:
             pairs = [scored(request, self.tokenizer) for request in requests]
             for each in pairs:
                 self._check_length(len(each.answer.token_ids), "context and continuation")
-        return score_pairs(backend, pairs, n_tops=[request.n_top for request in requests])
+        found = backend.score(pairs, max(request.n_top for request in requests)) if pairs else []
+        return [
+            Score(
+                asked.answer.scored_ids,
+                each.logprobs,
+                is_greedy=bool(each.is_greedy.all()),
+                top=each.top(request.n_top),
+            )
+            for request, asked, each in zip(requests, pairs, found, strict=True)
+        ]
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Continue each prompt; order is kept, batching is internal."""
-        backend = self._writing("generate")
+        backend = cast(WritingBackend, self._able("generate"))
         admitted = [self.admit(prompt, sampling) for prompt in prompts]
         if sampling.n_beams > 1:
             completions = dict(beam_search(backend, self.tokenizer, admitted)) if admitted else {}
@@ -204,24 +207,24 @@ class LocalModel:
 
         Else it is the mean of the last hidden states (of an encoder-decoder, the encoder's).
         """
-        self._check_can("embed")
+        backend = self._able("embed")
         ids = [self._embedded_ids(text) for text in texts]
         for i, tokens in enumerate(ids):
             self._check_length(len(tokens), f"texts[{i}]")
-        return self.backend.embed(ids)
+        return backend.embed(ids)
 
     def classify(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
     ) -> list[Classification]:
         """Say of each text, or of it with its partner in `pairs`, what the model was taught to."""
-        backend = self._classifying("classify")
+        backend = cast(ClassifyingBackend, self._able("classify"))
         if pairs is not None and len(pairs) != len(texts):
             raise RequestError(f"classify: {len(texts)} texts and {len(pairs)} pairs; one each")
         return backend.classify(self._framed(texts, pairs))
 
     def classify_tokens(self, texts: Sequence[str]) -> list[list[TokenClass]]:
         """Say of each token of each text what the model was taught to (names, parts of speech)."""
-        backend = self._classifying("classify_tokens")
+        backend = cast(ClassifyingBackend, self._able("classify_tokens"))
         framed = self._framed(texts)
         return [
             [
@@ -254,15 +257,8 @@ class LocalModel:
             self._check_length(len(text.ids), f"texts[{i}]")
         return framed
 
-    def _writing(self, capability: Capability) -> WritingBackend:
-        self._check_can(capability)
-        return cast(WritingBackend, self.backend)  # as its capabilities say
-
-    def _classifying(self, capability: Capability) -> ClassifyingBackend:
-        self._check_can(capability)
-        return cast(ClassifyingBackend, self.backend)  # as its capabilities say
-
-    def _check_can(self, capability: Capability) -> None:
+    def _able(self, capability: Capability) -> Backend:
+        """Return the backend, which has the methods of a capability; refuse what it cannot."""
         if capability not in self.backend.capabilities:
             can = [each for each in LACKS if each in self.backend.capabilities]
             what = LACKS[capability]
@@ -271,6 +267,7 @@ class LocalModel:
                 f"it can {', '.join(can)}",
                 reason=f"the {self.kind} {what}",
             )
+        return self.backend
 
     def _check_length(self, n_tokens: int, what: str) -> None:
         limit = self.context_length
@@ -309,31 +306,21 @@ def load_local(
     model: str | Path, *, precision: "Precision" = "auto", name: str | None = None
 ) -> LocalModel:
     """Open a model whose weights are here, or can be fetched: see `load`."""
-    from lmwright.engine.torch.modules import load_modules
+    from lmwright.engine.torch.modules import open_backend
     from lmwright.hub import resolve
 
     path = resolve(str(model))
-    opened = load_modules(path, precision)
-    return local_model(
-        opened.model, opened.tokenizer, name=name or str(model), path=path, pooling=opened.pooling
-    )
+    backend, tokenizer = open_backend(path, precision)
+    return LocalModel(backend, tokenizer, name=name or str(model), path=path)
 
 
 def local_model(
-    modules: "Model",
-    tokenizer: Tokenizer,
-    *,
-    name: str,
-    path: Path | None = None,
-    pooling: "Pooling | None" = None,
+    modules: "Model", tokenizer: Tokenizer, *, name: str, pooling: "Pooling | None" = None
 ) -> LocalModel:
-    """Return torch modules as a model; `pooling` makes one vector of a text's, else their mean.
-
-    `path` is the folder or file that holds just these weights, if there is one.
-    """
+    """Return torch modules as a model; `pooling` makes one vector of a text's, else their mean."""
     from lmwright.engine.torch.modules import torch_backend
 
-    return LocalModel(torch_backend(modules, tokenizer, pooling), tokenizer, name=name, path=path)
+    return LocalModel(torch_backend(modules, tokenizer, pooling), tokenizer, name=name)
 
 
 def local(model: LanguageModel) -> LocalModel:

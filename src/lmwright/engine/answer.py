@@ -1,12 +1,13 @@
 """One answer while it is written: its tokens, its text, and when it ends."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
 from lmwright.core.errors import LmwrightError
 from lmwright.engine.backend import LogitConstraints
-from lmwright.engine.request import Chunk, Completion, FinishReason, Sampling, TokenLogprob
+from lmwright.engine.request import Chunk, Completion, Sampling, TokenLogprob
 from lmwright.engine.sampler import choose, log_probabilities, penalise, random_numbers
 from lmwright.tokenizer.encode import Tokenizer
 
@@ -46,46 +47,37 @@ class RunningAnswer:
         """Choose the next token from logits (V,) and return the text that is certain by now."""
         check_finite(logits)
         sampling = self.sampling
-        seen = (*self._prefix, *self.token_ids) if sampling.repetition_penalty != 1.0 else ()
+        seen = chain(self._prefix, self.token_ids)
         penalised = penalise(logits, seen, sampling.repetition_penalty)
         penalised = self._constraints.allow(penalised, len(self.token_ids))
         token = choose(penalised, sampling, self._random)
+        text, logprobs = "", ()
         is_end = token in self._tokenizer.eos_ids and not sampling.ignore_eos
-        if is_end:
-            return self._finish("stop", self._text.push(self._decoder.finish()))
-        self.token_ids.append(token)
-        logprobs = () if sampling.logprobs is None else (self._logprob(penalised, token),)
-        self._logprobs.extend(logprobs)
-        text = self._text.push(self._decoder.push(token))
-        if not self._text.is_stopped and len(self.token_ids) == sampling.max_tokens:
-            text += self._text.push(self._decoder.finish())
-            return self._finish("stop" if self._text.is_stopped else "length", text, logprobs)
-        if self._text.is_stopped:
-            return self._finish("stop", text, logprobs)
-        return Chunk(text, logprobs)
-
-    def _finish(
-        self, reason: FinishReason, text: str, logprobs: tuple[TokenLogprob, ...] = ()
-    ) -> Chunk:
+        if not is_end:
+            self.token_ids.append(token)
+            text = self._text.push(self._decoder.push(token))
+            if sampling.logprobs is not None:
+                logprobs = (self._logprob(penalised, token),)
+                self._logprobs.extend(logprobs)
+        is_full = len(self.token_ids) == sampling.max_tokens
+        if not (is_end or is_full or self._text.is_stopped):
+            return Chunk(text, logprobs)
         self.is_finished = True
-        text += self._text.finish()
+        text += self._text.push(self._decoder.finish()) + self._text.finish()
         completion = Completion(
             text=self._text.told,
             token_ids=tuple(self.token_ids),
-            finish_reason=reason,
+            finish_reason="stop" if is_end or self._text.is_stopped else "length",
             n_prompt_tokens=self._n_prompt_tokens,
             logprobs=tuple(self._logprobs),
         )
         return Chunk(text, logprobs, completion)
 
     def _logprob(self, logits: np.ndarray, token: int) -> TokenLogprob:
-        logprobs = log_probabilities(logits)
-        n_top = self.sampling.logprobs or 0
-        top = np.argsort(-logprobs, kind="stable")[:n_top]
-        text = self._tokenizer.token
-        possible = [int(i) for i in top if logprobs[i] > -np.inf]
-        alternatives = tuple((i, text(i), float(logprobs[i])) for i in possible)
-        return TokenLogprob(token, text(token), float(logprobs[token]), alternatives)
+        logprobs, text = log_probabilities(logits), self._tokenizer.token
+        top = np.argsort(-logprobs, kind="stable")[: self.sampling.logprobs].tolist()
+        possible = tuple((i, text(i), float(logprobs[i])) for i in top if logprobs[i] > -np.inf)
+        return TokenLogprob(token, text(token), float(logprobs[token]), possible)
 
 
 class StopText:
@@ -108,8 +100,7 @@ class StopText:
             self.is_stopped = True
             self._held = self._held[: min(found)[1]]
             return self.finish()
-        n_safe = len(self._held) - self._n_open()
-        return self._tell(n_safe)
+        return self._tell(len(self._held) - self._n_open())
 
     def finish(self) -> str:
         """Return what was held back."""

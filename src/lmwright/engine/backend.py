@@ -53,16 +53,14 @@ class EdgeScores:
 
     def at(self, places: np.ndarray | slice) -> "EdgeScores":
         """Return the scores at some places, in their order."""
-        columns = (self.logprobs, self.is_greedy, self.top_ids, self.top_logprobs)
-        return EdgeScores(*(column[places] for column in columns))
+        return EdgeScores(*(column[places] for column in vars(self).values()))
 
-    @classmethod
-    def joined(cls, parts: "Sequence[EdgeScores]") -> "EdgeScores":
-        """Return the scores of all parts, one behind the other."""
-        columns = zip(
-            *((p.logprobs, p.is_greedy, p.top_ids, p.top_logprobs) for p in parts), strict=True
-        )
-        return cls(*map(np.concatenate, columns))
+    def top(self, n: int) -> tuple[tuple[tuple[int, float], ...], ...]:
+        """Return the `n` likeliest tokens at each place, as (id, log-probability)."""
+        if not n:
+            return ()
+        ids, logprobs = self.top_ids[:, :n].tolist(), self.top_logprobs[:, :n].tolist()
+        return tuple(tuple(zip(*place, strict=True)) for place in zip(ids, logprobs, strict=True))
 
 
 @dataclass(frozen=True)
@@ -119,20 +117,10 @@ class Backend(Protocol):
     Its capabilities say which of the methods below it has besides.
     """
 
-    @property
-    def info(self) -> ModelInfo:
-        """Size, number format, context length and kind."""
-        ...
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What the model can do."""
-        ...
-
-    @property
-    def pooling(self) -> Pooling | None:
-        """How `embed` makes one vector of a text's many, where the model's folder says so."""
-        ...
+    info: ModelInfo
+    capabilities: frozenset[Capability]
+    # How `embed` makes one vector of a text's many, where the model's folder says so.
+    pooling: Pooling | None
 
     def embed(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
         """Return one vector a prompt, (N, C) fp32."""
@@ -162,11 +150,8 @@ class WritingBackend(Backend, Protocol):
         """Return room for keys and values, empty, that nobody else uses."""
         ...
 
-    def score(self, pairs: Sequence[Pair], n_top: int = 0) -> EdgeScores:
-        """Score answers, teacher-forced, one behind the other; order is kept.
-
-        The `n_top` likeliest tokens at each place are told, too.
-        """
+    def score(self, pairs: Sequence[Pair], n_top: int = 0) -> list[EdgeScores]:
+        """Score answers, teacher-forced, and tell the `n_top` likeliest tokens at each place."""
         ...
 
 

@@ -6,18 +6,16 @@ becomes of one does not depend on the others of its batch.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from lmwright.engine.answer import check_finite
 from lmwright.engine.backend import WritingBackend
-from lmwright.engine.request import Admitted, Completion
+from lmwright.engine.request import MAX_BEAMS, Admitted, Completion
 from lmwright.engine.rows import Rows
 from lmwright.engine.sampler import log_probabilities, penalise
 from lmwright.tokenizer.encode import Tokenizer
-
-# Beams of all prompts that are searched together.
-MAX_ROWS = 32
 
 
 def beam_search(
@@ -25,12 +23,12 @@ def beam_search(
 ) -> Iterator[tuple[int, Completion]]:
     """Answer requests, each by its own sampling; yield (number, best answer) as they end."""
     order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
-    n_together = MAX_ROWS // max(request.sampling.n_beams for request in requests)
+    n_together = MAX_BEAMS // max(request.sampling.n_beams for request in requests)
     for start in range(0, len(order), n_together):
         numbers = order[start : start + n_together]
         searches = {i: _Search(backend, tokenizer, requests[i]) for i in numbers}
         prompts = [requests[i].prompt_ids for i in numbers]
-        for i, best in _run_batch(Rows(backend, prompts, max_rows=MAX_ROWS), searches):
+        for i, best in _run_batch(Rows(backend, prompts, max_rows=MAX_BEAMS), searches):
             text, reason = tokenizer.decode(best.token_ids), "stop" if best.is_ended else "length"
             yield i, Completion(text, best.token_ids, reason, len(requests[i].prompt_ids))
 
@@ -128,9 +126,8 @@ class _Search:
         for parent, (beam, row) in enumerate(zip(self.beams, logits, strict=True)):
             check_finite(row)
             scores = log_probabilities(row)
-            if sampling.repetition_penalty != 1.0:
-                seen = (*self._prefix, *beam.token_ids)
-                scores = penalise(scores, seen, sampling.repetition_penalty)
+            seen = chain(self._prefix, beam.token_ids)
+            scores = penalise(scores, seen, sampling.repetition_penalty)
             # What is ruled out leaves its probability to nobody, unlike in sampling.
             scores = self._constraints.allow(scores, len(beam.token_ids))
             n_kept = min(self._n_candidates, len(scores))

@@ -7,7 +7,7 @@ nothing else (the tree attention of SpecInfer, Miao et al. 2023, used here for s
 position is its depth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,69 +48,53 @@ class Scored:
 
 def prefix_trees(sequences: Sequence[Scored], max_nodes: int) -> list[PrefixTree]:
     """Group sequences into trees of at most `max_nodes` nodes (a longer one stands alone)."""
-    order = sorted(range(len(sequences)), key=lambda i: sequences[i].token_ids)
-    trees, growing = [], _GrowingTree()
-    for i in order:
-        if growing.tokens and len(growing.tokens) + growing.n_new(sequences[i]) > max_nodes:
-            trees.append(growing.finish())
-            growing = _GrowingTree()
-        growing.add(i, sequences[i])
-    return [*trees, growing.finish()] if growing.tokens else trees
+    groups: list[list[int]] = []
+    n_nodes, before = 0, ()
+    for i in sorted(range(len(sequences)), key=lambda i: sequences[i].token_ids):
+        read = sequences[i].token_ids[:-1]  # the last token is only predicted and needs no node
+        # In this order, no other one has more in common with it than the one before.
+        n_new = len(read) - n_common(before, read)
+        if not groups or n_nodes + n_new > max_nodes:
+            groups.append([])
+            n_nodes, n_new = 0, len(read)
+        groups[-1].append(i)
+        n_nodes, before = n_nodes + n_new, read
+    return [_tree({i: sequences[i] for i in group}) for group in groups]
 
 
-class _GrowingTree:
-    """A tree while it grows."""
+def n_common(first: Sequence[int], second: Sequence[int], *, size: int = 1) -> int:
+    """Count the blocks of `size` tokens, full in both, that two sequences begin with."""
+    n_blocks = min(len(first), len(second)) // size
+    for i in range(n_blocks):
+        part = slice(i * size, (i + 1) * size)
+        if first[part] != second[part]:
+            return i
+    return n_blocks
 
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.parents: list[int] = []
-        self.positions: list[int] = []
-        self._children: dict[tuple[int, int], int] = {}
-        self._edges: dict[tuple[int, int], int] = {}
-        self._sequences: list[tuple[int, np.ndarray]] = []
 
-    def n_new(self, sequence: Scored) -> int:
-        """Count the nodes that this sequence would add."""
-        node, n_known = -1, 0
-        for token in sequence.token_ids[:-1]:
-            node = self._children.get((node, token), -2)
-            if node == -2:
-                break
-            n_known += 1
-        return len(sequence.token_ids) - 1 - n_known
-
-    def add(self, number: int, sequence: Scored) -> None:
-        """Add a sequence; its last token is only predicted and needs no node."""
-        node, edges = -1, []
+def _tree(sequences: Mapping[int, Scored]) -> PrefixTree:
+    # Nodes by (parent, token), and edges by (node, next token); both are numbered in order.
+    nodes: dict[tuple[int, int], int] = {}
+    edges: dict[tuple[int, int], int] = {}
+    placed = []
+    for number, sequence in sequences.items():
+        node, own = -1, []
         for i, token in enumerate(sequence.token_ids):
             if i >= sequence.n_context:
-                edges.append(self._edges.setdefault((node, token), len(self._edges)))
+                own.append(edges.setdefault((node, token), len(edges)))
             if i < len(sequence.token_ids) - 1:
-                node = self._child(node, token)
-        self._sequences.append((number, np.array(edges)))
-
-    def _child(self, parent: int, token: int) -> int:
-        known = self._children.get((parent, token))
-        if known is not None:
-            return known
-        node = len(self.tokens)
-        self._children[parent, token] = node
-        self.tokens.append(token)
-        self.parents.append(parent)
-        self.positions.append(0 if parent < 0 else self.positions[parent] + 1)
-        return node
-
-    def finish(self) -> PrefixTree:
-        mask = np.eye(len(self.tokens), dtype=bool)
-        for node, parent in enumerate(self.parents):
-            if parent >= 0:
-                mask[node] |= mask[parent]  # parents come before their children
-        edges = np.array(list(self._edges), dtype=np.int64).reshape(-1, 2)
-        return PrefixTree(
-            tokens=np.array(self.tokens, dtype=np.int64),
-            positions=np.array(self.positions, dtype=np.int64),
-            mask=mask,
-            edge_nodes=edges[:, 0],
-            edge_targets=edges[:, 1],
-            sequences=tuple(self._sequences),
-        )
+                node = nodes.setdefault((node, token), len(nodes))
+        placed.append((number, np.array(own)))
+    mask = np.eye(len(nodes), dtype=bool)
+    for node, (parent, _) in enumerate(nodes):
+        if parent >= 0:
+            mask[node] |= mask[parent]  # parents come before their children
+    edge_nodes, edge_targets = np.array(list(edges), dtype=np.int64).T
+    return PrefixTree(
+        tokens=np.array([token for _, token in nodes], dtype=np.int64),
+        positions=mask.sum(axis=1, dtype=np.int64) - 1,
+        mask=mask,
+        edge_nodes=edge_nodes,
+        edge_targets=edge_targets,
+        sequences=tuple(placed),
+    )

@@ -7,7 +7,7 @@ import numpy as np
 
 from lmwright.core.errors import RequestError
 from lmwright.engine.backend import Pair
-from lmwright.engine.prefix_tree import Scored
+from lmwright.engine.prefix_tree import Scored, n_common
 from lmwright.engine.request import Message, Prompt, ScoreRequest
 from lmwright.tokenizer.encode import Tokenizer
 
@@ -40,25 +40,20 @@ def scored(request: ScoreRequest, tokenizer: Tokenizer) -> Pair:
     empty context and a model without BOS) the first token is not scored.
     """
     _check_continuation(request)
+    context = prompt_ids(request.context, tokenizer)
     if not isinstance(request.continuation, str):
         if isinstance(request.context, str):
             raise RequestError("score: token ids continue no text; give the context as ids")
-        context = prompt_ids(request.context, tokenizer)
         ids = [*context, *prompt_ids(request.continuation, tokenizer)]
-        n_context = len(context)
     elif isinstance(request.context, str):
-        context = tokenizer.encode(request.context)
         ids = tokenizer.encode(request.context + request.continuation)
-        n_context = _n_common(context, ids)
     else:
-        context = prompt_ids(request.context, tokenizer)
         ids = [*context, *tokenizer.encode(request.continuation, add_bos=False)]
-        n_context = len(context)
     if len(ids) < 2:
         raise RequestError(
             f"score: {request.continuation!r} is a single token with nothing before it"
         )
-    return Pair(Scored(tuple(ids), max(n_context, 1)))
+    return Pair(Scored(tuple(ids), max(n_common(context, ids), 1)))
 
 
 def pair(request: ScoreRequest, tokenizer: Tokenizer, *, start_id: int) -> Pair:
@@ -91,10 +86,3 @@ def _frame_ids(tokenizer: Tokenizer) -> set[int | None]:
     languages = tokenizer.translation.codes.values() if tokenizer.translation else ()
     roles = (tokenizer.bos_id, tokenizer.role_id("cls"), tokenizer.role_id("sep"))
     return {*roles, *tokenizer.eos_ids, *languages}
-
-
-def _n_common(first: Sequence[int], second: Sequence[int]) -> int:
-    for i, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return i
-    return min(len(first), len(second))

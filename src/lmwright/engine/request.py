@@ -1,7 +1,7 @@
 """What is asked of a language model and what it answers; plain data, no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -19,7 +19,7 @@ class Message(TypedDict):
 Prompt = str | Sequence[int] | Sequence[Message]
 
 
-# All beams of a prompt are decoded together, as so many rows.
+# Beams, of one prompt or of several, that are decoded together, as so many rows.
 MAX_BEAMS = 32
 # What max_tokens is at most where nobody says.
 DEFAULT_MAX_TOKENS = 1024
@@ -181,4 +181,4 @@ class Chunk:
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
-    completion: Completion | None = field(default=None)
+    completion: Completion | None = None

@@ -24,7 +24,7 @@ class Rows:
         self._tables: list[list[int]] = [[] for _ in prompts]
         self._lengths = [0] * len(prompts)
         # The logits (B, V) of what follows each row.
-        self.logits = self._extend([list(backend.decoder_prefix(prompt)) for prompt in prompts])
+        self.logits = self._extend([backend.decoder_prefix(prompt) for prompt in prompts])
 
     def decode(self, token_ids: Sequence[int]) -> np.ndarray:
         """Append one token a row; return the next-token logits (B, V) fp32."""
@@ -33,20 +33,16 @@ class Rows:
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order; a row may be kept several times."""
-        old, size, copies = self._tables, self._blocks.block_size, []
-        is_kept = [False] * len(old)
-        tables = []
-        for row in rows:
-            table, n_full = old[row], self._lengths[row] // size
-            if is_kept[row]:  # a fork: what is full is shared, the last block is to be written to
+        tables, copies = [], []
+        for i, row in enumerate(rows):
+            table, n_full = self._tables[row], self._lengths[row] // self._blocks.block_size
+            if row in rows[:i]:  # a fork: what is full is shared, the last block is written to
                 own = self._blocks.allocate(len(table) - n_full)
                 copies += zip(table[n_full:], own, strict=True)
-                table = [*self._blocks.share(table[:n_full]), *own]
-            is_kept[row] = True
+                table = self._blocks.share(table[:n_full]) + own
             tables.append(table)
-        for table, kept in zip(old, is_kept, strict=True):
-            if not kept:
-                self._blocks.release(table)
+        for row in {*range(len(self._tables))} - {*rows}:
+            self._blocks.release(self._tables[row])
         if copies:
             self._session.copy_blocks(copies)
         sources = [self._sources[row] for row in rows]

@@ -1,6 +1,6 @@
 """From logits to the next token, one request at a time, in NumPy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -12,11 +12,11 @@ def random_numbers(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=seed))
 
 
-def penalise(logits: np.ndarray, seen: Sequence[int], penalty: float) -> np.ndarray:
+def penalise(logits: np.ndarray, seen: Iterable[int], penalty: float) -> np.ndarray:
     """Make tokens that were seen less likely (CTRL, Keskar et al. 2019); logits (V,)."""
-    if penalty == 1.0 or not len(seen):
+    if penalty == 1.0:
         return logits
-    ids = np.unique(np.asarray(seen))
+    ids = np.unique(np.fromiter(seen, dtype=np.int64))
     logits = logits.copy()
     logits[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
     return logits

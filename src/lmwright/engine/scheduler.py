@@ -7,12 +7,13 @@ need, so that none is ever interrupted.
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lmwright.core.errors import ContextLengthError, RequestError
 from lmwright.engine.answer import RunningAnswer
 from lmwright.engine.backend import NewTokens, WritingBackend
 from lmwright.engine.blocks import BlockManager
+from lmwright.engine.prefix_tree import n_common
 from lmwright.engine.request import Chunk, Sampling
 from lmwright.tokenizer.encode import Tokenizer
 
@@ -35,8 +36,8 @@ class EngineLimits:
     n_kv_tokens: int = 65_536
 
     def __post_init__(self) -> None:
-        for name in ("n_rows", "chunk", "n_chunks", "min_shared", "n_kv_tokens"):
-            if (value := getattr(self, name)) < 1:
+        for name, value in vars(self).items():
+            if value < 1:
                 raise ValueError(f"{name} = {value}: expected 1 or more")
 
 
@@ -84,19 +85,9 @@ class Engine:
         return sum(len(row.answers) for row in self._rows)
 
     @property
-    def n_waiting(self) -> int:
-        """How many answers have not started."""
-        return sum(len(row.answers) for row in self._waiting)
-
-    @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do."""
         return not self._rows and not self._waiting
-
-    @property
-    def n_free_blocks(self) -> int:
-        """How many blocks of keys and values nobody uses."""
-        return self._blocks.n_free
 
     def add(self, prompt_ids: Sequence[int], samplings: Sequence[Sampling]) -> list[int]:
         """Queue answers to one prompt, which is read once for all; return their numbers.
@@ -130,7 +121,8 @@ class Engine:
                 )
             )
         row = _Row(prefix, prompt_ids, answers, pending=prefix)
-        if self._n_blocks(row) > self._blocks.n_blocks:
+        n_kept, n_own = self._n_blocks(row)
+        if n_kept + sum(n_own) > self._blocks.n_blocks:
             raise RequestError(
                 f"{len(samplings)} answers to {len(prefix)} tokens: together they need more than "
                 f"the {self._blocks.n_blocks * self._blocks.block_size} tokens that are kept"
@@ -192,30 +184,27 @@ class Engine:
         if self.n_running + len(row.answers) > self._limits.n_rows:
             return False
         shared = self._shared_blocks(row)
-        if shared is None or self._n_blocks(row) - len(shared) > self._blocks.n_free:
+        n_kept, n_own = self._n_blocks(row)
+        if shared is None or n_kept + sum(n_own) - len(shared) > self._blocks.n_free:
             return False
-        size = self._blocks.block_size
-        n_kept = self._n_blocks(row, is_prompt=len(row.answers) > 1) - len(shared)
-        row.blocks = [*self._blocks.share(shared), *self._blocks.allocate(n_kept)]
-        row.length = len(shared) * size
+        row.blocks = self._blocks.share(shared) + self._blocks.allocate(n_kept - len(shared))
+        row.length = len(shared) * self._blocks.block_size
         row.pending = row.prefix[row.length :]
-        if len(row.answers) > 1:
-            for answer in row.answers:
-                n_own = self._n_own(row, answer.sampling)
-                row.own_blocks[answer.number] = self._blocks.allocate(n_own)
+        # One of several answers has blocks of its own.
+        for answer, n in zip(row.answers, n_own, strict=False):
+            row.own_blocks[answer.number] = self._blocks.allocate(n)
         return True
 
-    def _n_blocks(self, row: _Row, *, is_prompt: bool = False) -> int:
-        """Count the blocks that a row's answers can need, or those of its prompt alone."""
-        if is_prompt or len(row.answers) > 1:
-            own = 0 if is_prompt else sum(self._n_own(row, a.sampling) for a in row.answers)
-            return self._blocks.n_needed(len(row.prefix)) + own
-        return self._blocks.n_needed(len(row.prefix) + (row.answers[0].sampling.max_tokens or 0))
-
-    def _n_own(self, row: _Row, sampling: Sampling) -> int:
-        """Count the blocks of one of several answers, from the prompt's last, partial one on."""
-        n_all = self._blocks.n_needed(len(row.prefix) + (sampling.max_tokens or 0))
-        return n_all - len(row.prefix) // self._blocks.block_size
+    def _n_blocks(self, row: _Row) -> tuple[int, list[int]]:
+        """Count the blocks that a row can need, and of several answers those of each besides."""
+        n_prompt = len(row.prefix)
+        ends = [n_prompt + (answer.sampling.max_tokens or 0) for answer in row.answers]
+        n_all = [self._blocks.n_needed(end) for end in ends]
+        if len(n_all) == 1:
+            return n_all[0], []
+        # They begin with the prompt's last, partial one.
+        n_full = n_prompt // self._blocks.block_size
+        return self._blocks.n_needed(n_prompt), [n - n_full for n in n_all]
 
     def _shared_blocks(self, row: _Row) -> list[int] | None:
         """Return full blocks that hold the prompt's beginning, of a row that runs; None: wait.
@@ -225,14 +214,14 @@ class Engine:
         size = self._blocks.block_size
         best: list[int] = []
         n_coming = 0
+        # One token at least is read anew: its logits are wanted.
+        prefix = row.prefix[:-1]
         for other in self._rows:
-            n_common = _n_common(row.prefix, other.prefix, size)
-            # One token at least is read anew: its logits are wanted.
-            n_common = min(n_common, (len(row.prefix) - 1) // size)
-            if n_common * size < self._limits.min_shared:
+            n_alike = n_common(prefix, other.prefix, size=size)
+            if n_alike * size < self._limits.min_shared:
                 continue
-            n_there = min(n_common, other.length // size)
-            n_coming = max(n_coming, n_common)
+            n_there = min(n_alike, other.length // size)
+            n_coming = max(n_coming, n_alike)
             if n_there > len(best):
                 best = other.blocks[:n_there]
         return best if n_coming == len(best) else None
@@ -275,16 +264,9 @@ class Engine:
             self._session.copy_blocks([(row.blocks[n_full], own[0])])
         if row.source is not None:
             self._n_readers[row.source] += 1
-        return _Row(
-            row.prefix,
-            row.prompt_ids,
-            [answer],
-            pending=answer.token_ids[-1:],
-            length=row.length,
-            blocks=[*self._blocks.share(row.blocks[:n_full]), *own],
-            source=row.source,
-            is_writing=True,
-        )
+        blocks = self._blocks.share(row.blocks[:n_full]) + own
+        pending = answer.token_ids[-1:]
+        return replace(row, answers=[answer], pending=pending, blocks=blocks, own_blocks={})
 
     def _drop(self, row: _Row) -> None:
         self._blocks.release(row.blocks)
@@ -295,13 +277,3 @@ class Engine:
             if not self._n_readers[row.source]:
                 del self._n_readers[row.source]
                 self._session.free_source(row.source)
-
-
-def _n_common(first: Sequence[int], second: Sequence[int], size: int) -> int:
-    """Count the blocks of `size` tokens, full in both, that two sequences begin with."""
-    n_blocks = min(len(first), len(second)) // size
-    for i in range(n_blocks):
-        part = slice(i * size, (i + 1) * size)
-        if first[part] != second[part]:
-            return i
-    return n_blocks

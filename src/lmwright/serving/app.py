@@ -2,12 +2,14 @@
 
 import contextlib
 import logging
+import re
 import socket
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmwright.core.errors import RequestError
+from lmwright.core.extras import need
 from lmwright.lm import LanguageModel, LocalModel
 from lmwright.serving import limits
 from lmwright.serving.chat import CHAT
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 
 ROUTES: tuple[Route[Any], ...] = (HEALTH, MODELS, MODEL, CHAT, COMPLETIONS, EMBEDDINGS)
 
+LIBRARIES = ("fastapi", "uvicorn")
 # How long answers in progress may take to finish after SIGTERM or Ctrl-C.
 DRAIN_S = 30
 
@@ -36,7 +39,8 @@ def create_app(
     routes: Sequence[Route[Any]] = ROUTES,
 ) -> "FastAPI":
     """Return the ASGI application; unless it is public, only local Host headers are answered."""
-    fastapi, _ = _libraries()
+    need("serving", *LIBRARIES)
+    from fastapi import FastAPI
     from starlette.exceptions import HTTPException
 
     from lmwright.serving.auth import LOCAL_HOSTS, AccessControl
@@ -55,7 +59,7 @@ def create_app(
         server.close()
 
     # No pages for people: they would load scripts from elsewhere. No CORS: no web page asks us.
-    app = fastapi.FastAPI(
+    app = FastAPI(
         title="lmwright",
         lifespan=lifespan,
         openapi_url=None,
@@ -86,7 +90,9 @@ def serve(
 
     Anything but an address of this machine itself needs an `api_key`.
     """
-    _, uvicorn = _libraries()
+    need("serving", *LIBRARIES)
+    import uvicorn
+
     from lmwright.serving.auth import is_local
 
     app = create_app(model, api_key=api_key, is_public=not is_local(host))
@@ -128,24 +134,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _check_key(api_key: str | None, *, is_public: bool) -> None:
-    if api_key is None:
-        if is_public:
-            raise RequestError(
-                "refusing to serve on a public address without an API key: anybody could use the"
-                " model; set a key, or bind to 127.0.0.1"
-            )
-        return
-    if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
-        raise RequestError("the API key must be printable ASCII without spaces, and not empty")
-
-
-def _libraries() -> tuple[Any, Any]:
-    # Modules, typed as Any because they are optional.
-    try:
-        import fastapi
-        import uvicorn
-    except ModuleNotFoundError as error:
+    if api_key is None and is_public:
         raise RequestError(
-            f"serving needs {error.name}; install it with: pip install 'lmwright[serve]'"
-        ) from None
-    return fastapi, uvicorn
+            "refusing to serve on a public address without an API key: anybody could use the"
+            " model; set a key, or bind to 127.0.0.1"
+        )
+    if api_key is not None and not re.fullmatch("[!-~]+", api_key):
+        raise RequestError("the API key must be printable ASCII without spaces, and not empty")

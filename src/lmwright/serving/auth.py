@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import re
 import secrets
 import time
 
@@ -80,12 +81,8 @@ class AccessControl:
     def _check_host(self, scope: Scope) -> None:
         if self._allowed_hosts is None:
             return
-        values = _header(scope, b"host")
-        name = values[0].decode("latin-1").lower() if len(values) == 1 else ""
         # "[::1]:8000" and "localhost:8000": the port is what follows the last colon, if digits.
-        before, colon, port = name.rpartition(":")
-        if colon and port.isdigit():
-            name = before
+        name = re.sub(r":\d+\Z", "", _header(scope, b"host").decode("latin-1").lower())
         if name not in self._allowed_hosts:
             known = ", ".join(sorted(self._allowed_hosts))
             reason = f"Host {echo(name)!r} is not this server's name; it answers to {known}"
@@ -94,8 +91,7 @@ class AccessControl:
     def _check_key(self, scope: Scope) -> None:
         if self._key_digest is None or scope["path"] in self._open_paths:
             return
-        values = _header(scope, b"authorization")
-        scheme, _, key = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
+        scheme, _, key = _header(scope, b"authorization").partition(b" ")
         # Digests are of one length and the comparison takes the same time wherever they differ.
         is_right = hmac.compare_digest(_digest(key.strip()), self._key_digest)
         if scheme.lower() != b"bearer" or not is_right:
@@ -108,8 +104,10 @@ def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _header(scope: Scope, name: bytes) -> list[bytes]:
-    return [value for key, value in scope["headers"] if key == name]
+def _header(scope: Scope, name: bytes) -> bytes:
+    """Return a header's value; of one that is there twice, nothing."""
+    values = [value for key, value in scope["headers"] if key == name]
+    return values[0] if len(values) == 1 else b""
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,7 @@ from lmwright.serving import limits
 from lmwright.serving.errors import echo, invalid
 from lmwright.serving.generation import GenerationReply, GenerationRequest, answers, finite
 from lmwright.serving.route import Json, Route, Served, Submission
-from lmwright.serving.schema import Body, Off, settle
+from lmwright.serving.schema import Body, Off
 
 
 def _texts(value: Any) -> str:
@@ -49,17 +49,6 @@ class ChatMessage(Body):
         return {"role": role, "content": self.content}
 
 
-def _settled(value: Any) -> Any:
-    if not isinstance(value, list) or len(value) > limits.MAX_MESSAGES:
-        return value
-    return [
-        settle(message, ChatMessage.OFF, ChatMessage.model_fields, where=f"messages[{i}].")
-        if isinstance(message, dict)
-        else message
-        for i, message in enumerate(value)
-    ]
-
-
 class ChatRequest(GenerationRequest):
     """The body of the request."""
 
@@ -75,7 +64,6 @@ class ChatRequest(GenerationRequest):
         list[ChatMessage],
         Field(min_length=1, max_length=limits.MAX_MESSAGES),
         FailFast(),
-        BeforeValidator(_settled),
     ]
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool = False

@@ -1,14 +1,13 @@
 """POST /v1/embeddings: texts into vectors."""
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator
 
-from lmwright.lm import LocalModel
 from lmwright.serving.route import Json, Piece, Route, Served, Submission
 from lmwright.serving.schema import ApiRequest, Off, read_prompts
 
@@ -32,12 +31,8 @@ class EmbeddingRequest(ApiRequest):
 
 def _plan(request: EmbeddingRequest, served: Served) -> Submission:
     n_tokens = sum(len(served.encode(text)) for text in request.input)
-    calls = [partial(_embed, served.model, text) for text in request.input]
+    calls = [partial(served.model.embed, [text]) for text in request.input]
     return Submission(partial(_response, request, n_tokens), calls)
-
-
-def _embed(model: LocalModel, text: str) -> Iterable[np.ndarray]:
-    return model.embed([text])
 
 
 def _response(request: EmbeddingRequest, n_tokens: int, pieces: Sequence[Piece]) -> Json:

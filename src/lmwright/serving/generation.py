@@ -66,11 +66,6 @@ class GenerationRequest(ApiRequest):
     min_p: float = Field(0.0, ge=0, le=1)
     repetition_penalty: float = Field(1.0, ge=0.1, le=10)
 
-    @property
-    def wants_usage(self) -> bool:
-        """Whether a stream ends with the count of tokens."""
-        return self.stream_options is not None and self.stream_options.include_usage
-
     def sampling(self, max_tokens: int | None, *, n_logprobs: int | None) -> Sampling:
         """Return how to sample the first answer."""
         return Sampling(
@@ -123,7 +118,8 @@ class GenerationReply:
     def __init__(
         self, choices: Choices, request: GenerationRequest, prompts: Sequence[Sequence[int]]
     ) -> None:
-        self._choices, self._wants_usage = choices, request.wants_usage
+        self._choices, options = choices, request.stream_options
+        self._wants_usage = options is not None and options.include_usage
         # A prompt's tokens count once, however many answers it gets.
         self._n_prompt_tokens, self._n_answers = sum(map(len, prompts)), len(prompts) * request.n
         self._head = {

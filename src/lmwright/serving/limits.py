@@ -106,13 +106,11 @@ def _check_depth(body: bytes) -> None:
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_JSON_KEYS:
         raise _not_json(f"an object has more than {MAX_JSON_KEYS:,} keys")
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _not_json(f"key {echo(key)!r} twice in one object")
-            seen.add(key)
+    table: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise _not_json(f"key {echo(key)!r} twice in one object")
+        table[key] = value
     return table
 
 

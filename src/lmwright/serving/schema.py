@@ -3,10 +3,10 @@
 What is not honoured is refused. Absent fields mean what they mean at OpenAI.
 """
 
-from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lmwright.core.errors import suggestion
 from lmwright.serving import limits
@@ -22,7 +22,11 @@ IGNORED = frozenset({
 # values that switch them off are accepted.
 Off = dict[str, tuple[Any, ...]]
 
-CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
+CODES = {
+    "extra_forbidden": "unknown_parameter",
+    "missing": "missing_required_parameter",
+    "unsupported_parameter": "unsupported_parameter",
+}
 
 
 class Body(BaseModel):
@@ -31,12 +35,30 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     OFF: ClassVar[Off] = {}
+    IGNORED: ClassVar[frozenset[str]] = frozenset()
     # The field that the model reads: where the model refuses it, the error names this field.
     PROMPT: ClassVar[str | None] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settle(cls, fields: Any) -> Any:
+        """Drop what is ignored, absent (null) or switched off; refuse what is switched on."""
+        if not isinstance(fields, dict):
+            return fields
+        settled = {}
+        for key, value in fields.items():
+            if key in cls.OFF:
+                if value is not None and not any(_is_same(value, off) for off in cls.OFF[key]):
+                    raise _unsupported(key, cls.OFF[key])
+            elif key not in cls.IGNORED and (value is not None or key not in cls.model_fields):
+                settled[key] = value
+        return settled
 
 
 class ApiRequest(Body):
     """A request to the one model that is served; any other name is answered with a 404."""
+
+    IGNORED: ClassVar[frozenset[str]] = IGNORED
 
     model: str
 
@@ -47,28 +69,9 @@ R = TypeVar("R", bound=Body)
 def read_request(kind: type[R], fields: dict[str, Any]) -> R:
     """Validate a request; the error names the field, what is wrong and what fits."""
     try:
-        return kind.model_validate(settle(fields, kind.OFF, kind.model_fields))
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise _explain(error, kind) from None
-
-
-def settle(
-    fields: dict[str, Any], off: Off, known: Iterable[str], *, where: str = ""
-) -> dict[str, Any]:
-    """Drop what is ignored, absent (null) or switched off; refuse what is switched on.
-
-    `where` is the place of an inner object ("messages[0]."), in which no field is ignored.
-    """
-    settled = {}
-    for key, value in fields.items():
-        if key in off:
-            if value is not None and not any(_is_same(value, neutral) for neutral in off[key]):
-                allowed = " or ".join(["null", *map(repr, off[key])])
-                reason = f"not supported yet; leave it out or give {allowed}"
-                raise invalid(f"{where}{key}", reason, "unsupported_parameter")
-        elif (key not in IGNORED or where) and (value is not None or key not in known):
-            settled[key] = value
-    return settled
 
 
 def read_prompts(value: Any) -> list[Any]:
@@ -96,6 +99,14 @@ def _is_same(value: Any, neutral: Any) -> bool:
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
+def _unsupported(key: str, neutral: tuple[Any, ...]) -> ValidationError:
+    allowed = {"allowed": " or ".join(["null", *map(repr, neutral)])}
+    reason = "not supported yet; leave it out or give {allowed}"
+    fault = PydanticCustomError("unsupported_parameter", reason, allowed)
+    details = InitErrorDetails(type=fault, loc=(key,), input=None)
+    return ValidationError.from_exception_data("Body", [details])
+
+
 def _explain(error: ValidationError, kind: type[Body]) -> ApiError:
     # The first fault is enough, and a hostile body may have a million.
     fault = error.errors(include_url=False, include_input=False)[0]
@@ -113,7 +124,5 @@ def _explain(error: ValidationError, kind: type[Body]) -> ApiError:
         reason = reason[:1].lower() + reason[1:]
     if fault["type"] == "list_type":
         reason += " (a JSON array)"
-    code = CODES.get(fault["type"])
-    if code is None:
-        code = "invalid_type" if fault["type"].endswith("_type") else "invalid_value"
-    return invalid(param, reason, code)
+    code = "invalid_type" if fault["type"].endswith("_type") else "invalid_value"
+    return invalid(param, reason, CODES.get(fault["type"], code))

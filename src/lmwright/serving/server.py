@@ -101,11 +101,11 @@ async def _lines(
 ) -> AsyncIterator[str]:
     with stack:
         try:
-            for event in events(*first):
-                yield _line(event)
-            async for piece in pieces:
+            piece: Piece | None = first
+            while piece is not None:
                 for event in events(*piece):
                     yield _line(event)
+                piece = await anext(pieces, None)
             yield "data: [DONE]\n\n"
         except ApiError as error:
             # The status has gone out as 200; clients look for an event with this key.

@@ -106,7 +106,7 @@ class Worker:
                 self._drop(ticket)
             calling = next((ticket for ticket in self._active if ticket.calls), None)
             if calling is not None:
-                self._call(calling)
+                self._advance(calling)
             if self._engine is not None and not self._engine.is_idle:
                 self._step(self._engine)
 
@@ -118,23 +118,18 @@ class Worker:
                 return False
             self._active.append(ticket)
             if not ticket.calls:
-                self._generate(ticket)
+                self._advance(ticket)
         return True
 
-    def _call(self, ticket: Ticket) -> None:
-        number, call = ticket.calls.popleft()
+    def _advance(self, ticket: Ticket) -> None:
+        """Do a request's next call; behind the last one, give its prompts to the engine."""
         try:
-            for piece in call():
-                ticket.post((number, piece))
-        except Exception as error:
-            self._fail(ticket, error)
-        else:
-            if not ticket.calls:
-                self._generate(ticket)
-
-    def _generate(self, ticket: Ticket) -> None:
-        """Give a request's prompts to the engine, or end the request if it has none."""
-        try:
+            if ticket.calls:
+                number, call = ticket.calls.popleft()
+                for piece in call():
+                    ticket.post((number, piece))
+            if ticket.calls:
+                return
             for generation in ticket.generations:
                 if self._engine is None:
                     self._engine = self._model.engine(LIMITS)

@@ -29,7 +29,7 @@ def generate(backend, tokenizer, prompts, sampling, **limits):
     n_blocks = engine._blocks.n_blocks
     while not engine.is_idle:
         yield from engine.step()
-    assert engine.n_free_blocks == n_blocks
+    assert engine._blocks.n_free == n_blocks
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import pytest
 
 from fakes import FREE, FakeBackend
 from lmwright.core.errors import LmwrightError
-from lmwright.engine import beam
 from lmwright.engine.backend import LogitConstraints
 from lmwright.engine.beam import beam_search
-from lmwright.engine.request import Admitted, Sampling
+from lmwright.engine.request import MAX_BEAMS, Admitted, Sampling
 
 A, B, END = 0, 1, 2
 PROMPTS = [[1, 0, 1], [0], [1, 1], [0, 0, 0, 0]]
@@ -96,7 +95,7 @@ def test_all_beams_of_a_batch_fit_into_its_rows(tokenizer):
     backend = TableBackend()
     search(backend, tokenizer, n_beams=16, max_tokens=2)
     assert backend.n_rows == [2, 2]
-    assert beam.MAX_ROWS == 16 * 2
+    assert MAX_BEAMS == 16 * 2
 
 
 def test_without_an_end_all_answers_are_of_full_length(tokenizer):

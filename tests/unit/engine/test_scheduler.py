@@ -31,7 +31,7 @@ def add(engine, text, *samplings, **settings):
 
 
 def is_clean(engine) -> bool:
-    n_rows, n_free = engine.n_running + engine.n_waiting, engine.n_free_blocks
+    n_rows, n_free = engine.n_running + len(engine._waiting), engine._blocks.n_free
     return n_rows == 0 and n_free == engine._blocks.n_blocks and not engine._n_readers
 
 
@@ -68,12 +68,12 @@ def test_several_answers_read_their_prompt_once():
 @pytest.mark.parametrize("length", range(1, 10))
 def test_a_fork_shares_full_blocks_and_copies_the_last(length):
     engine = engine_of(FakeBackend(block_size=4))
-    n_blocks = engine.n_free_blocks
+    n_blocks = engine._blocks.n_free
     samplings = [Sampling(max_tokens=6, ignore_eos=True)] * 3
     engine.add([65] * length, samplings)
     engine.step()
     own = -(-(length + 6) // 4) - length // 4
-    assert engine.n_free_blocks == n_blocks - length // 4 - 3 * own
+    assert engine._blocks.n_free == n_blocks - length // 4 - 3 * own
     assert {c.text for c in run(engine).values()} == {"abcdef"}
     assert is_clean(engine)
 
@@ -124,7 +124,7 @@ def test_who_has_no_room_waits_and_nobody_overtakes():
     engine = engine_of(FakeBackend(context_length=40), n_kv_tokens=48)
     ids = [add(engine, "12345678", max_tokens=n)[0] for n in (16, 30, 4)]
     engine.step()
-    assert (engine.n_running, engine.n_waiting) == (1, 2)
+    assert (engine.n_running, len(engine._waiting)) == (1, 2)
     done = run(engine)
     assert list(done) == ids
     assert [len(done[id_].token_ids) for id_ in ids] == [16, 30, 4]
@@ -238,10 +238,10 @@ def test_a_cancel_frees_rows_and_blocks_at_once():
     engine = engine_of(FakeBackend(block_size=4))
     kept, *others = add(engine, "a prompt", *[Sampling(max_tokens=9)] * 4)
     engine.step()
-    held = engine.n_free_blocks
+    held = engine._blocks.n_free
     for n, id_ in enumerate(others, 1):
         engine.cancel(id_)
-        assert engine.n_free_blocks == held + 3 * n
+        assert engine._blocks.n_free == held + 3 * n
         assert engine.n_running == 4 - n
     assert run(engine)[kept].text == "abcdefghi"
     assert is_clean(engine)

@@ -185,7 +185,7 @@ def test_clients_that_leave_at_any_time_leave_nothing_behind(
         (alone,) = tiny_lm.generate(["The bank opens"], Sampling(max_tokens=5))
         assert choice["text"] == alone.text
         assert engine.is_idle
-        assert (engine.n_running, engine.n_waiting) == (0, 0)
-        assert engine.n_free_blocks == tiny_lm.engine().n_free_blocks
+        assert (engine.n_running, len(engine._waiting)) == (0, 0)
+        assert engine._blocks.n_free == tiny_lm.engine()._blocks.n_free
 
     running(tiny_lm, scenario)

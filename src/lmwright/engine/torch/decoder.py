@@ -38,16 +38,13 @@ class TorchDecoder:
         """Return room for keys and values, empty, that nobody else uses."""
         return TorchSession(self.model)
 
-    def score(self, pairs: Sequence[Pair], n_top: int = 0) -> EdgeScores:
+    def score(self, pairs: Sequence[Pair], n_top: int = 0) -> list[EdgeScores]:
         """Score sequences; what they share at their beginnings is computed once."""
-        sequences = [pair.answer for pair in pairs]
-        parts, places, end = [], [np.zeros(0, dtype=np.int64)] * len(pairs), 0
-        for tree in prefix_trees(sequences, SCORE_NODES):
-            parts.append(self.score_tree(tree, n_top))
-            for number, edges in tree.sequences:
-                places[number] = edges + end
-            end += len(tree.edge_nodes)
-        return EdgeScores.joined(parts).at(np.concatenate(places))
+        found: dict[int, EdgeScores] = {}
+        for tree in prefix_trees([pair.answer for pair in pairs], SCORE_NODES):
+            scores = self.score_tree(tree, n_top)
+            found |= {number: scores.at(edges) for number, edges in tree.sequences}
+        return [found[i] for i in range(len(pairs))]
 
     @torch.inference_mode()
     def score_tree(self, tree: PrefixTree, n_top: int = 0) -> EdgeScores:

@@ -1,6 +1,6 @@
 """The torch modules of a model: how they are opened, and which backend runs them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lmwright.core.device import Precision, best_device, compute_dtype
@@ -18,18 +18,8 @@ from lmwright.tokenizer.huggingface.folder import load_tokenizer
 TorchBackend = TorchDecoder | TorchEncoder | TorchSeq2Seq
 
 
-@dataclass(frozen=True)
-class Modules:
-    """The torch modules of a model, and what belongs to them."""
-
-    model: Model
-    tokenizer: Tokenizer
-    # How a text's vectors become one, where the folder says so.
-    pooling: Pooling | None = None
-
-
-def load_modules(path: Path, precision: Precision = "auto") -> Modules:
-    """Open the torch modules of a folder or a .gguf file, to train, change or compare them."""
+def open_backend(path: Path, precision: Precision = "auto") -> tuple[TorchBackend, Tokenizer]:
+    """Open a folder or a .gguf file on torch."""
     device = best_device()
     dtype = compute_dtype(precision, device)
     if path.suffix == ".gguf":
@@ -43,7 +33,7 @@ def load_modules(path: Path, precision: Precision = "auto") -> Modules:
     # A GGUF, or a generation_config.json, may know more ends of a reply than the configuration.
     ends = tokenizer.eos_ids or modules.config.eos_ids
     modules.config = replace(modules.config, eos_ids=ends)
-    return Modules(modules.to(device), tokenizer, pooling)
+    return torch_backend(modules.to(device), tokenizer, pooling), tokenizer
 
 
 def torch_backend(model: Model, tokenizer: Tokenizer, pooling: Pooling | None) -> TorchBackend:

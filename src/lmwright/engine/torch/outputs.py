@@ -48,11 +48,6 @@ def save_modules(model: Model, pooling: Pooling | None, folder: Path) -> None:
         write_pooling(folder, pooling, d_model=model.config.d_model)
 
 
-def next_logits(model: DecoderLM | EncoderDecoderLM, hidden: Tensor) -> np.ndarray:
-    """Return the logits (B, V) fp32 of the last hidden states (B, C)."""
-    return model.head(hidden).float().cpu().numpy()
-
-
 def embedded(
     prompts: Sequence[Sequence[int]],
     model: Model,
@@ -86,21 +81,15 @@ def edge_scores(
     suppressed, at, wanted = (
         torch.as_tensor(each, dtype=torch.int64, device=hidden.device) for each in ids
     )
-    logprobs, greedy, top_ids, top_logprobs = [], [], [], []
+    parts = []
     for start in range(0, len(at), MAX_LOGIT_ROWS):
         part = slice(start, start + MAX_LOGIT_ROWS)
         logits = model.head(hidden[at[part]]).float()  # (E', V)
         chosen = logits.gather(1, wanted[part, None])[:, 0]
         total = logits.logsumexp(dim=1)
-        logprobs.append(chosen - total)
         top = logits.topk(min(n_top, logits.shape[1]), dim=1)  # (E', n_top)
-        top_ids.append(top.indices)
-        top_logprobs.append(top.values - total[:, None])
         written = logits.index_fill_(1, suppressed, float("-inf")) if len(suppressed) else logits
-        greedy.append(written.argmax(dim=1) == wanted[part])
-    return EdgeScores(
-        torch.cat(logprobs).double().cpu().numpy(),
-        torch.cat(greedy).cpu().numpy(),
-        torch.cat(top_ids).cpu().numpy(),
-        torch.cat(top_logprobs).double().cpu().numpy(),
-    )
+        is_greedy = written.argmax(dim=1) == wanted[part]
+        found = ((chosen - total).double(), is_greedy, top.indices)
+        parts.append((*found, (top.values - total[:, None]).double()))
+    return EdgeScores(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))

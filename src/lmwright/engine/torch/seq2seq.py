@@ -60,19 +60,16 @@ class TorchSeq2Seq:
         """Return room for keys and values, empty, that nobody else uses."""
         return TorchSession(self.model, self._memories)
 
-    def score(self, pairs: Sequence[Pair], n_top: int = 0) -> EdgeScores:
+    def score(self, pairs: Sequence[Pair], n_top: int = 0) -> list[EdgeScores]:
         """Score the answers of pairs, those of like length together."""
         lengths = [len(pair.source_ids) + len(pair.answer.token_ids) for pair in pairs]
-        order: list[int] = []
-        parts = []
+        found: dict[int, EdgeScores] = {}
         for numbers in batches(lengths):
-            order += numbers
-            parts.append(self._score([pairs[i] for i in numbers], n_top))
-        numbers = [i for i in order for _ in pairs[i].answer.scored_ids]
-        return EdgeScores.joined(parts).at(np.argsort(numbers, kind="stable"))
+            found |= zip(numbers, self._score([pairs[i] for i in numbers], n_top), strict=True)
+        return [found[i] for i in range(len(pairs))]
 
     @torch.inference_mode()
-    def _score(self, pairs: Sequence[Pair], n_top: int) -> EdgeScores:
+    def _score(self, pairs: Sequence[Pair], n_top: int) -> list[EdgeScores]:
         sources = list(dict.fromkeys(pair.source_ids for pair in pairs))  # a source is read once
         memory = self._read(sources)
         places = {source: i for i, source in enumerate(sources)}
@@ -83,12 +80,17 @@ class TorchSeq2Seq:
         positions = torch.arange(tokens.shape[1], device=self._device).expand_as(tokens)
         context = self.model.decoder.causal(positions, self.model.compute_dtype, memory=memory)
         hidden = self.model.hidden(tokens, context).flatten(0, 1)  # (B * T, C)
-        nodes, targets = [], []
+        nodes, targets, places = [], [], []
         for row, pair in enumerate(pairs):
-            ids, n_given = pair.answer.token_ids, pair.answer.n_context
-            nodes += [row * tokens.shape[1] + i - 1 for i in range(n_given, len(ids))]
-            targets += ids[n_given:]
-        return edge_scores(self.model, hidden, nodes=nodes, targets=targets, n_top=n_top)
+            scored_ids, first = (
+                pair.answer.scored_ids,
+                row * tokens.shape[1] + pair.answer.n_context,
+            )
+            places.append(slice(len(nodes), len(nodes) + len(scored_ids)))
+            nodes += range(first - 1, first - 1 + len(scored_ids))
+            targets += scored_ids
+        scores = edge_scores(self.model, hidden, nodes=nodes, targets=targets, n_top=n_top)
+        return [scores.at(place) for place in places]
 
     @torch.inference_mode()
     def embed(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:

@@ -1,13 +1,13 @@
 """A torch decoder over a paged cache: what is new of several sequences passes through at once."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lmwright.engine.backend import NewTokens
-from lmwright.engine.torch.outputs import next_logits
 from lmwright.model.cache import BLOCK_SIZE
 from lmwright.model.context import CachedRow, Memory
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM
@@ -35,8 +35,8 @@ class TorchSession:
         self._model, self._read = model, read
         self._device = model.decoder.embedding.weight.device
         self._cache = model.new_cache()
+        self._numbers = count()
         self._memories: dict[int, Memory] = {}
-        self._n_sources = 0
 
     @torch.inference_mode()
     def forward(self, rows: Sequence[NewTokens]) -> np.ndarray:
@@ -44,7 +44,8 @@ class TorchSession:
         logits = []
         for group in _groups(rows):
             *_, hidden = self._parts(group)  # (N, C)
-            logits.append(next_logits(self._model, hidden[-len(group) :]))
+            last = self._model.head(hidden[-len(group) :])  # (rows, V)
+            logits.append(last.float().cpu().numpy())
         return np.concatenate(logits)
 
     @torch.inference_mode()
@@ -56,10 +57,9 @@ class TorchSession:
     def read_sources(self, prompts: Sequence[Sequence[int]]) -> list[int]:
         """Let the encoder read sources, those of like length together."""
         assert self._read is not None, "only encoder-decoders have sources"
-        numbers = list(range(self._n_sources, self._n_sources + len(prompts)))
-        self._n_sources += len(prompts)
-        self._memories.update(zip(numbers, self._read(prompts), strict=True))
-        return numbers
+        sources = {next(self._numbers): memory for memory in self._read(prompts)}
+        self._memories |= sources
+        return list(sources)
 
     def free_source(self, source: int) -> None:
         """Forget a source and its keys and values."""
@@ -84,15 +84,10 @@ class TorchSession:
     def _hidden(self, rows: Sequence[NewTokens]) -> Tensor:
         """Pass the new tokens of rows through the model; return their hidden states (N, C)."""
         ids = [id_ for row in rows for id_ in row.token_ids]
-        cached = [
-            CachedRow(
-                row.start,
-                len(row.token_ids),
-                row.blocks,
-                None if row.source is None else self._memories[row.source],
-            )
-            for row in rows
-        ]
+        cached = []
+        for row in rows:
+            memory = None if row.source is None else self._memories[row.source]
+            cached.append(CachedRow(row.start, len(row.token_ids), row.blocks, memory))
         context = self._model.cached_context(cached, self._cache)
         tokens = torch.tensor([ids], device=self._device)  # (1, N)
         return self._model.hidden(tokens, context)[0]

@@ -192,9 +192,10 @@ def test_scores_are_those_of_each_answer_alone_and_a_source_is_read_once(backend
         expected += logits.log_softmax(dim=1)[torch.arange(len(targets)), targets].tolist()
         greedy += (logits.argmax(dim=1) == targets).tolist()
         best += logits.topk(2, dim=1).indices.tolist()
-    np.testing.assert_allclose(found.logprobs, expected, **TOLERANCE)
-    assert found.is_greedy.tolist() == greedy
-    assert found.top_ids.tolist() == best
+    logprobs = np.concatenate([each.logprobs for each in found])
+    np.testing.assert_allclose(logprobs, expected, **TOLERANCE)
+    assert [bool(is_greedy) for each in found for is_greedy in each.is_greedy] == greedy
+    assert [ids.tolist() for each in found for ids in each.top_ids] == best
 
 
 def test_greedy_means_what_would_be_written(tiny_seq2seq, framing_tokenizer):
@@ -204,10 +205,10 @@ def test_greedy_means_what_would_be_written(tiny_seq2seq, framing_tokenizer):
     backend = TorchSeq2Seq(model, framing_tokenizer)
     (written,) = [c.token_ids[0] for c in complete(backend, framing_tokenizer)[:1]]
     pairs = [Pair(Scored((START, id_), 1), tuple(SOURCES[0])) for id_ in (free, written)]
-    found = backend.score(pairs)
-    assert found.is_greedy.tolist() == [False, True]
+    forbidden, allowed = backend.score(pairs)
+    assert (forbidden.is_greedy.tolist(), allowed.is_greedy.tolist()) == ([False], [True])
     # The probability stays the model's own.
-    assert found.logprobs[0] > found.logprobs[1]
+    assert forbidden.logprobs[0] > allowed.logprobs[0]
 
 
 @torch.inference_mode()

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from lmwright.engine.backend import Pair
-from lmwright.engine.prefix_tree import Scored
-from lmwright.engine.scoring import score_pairs
+from lmwright.engine.request import ScoreRequest
 from lmwright.engine.torch import padding
 from lmwright.engine.torch.decoder import TorchDecoder
 from lmwright.engine.torch.seq2seq import TorchSeq2Seq
+from lmwright.lm import LocalModel
 
 IDS = [(5, 6, 7, 8), (9, 4), (10, 11, 12), (5, 6, 7, 200), (3, 8, 8, 8, 8, 8)]
 N_TOPS = [0, 3, 1, 0, 2]
@@ -25,14 +24,15 @@ def check(scores, alone):
         ]
 
 
-def check_order(backend, pairs):
-    alone = [score_pairs(backend, [p], n_tops=[n]) for p, n in zip(pairs, N_TOPS, strict=True)]
-    check(score_pairs(backend, pairs, n_tops=N_TOPS), alone)
-    assert score_pairs(backend, [], n_tops=[]) == []
+def check_order(backend, tokenizer, requests):
+    model = LocalModel(backend, tokenizer, name="x")
+    check(model.score(requests), [model.score([request]) for request in requests])
+    assert model.score([]) == []
 
 
-def test_sequences_of_a_decoder_keep_their_order(tiny_model):
-    check_order(TorchDecoder(tiny_model), [Pair(Scored(ids, 1)) for ids in IDS])
+def test_sequences_of_a_decoder_keep_their_order(tiny_model, tiny_tokenizer):
+    requests = [ScoreRequest(ids[:1], ids[1:], n) for ids, n in zip(IDS, N_TOPS, strict=True)]
+    check_order(TorchDecoder(tiny_model), tiny_tokenizer, requests)
 
 
 @pytest.mark.parametrize("bound", [20, 4096])
@@ -44,5 +44,5 @@ def test_pairs_of_an_encoder_decoder_keep_their_order(
         "lmwright.engine.torch.seq2seq.batches", lambda lengths: whole(lengths, bound)
     )
     sources = [(0, *range(20, 20 + 3 * i), 2) for i in range(len(IDS))]
-    pairs = [Pair(Scored((2, *ids), 1), source) for ids, source in zip(IDS, sources, strict=True)]
-    check_order(TorchSeq2Seq(tiny_seq2seq(), framing_tokenizer), pairs)
+    requests = [ScoreRequest(*each) for each in zip(sources, IDS, N_TOPS, strict=True)]
+    check_order(TorchSeq2Seq(tiny_seq2seq(), framing_tokenizer), framing_tokenizer, requests)
