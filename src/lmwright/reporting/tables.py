@@ -97,7 +97,7 @@ def _line(report: RunReport, spec: MetricSpec) -> Line:
         spec,
         unit=how.unit,
         n=_count(counts, spec.items),
-        detectable=figures.change(detectable, spec.unit, like=largest).lstrip("+")
+        detectable=figures.difference(spec.unit, largest).figure(detectable).lstrip("+")
         if detectable
         else "",
         cells=tuple(
@@ -150,7 +150,7 @@ def _exact_cell(
     value, base = (report.scores.exact(spec.name, name) for name in (model, origin))
     assert value is not None
     is_change = origin != model and base
-    note = f"{figures.percent(value / base - 1)} vs {origin}" if is_change and base else ""
+    note = f"{figures.RELATIVE.figure(value / base - 1)} vs {origin}" if is_change and base else ""
     text = figures.number(value * how.factor, how.digits if how.factor < 1 else 1)
     return Cell(model, text, is_best=is_best, note=note)
 
@@ -160,10 +160,9 @@ def badge(scores: Scores, pair: Comparison) -> VerdictBadge:
     spec = scores.spec(pair.metric)
     assert spec is not None
     values = [scores.value(pair.metric, who) or 0.0 for who in (pair.model, pair.baseline)]
-    like = max(map(abs, values))
-    change = figures.change(pair.delta, spec.unit, like=like)
-    ends = figures.change_span(pair.low, pair.high, spec.unit, like=like)
-    margin = figures.change(pair.margin, spec.unit, like=like).lstrip("+")
+    how = figures.difference(spec.unit, max(map(abs, values)))
+    change, ends = how.figure(pair.delta), how.span(pair.low, pair.high)
+    margin = how.figure(pair.margin).lstrip("+")
     tip = (
         f"{pair.model} against {pair.baseline}: {change}, 95 % interval {ends}, "
         f"n = {pair.n} {spec.items}, p = {pair.p:.2g} ({pair.p_holm:.2g} after Holm); "
