@@ -80,15 +80,16 @@ class MetricSpec:
 
 
 _SIZE: Heading = "Size and memory"
+_EXACT: tuple[tuple[str, str, str, Heading | None], ...] = (
+    ("size_bytes", "Size on disk", "bytes", _SIZE),
+    ("bits_per_weight", "Bits per weight", "bits", _SIZE),
+    ("peak_memory_bytes", "Peak memory of the process", "bytes", _SIZE),
+    ("n_params", "Parameters", "", None),
+)
 # What is known of a model without asking it anything.
-EXACT: dict[str, MetricSpec] = {
+EXACT = {
     name: MetricSpec(name, title, unit, higher_is_better=False, kind="exact", heading=heading)
-    for name, title, unit, heading in (
-        ("size_bytes", "Size on disk", "bytes", _SIZE),
-        ("bits_per_weight", "Bits per weight", "bits", _SIZE),
-        ("peak_memory_bytes", "Peak memory of the process", "bytes", _SIZE),
-        ("n_params", "Parameters", "", None),
-    )
+    for name, title, unit, heading in _EXACT
 }
 
 
