@@ -160,7 +160,7 @@ def collect(evaluation_folder: Path, run_folder: Path, gates: Sequence[Path] = (
         lineage=result.get("lineage") or lock.get("lineage", {}),
         recipe_text=_text(run_folder / "recipe.toml"),
         steps=steps,
-        gates=tuple(GateResult.from_json(_json(folder / RESULT)) for folder in gates),
+        gates=tuple(from_plain(GateResult, _json(folder / RESULT)) for folder in gates),
         losses=tuple(curve for step in steps if (curve := _losses(step))),
         audit=next((audit for step in steps if (audit := _audit(step))), {}),
         items=tuple(_items(scores, evaluation_folder, result.get("rows", {}))),

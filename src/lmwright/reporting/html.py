@@ -1,12 +1,11 @@
 """`report.html`: one file that needs nothing but a browser, light and dark, screen and paper."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from lmwright.core import figures
 from lmwright.core.decision import RuleResult
-from lmwright.core.results import EXACT, MetricSpec
+from lmwright.core.results import EXACT, MetricSpec, Scores
 from lmwright.reporting import charts, tables
 from lmwright.reporting.collect import ComparedItem, RunReport, RunStep
 from lmwright.reporting.environment import template
@@ -25,7 +24,6 @@ FACTS = (
     ("device", "Device", str),
 )
 
-
 # What is told of a training step, where its result has it.
 TRAINED = {
     "n_steps": "{n_steps:,} steps",
@@ -35,15 +33,6 @@ TRAINED = {
     "best_validation_loss": "best validation loss {best_validation_loss:.3f} after step "
     "{best_step:,}",
 }
-
-
-@dataclass(frozen=True)
-class Change:
-    """A metric's change between two models: a bar in units of its margin, and the verdict."""
-
-    title: str
-    bar: str
-    badge: tables.VerdictBadge
 
 
 def render(report: RunReport) -> str:
@@ -130,33 +119,31 @@ def _trade_off(report: RunReport) -> str:
 def _cost(report: RunReport) -> list[tuple[str, list[str]]]:
     """Return the table of size, speed and memory: (title, a text for each model)."""
     scores, models = report.scores, report.models
-    lines = [
-        (spec.title, [_written(figures.exact, report, spec, model) for model in models])
-        for spec in EXACT.values()
-    ]
+    speeds = [spec for spec in scores.specs if spec.heading == "Speed"]
+    exact, timed = (
+        [(spec.title, [_written(scores, spec, model) for model in models]) for spec in specs]
+        for specs in (EXACT.values(), speeds)
+    )
     facts = [scores.facts_of_models.get(model, {}) for model in models]
-    lines += [
+    known = [
         (title, [write(each[key]) if key in each else "" for each in facts])
         for key, title, write in FACTS
     ]
-    lines.append(("Asked over the network", [scores.usage.get(model, "") for model in models]))
-    lines += [
-        (spec.title, [_written(figures.figure, report, spec, model) for model in models])
-        for spec in scores.specs
-        if spec.heading == "Speed"
-    ]
+    usage = ("Asked over the network", [scores.usage.get(model, "") for model in models])
+    lines = [*exact, *known, usage, *timed]
     return [(title, texts) for title, texts in lines if any(texts)]
 
 
-def _written(
-    write: Callable[[float, str], str], report: RunReport, spec: MetricSpec, model: str
-) -> str:
-    value = report.scores.value(spec.name, model)
+def _written(scores: Scores, spec: MetricSpec, model: str) -> str:
+    value = scores.value(spec.name, model)
+    write = figures.exact if spec.kind == "exact" else figures.figure
     return "" if value is None else write(value, spec.unit)
 
 
-def _changes(report: RunReport, model: str, baseline: str) -> list[Change]:
-    """Return every metric's change in units of its margin, good to the right."""
+def _changes(
+    report: RunReport, model: str, baseline: str
+) -> list[tuple[MetricSpec, str, tables.VerdictBadge]]:
+    """Return every metric's change, drawn in units of its margin, good to the right."""
     changes = []
     for spec in report.scores.specs:
         pair = report.scores.comparison(spec.name, model, baseline=baseline)
@@ -177,7 +164,7 @@ def _changes(report: RunReport, model: str, baseline: str) -> list[Change]:
             style=badge.text.replace(" ", "-"),
             tip=badge.tip,
         )
-        changes.append(Change(spec.title, bar, badge))
+        changes.append((spec, bar, badge))
     return changes
 
 
