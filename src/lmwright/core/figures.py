@@ -17,8 +17,10 @@ class Scale:
     is_signed: bool = False
 
     def number(self, value: float) -> str:
-        """Write a value without the unit."""
-        return number(value * self.factor, self.digits, signed=self.is_signed)
+        """Write a value without the unit, with thousands parted by a comma."""
+        text = f"{value * self.factor:{'+' if self.is_signed else ''},.{self.digits}f}"
+        # Minus zero is a rounding artefact, not news.
+        return text.lstrip("+-") if float(text.replace(",", "")) == 0 else text
 
     def figure(self, value: float) -> str:
         """Write a value with the unit."""
@@ -42,24 +44,14 @@ def scale(unit: str, size: float) -> Scale:
             if abs(size) >= power:
                 return Scale(1 / power, 2 if abs(size) < 10 * power else 0, name)
         return Scale(1.0, 0, "bytes")
-    if abs(size) >= 100:
-        return Scale(1.0, 0, unit)
-    if abs(size) >= 10:
-        return Scale(1.0, 1, unit)
-    return Scale(1.0, 3 if abs(size) < 5 else 2, unit)
+    steps = ((100, 0), (10, 1), (5, 2))
+    return Scale(1.0, next((n for least, n in steps if abs(size) >= least), 3), unit)
 
 
 def difference(unit: str, size: float) -> Scale:
     """Choose how differences are shown beside values of about `size`; of shares they are points."""
     how = scale(unit, size)
     return replace(how, unit="points" if unit in SHARES else how.unit, is_signed=True)
-
-
-def number(value: float, digits: int, *, signed: bool = False) -> str:
-    """Write a number with a fixed count of digits and thousands parted by a comma."""
-    text = f"{value:{'+' if signed else ''},.{digits}f}"
-    # Minus zero is a rounding artefact, not news.
-    return text.lstrip("+-") if float(text.replace(",", "")) == 0 else text
 
 
 def figure(value: float, unit: str) -> str:
@@ -77,7 +69,7 @@ def exact(value: float, unit: str) -> str:
     """Write a figure that has no interval: bytes with their unit, counts, else two digits."""
     if unit == "bytes":
         return figure(value, unit)
-    return number(value, 2) if unit else count(value)
+    return Scale(1.0, 2, unit).number(value) if unit else count(value)
 
 
 def span(low: float, high: float, unit: str) -> str:

@@ -32,10 +32,6 @@ N_INVARIANCE = 20
 # Largest difference of a log-probability (nats) between batches that is still rounding in fp32.
 INVARIANCE_LIMIT = 1e-3
 
-# model -> metric -> rows
-RowsOf = Mapping[str, Mapping[str, Sequence[Row]]]
-
-ELSEWHERE = "its weights are not on this machine"
 FACTS = "facts.json"
 
 
@@ -193,7 +189,8 @@ def ask(
 
 def elsewhere(choice: Choice) -> dict[str, str]:
     """Return why a hosted model has no speed of its own, no size and no memory."""
-    return dict.fromkeys([*(each.spec.name for each in choice.speed), *EXACT], ELSEWHERE)
+    absent = [*(each.spec.name for each in choice.speed), *EXACT]
+    return dict.fromkeys(absent, "its weights are not on this machine")
 
 
 def self_test(model: LanguageModel) -> dict[str, Any]:
@@ -273,7 +270,7 @@ def conclude(
             for model, of_model in rows.items()
         },
         comparisons=tuple(judge(differences)),
-        detectable=_detectable(rows, told, differences),
+        detectable={each.spec.name: _detectable(each, rows, differences) for each in told},
         facts_of_models={model: found.facts for model, found in measured.items()},
         not_measured={**choice.not_measured, **untold},
         gaps={model: found.gaps for model, found in measured.items() if found.gaps},
@@ -303,18 +300,17 @@ def _metric(measurement: Measurement, rows: Sequence[Row], seed: int) -> Metric:
 
 
 def _detectable(
-    rows: RowsOf, measurements: Sequence[Measurement], differences: Sequence[Difference]
-) -> dict[str, float]:
+    measurement: Measurement,
+    rows: Mapping[str, Mapping[str, Sequence[Row]]],
+    differences: Sequence[Difference],
+) -> float:
     """Return the smallest change that can be found: of the comparison that varies most.
 
     Unpaired where there is none, or only of models that agree in every item.
     """
-    found: dict[str, float] = {}
-    for each in measurements:
-        metric = each.spec.name
-        paired = [detectable(other) for other in differences if other.comparison.metric == metric]
-        first = next(of_model[metric] for of_model in rows.values() if metric in of_model)
-        found[metric] = max(paired, default=0.0) or detectable_effect(
-            first, each.spec, statistic=each.statistic
-        )
-    return found
+    spec = measurement.spec
+    paired = [detectable(each) for each in differences if each.comparison.metric == spec.name]
+    if any(paired):
+        return max(paired)
+    first = next(of_model[spec.name] for of_model in rows.values() if spec.name in of_model)
+    return detectable_effect(first, spec, statistic=measurement.statistic)

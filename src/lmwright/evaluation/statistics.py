@@ -20,6 +20,7 @@ from lmwright.evaluation.resampling import (
 
 ALPHA = 0.05
 POWER = 0.8
+_quantile = NormalDist().inv_cdf
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,3 @@ def _mcnemar(flips: tuple[int, int]) -> float:
 def _power_factor(alpha: float) -> float:
     """Standard errors between no effect and one found with 80 % power (2.80 at 5 %)."""
     return _quantile(1 - alpha / 2) + _quantile(POWER)
-
-
-def _quantile(probability: float) -> float:
-    return NormalDist().inv_cdf(probability)

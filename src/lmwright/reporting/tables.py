@@ -143,17 +143,13 @@ def pairs(scores: Scores) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]
 
 def choose(items: Iterable[ComparedItem], n: int) -> list[ComparedItem]:
     """Choose `n` items, flips first, each pattern of right and wrong in turn."""
-    chosen: list[ComparedItem] = []
-    by_flip: dict[bool, dict[tuple[bool | None, ...], list[ComparedItem]]] = {True: {}, False: {}}
+    by_pattern: dict[tuple[bool | None, ...], list[ComparedItem]] = {}
     for item in items:
-        pattern = tuple(answer.is_right for answer in item.answers)
-        by_flip[item.flips].setdefault(pattern, []).append(item)
-    for patterns in by_flip.values():
-        ordered = sorted(patterns.values(), key=len, reverse=True)
-        # The first of each pattern, the second of each, ...
-        turns = zip_longest(*ordered)
-        chosen += [item for turn in turns for item in turn if item is not None]
-    return chosen[:n]
+        by_pattern.setdefault(tuple(answer.is_right for answer in item.answers), []).append(item)
+    ordered = sorted(by_pattern.values(), key=len, reverse=True)
+    # The first of each pattern, the second of each, ...
+    turns = [item for turn in zip_longest(*ordered) for item in turn if item is not None]
+    return sorted(turns, key=lambda item: not item.flips)[:n]
 
 
 def flips(scores: Scores) -> list[tuple[MetricSpec, Comparison]]:

@@ -32,7 +32,7 @@ def test_a_difference_takes_the_digits_of_the_value_beside_it() -> None:
 
 
 def test_there_is_no_minus_zero() -> None:
-    assert figures.number(-0.0001, 1, signed=True) == "0.0"
+    assert figures.Scale(1.0, 1, "", is_signed=True).number(-0.0001) == "0.0"
 
 
 @pytest.mark.parametrize(("n", "text"), [(7, "7"), (99, "99"), (401, "410"), (12_345, "13,000")])
