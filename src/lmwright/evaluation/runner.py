@@ -13,7 +13,7 @@ from lmwright.core.errors import LmwrightError, RequestError, UnsupportedError
 from lmwright.core.results import EXACT, Metric, Row, Scores, read_rows, write_rows
 from lmwright.data.samples import Question
 from lmwright.evaluation.measurement import Measurement, check_tasks
-from lmwright.evaluation.selection import Selection, Suite, starter_lines
+from lmwright.evaluation.selection import Suite, starter_lines
 from lmwright.evaluation.speed import peak_memory
 from lmwright.evaluation.statistics import (
     Difference,
@@ -84,10 +84,6 @@ class Choice:
         """All of them, in the order in which they are shown."""
         return (*self.quality, *self.speed)
 
-    def selection(self, measurement: Measurement) -> Selection:
-        """Return what a measurement asks."""
-        return measurement.selection(self.suite, self.questions)
-
 
 def evaluate(
     models: Sequence[LanguageModel],
@@ -119,10 +115,8 @@ def evaluate(
             with peak_memory() as peak:
                 list(ask(model, choice.speed, choice, found))
             found.facts["peak_memory_bytes"] = peak.size_bytes
-    made_from = {
-        name: (given,) if isinstance(given, str) else tuple(given)
-        for name, given in (parents or {}).items()
-    }
+    given = (parents or {}).items()
+    made_from = {name: (of,) if isinstance(of, str) else tuple(of) for name, of in given}
     return conclude(measured, choice, parents=made_from, seed=seed)
 
 
@@ -177,7 +171,7 @@ def ask(
     for each in found.missing(measurements):
         metric = each.spec.name
         try:
-            found.rows[metric] = each.rows(model, choice.selection(each))
+            found.rows[metric] = each.rows(model, each.selection(choice.suite, choice.questions))
         except UnsupportedError as error:
             found.gaps[metric] = error.reason
         if isinstance(model, HostedModel):
@@ -195,10 +189,11 @@ def elsewhere(choice: Choice) -> dict[str, str]:
 
 def self_test(model: LanguageModel) -> dict[str, Any]:
     """Return the batch self-test's figure; nothing for a model that cannot be tested so."""
+    # An endpoint makes its batches itself: there is nothing to test from outside.
+    if isinstance(model, HostedModel):
+        return {}
     try:
-        # An endpoint makes its batches itself: there is nothing to test from outside.
-        hosted = isinstance(model, HostedModel)
-        return {} if hosted else {"batch_difference": batch_difference(model)}
+        return {"batch_difference": batch_difference(model)}
     except UnsupportedError:
         return {}
 
@@ -275,7 +270,11 @@ def conclude(
         not_measured={**choice.not_measured, **untold},
         gaps={model: found.gaps for model, found in measured.items() if found.gaps},
         usage={model: str(Usage(**counts)) for model, counts in usage.items()},
-        asked={each.spec.name: each.asked(choice.selection(each)) for each in told if each.asked},
+        asked={
+            each.spec.name: each.asked(each.selection(choice.suite, choice.questions))
+            for each in told
+            if each.asked
+        },
         rows=rows,
     )
 
