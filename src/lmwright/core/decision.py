@@ -1,10 +1,7 @@
 """What a gate decided: written by the gate, read by the command line, reports and cards."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from lmwright.core.results import from_plain, plain
+from typing import Literal
 
 Side = Literal["<=", ">="]
 Outcome = Literal["passed", "failed", "cannot tell", "not measured"]
@@ -41,12 +38,3 @@ class GateResult:
     model: str
     baseline: str
     rules: tuple[RuleResult, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data; `from_json` reads it back."""
-        return plain(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "GateResult":
-        """Read what `to_json` wrote, also as part of a larger result."""
-        return from_plain(cls, data)

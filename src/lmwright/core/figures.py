@@ -1,6 +1,6 @@
 """How numbers are written for people: one rule a unit, the same on the page, card and gate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Units whose values are fractions and are shown as percent.
 SHARES = ("%", "share")
@@ -13,6 +13,26 @@ class Scale:
     factor: float
     digits: int
     unit: str
+    # Whether it is a difference.
+    is_signed: bool = False
+
+    def number(self, value: float) -> str:
+        """Write a value without the unit, with thousands parted by a comma."""
+        text = f"{value * self.factor:{'+' if self.is_signed else ''},.{self.digits}f}"
+        # Minus zero is a rounding artefact, not news.
+        return text.lstrip("+-") if float(text.replace(",", "")) == 0 else text
+
+    def figure(self, value: float) -> str:
+        """Write a value with the unit."""
+        return f"{self.number(value)} {self.unit}".strip()
+
+    def span(self, low: float, high: float) -> str:
+        """Write an interval."""
+        return f"{self.number(low)} to {self.number(high)} {self.unit}".strip()
+
+
+# A relative change, given as a fraction: `+2.0 %`.
+RELATIVE = Scale(100.0, 1, "%", is_signed=True)
 
 
 def scale(unit: str, size: float) -> Scale:
@@ -24,75 +44,37 @@ def scale(unit: str, size: float) -> Scale:
             if abs(size) >= power:
                 return Scale(1 / power, 2 if abs(size) < 10 * power else 0, name)
         return Scale(1.0, 0, "bytes")
-    if abs(size) >= 100:
-        return Scale(1.0, 0, unit)
-    if abs(size) >= 10:
-        return Scale(1.0, 1, unit)
-    return Scale(1.0, 3 if abs(size) < 5 else 2, unit)
+    steps = ((100, 0), (10, 1), (5, 2))
+    return Scale(1.0, next((n for least, n in steps if abs(size) >= least), 3), unit)
 
 
-def number(value: float, digits: int, *, signed: bool = False) -> str:
-    """Write a number with a fixed count of digits and thousands parted by a comma."""
-    text = f"{value:{'+' if signed else ''},.{digits}f}"
-    # Minus zero is a rounding artefact, not news.
-    return text.lstrip("+-") if float(text.replace(",", "")) == 0 else text
+def difference(unit: str, size: float) -> Scale:
+    """Choose how differences are shown beside values of about `size`; of shares they are points."""
+    how = scale(unit, size)
+    return replace(how, unit="points" if unit in SHARES else how.unit, is_signed=True)
 
 
 def figure(value: float, unit: str) -> str:
     """Write one value with its unit: `85.3 %`, `1.073 bits/byte`, `143 MB`."""
-    how = scale(unit, value)
-    return f"{number(value * how.factor, how.digits)} {how.unit}".strip()
+    return scale(unit, value).figure(value)
 
 
 def short(value: float, unit: str) -> str:
     """Write one value without its unit, which stands beside it already; percent stays."""
     how = scale(unit, value)
-    text = number(value * how.factor, how.digits)
-    return f"{text} %" if how.unit == "%" else text
+    return how.figure(value) if how.unit == "%" else how.number(value)
 
 
 def exact(value: float, unit: str) -> str:
     """Write a figure that has no interval: bytes with their unit, counts, else two digits."""
     if unit == "bytes":
         return figure(value, unit)
-    return number(value, 2) if unit else count(value)
+    return Scale(1.0, 2, unit).number(value) if unit else count(value)
 
 
 def span(low: float, high: float, unit: str) -> str:
     """Write an interval in the scale of its larger end: `79.1 to 90.2 %`."""
-    how = scale(unit, max(abs(low), abs(high)))
-    ends = (number(end * how.factor, how.digits) for end in (low, high))
-    return f"{' to '.join(ends)} {how.unit}".strip()
-
-
-def change(value: float, unit: str, *, like: float | None = None) -> str:
-    """Write a difference with its sign; differences of shares are points, not percent.
-
-    `like` is a value that it stands beside: both then have as many digits.
-    """
-    how = scale(unit, value if like is None else like)
-    return f"{number(value * how.factor, how.digits, signed=True)} {_points(how, unit)}".strip()
-
-
-def change_span(low: float, high: float, unit: str, *, like: float | None = None) -> str:
-    """Write the interval of a difference: `-2.1 to +0.4 points`."""
-    how = scale(unit, max(abs(low), abs(high)) if like is None else like)
-    ends = (number(end * how.factor, how.digits, signed=True) for end in (low, high))
-    return f"{' to '.join(ends)} {_points(how, unit)}".strip()
-
-
-def _points(how: Scale, unit: str) -> str:
-    return "points" if unit in SHARES else how.unit
-
-
-def percent(fraction: float, *, signed: bool = True) -> str:
-    """Write a fraction as percent, signed as a relative change is: `+2.0 %`."""
-    return f"{number(100 * fraction, 1, signed=signed)} %"
-
-
-def percent_span(low: float, high: float) -> str:
-    """Write the interval of a relative change: `-1.0 to +2.0 %`."""
-    return f"{number(100 * low, 1, signed=True)} to {number(100 * high, 1, signed=True)} %"
+    return scale(unit, max(abs(low), abs(high))).span(low, high)
 
 
 def count(n: float) -> str:

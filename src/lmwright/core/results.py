@@ -80,22 +80,16 @@ class MetricSpec:
 
 
 _SIZE: Heading = "Size and memory"
+_EXACT: tuple[tuple[str, str, str, Heading | None], ...] = (
+    ("size_bytes", "Size on disk", "bytes", _SIZE),
+    ("bits_per_weight", "Bits per weight", "bits", _SIZE),
+    ("peak_memory_bytes", "Peak memory of the process", "bytes", _SIZE),
+    ("n_params", "Parameters", "", None),
+)
 # What is known of a model without asking it anything.
-EXACT: dict[str, MetricSpec] = {
-    spec.name: spec
-    for spec in (
-        MetricSpec("size_bytes", "Size on disk", "bytes", False, "exact", heading=_SIZE),
-        MetricSpec("bits_per_weight", "Bits per weight", "bits", False, "exact", heading=_SIZE),
-        MetricSpec(
-            "peak_memory_bytes",
-            "Peak memory of the process",
-            "bytes",
-            False,
-            "exact",
-            heading=_SIZE,
-        ),
-        MetricSpec("n_params", "Parameters", "", False, "exact", heading=None),
-    )
+EXACT = {
+    name: MetricSpec(name, title, unit, higher_is_better=False, kind="exact", heading=heading)
+    for name, title, unit, heading in _EXACT
 }
 
 
@@ -214,6 +208,10 @@ class Scores:
         metric = self.metric(name, model)
         return self.exact(name, model) if metric is None else metric.value
 
+    def has(self, spec: MetricSpec) -> bool:
+        """Return whether any model has a number of it."""
+        return any(self.value(spec.name, model) is not None for model in self.models)
+
     def comparison(self, metric: str, model: str, *, baseline: str) -> Comparison | None:
         """Return the comparison of two models on a metric, where there is one."""
         key = (metric, model, baseline)
@@ -229,14 +227,13 @@ class Scores:
         table.add_column("metric")
         for model in self.models:
             table.add_column(Text(model))
-        for spec in self.specs:
+        shown = [spec for spec in EXACT.values() if spec.heading and self.has(spec)]
+        for spec in (*self.specs, *shown):
             good = "higher" if spec.higher_is_better else "lower"
+            is_exact = spec.kind == "exact"
+            title = spec.title if is_exact else f"{spec.title}\n{good} is better"
             cells = [self._cell(spec, model) for model in self.models]
-            table.add_row(Text(f"{spec.title}\n{good} is better"), *cells, end_section=True)
-        for spec in EXACT.values():
-            values = [self.exact(spec.name, model) for model in self.models]
-            if spec.heading and any(value is not None for value in values):
-                table.add_row(spec.title, *[self._exact(spec, model) for model in self.models])
+            table.add_row(Text(title), *cells, end_section=not is_exact)
         # As Text: brackets are no markup here.
         table.caption = Text(self.footer())
         table.caption_justify = "left"
@@ -248,20 +245,21 @@ class Scores:
         for spec in self.specs:
             first = next(found[spec.name] for found in self.metrics.values() if spec.name in found)
             smallest = self.detectable[spec.name]
-            finds = figures.change(smallest, spec.unit, like=first.value).lstrip("+")
+            finds = figures.difference(spec.unit, first.value).figure(smallest).lstrip("+")
             lines.append(f"{spec.title}: n = {first.n} {spec.items}, finds changes from {finds}")
         lines += [f"{name}: not measured, {why}" for name, why in self.not_measured.items()]
         lines += [f"{model}: {usage}" for model, usage in self.usage.items()]
         return "\n".join(lines)
 
     def _cell(self, spec: MetricSpec, model: str) -> Text:
-        found = self.metric(spec.name, model)
+        value, found = self.value(spec.name, model), self.metric(spec.name, model)
+        if value is None:
+            reason = self.gaps.get(model, {}).get(spec.name)
+            return Text(f"not measured: {reason}" if reason else "not measured", style="dim")
         if found is None:
-            return self._gap(spec, model)
-        value, low, high = (
-            figures.short(number, spec.unit) for number in (found.value, found.low, found.high)
-        )
-        cell = Text(f"{value} [{low}, {high}]")
+            return Text(figures.exact(value, spec.unit))
+        ends = (figures.short(end, spec.unit) for end in (found.low, found.high))
+        cell = Text(f"{figures.short(value, spec.unit)} [{', '.join(ends)}]")
         comparison = self.comparison(spec.name, model, baseline=self.models[0])
         if comparison is not None:
             mark = MARKS[comparison.verdict]
@@ -269,14 +267,6 @@ class Scores:
                 mark += f": needs about {figures.about(comparison.n_needed)}"
             cell.append(f"\n{mark}", style=STYLES[comparison.verdict])
         return cell
-
-    def _exact(self, spec: MetricSpec, model: str) -> Text:
-        value = self.exact(spec.name, model)
-        return self._gap(spec, model) if value is None else Text(figures.exact(value, spec.unit))
-
-    def _gap(self, spec: MetricSpec, model: str) -> Text:
-        reason = self.gaps.get(model, {}).get(spec.name)
-        return Text(f"not measured: {reason}" if reason else "not measured", style="dim")
 
     def __str__(self) -> str:
         # Wide enough for the longest cell, so that no line is broken.

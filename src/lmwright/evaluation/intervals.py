@@ -73,9 +73,7 @@ def paired(base: Clusters, other: Clusters, *, seed: int) -> Intervals:
     """Return the intervals of the change on the same items: the same clusters drawn for both."""
     if base.n < 2:
         # One cluster has no spread of its own; `widen` adds that of its 0/1 items.
-        delta = other.value - base.value
-        relative = delta / size_of(base)
-        return Intervals((delta, delta), (delta, delta), (relative, relative), 0.0)
+        return _student(base, other, 0.0, df=1)
     se = standard_error(other.influence - base.influence)
     if base.n < FEW_CLUSTERS:
         return _student(base, other, se, df=base.n - 1)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from lmwright.core.errors import RequestError, suggestion
 from lmwright.core.results import RENAMED, Asked, Metric, MetricSpec, Row
@@ -10,16 +9,6 @@ from lmwright.data.samples import Question
 from lmwright.evaluation.resampling import Statistic, ratio
 from lmwright.evaluation.selection import Selection, Suite
 from lmwright.lm import LanguageModel
-
-
-class Slices(Protocol):
-    """A function that makes metrics of parts of the rows, or others derived from them."""
-
-    def __call__(
-        self, rows: Sequence[Row], spec: MetricSpec, /, *, statistic: Statistic, seed: int
-    ) -> Mapping[str, Metric]:
-        """Return metrics by name."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +23,8 @@ class Measurement:
     # Raises UnsupportedError where a model cannot be asked so.
     rows: Callable[[LanguageModel, Selection], list[Row]]
     statistic: Statistic = ratio
-    slices: Slices | None = None
+    # Metrics by name, of parts of the rows or derived from them; called as `estimate` is.
+    slices: Callable[..., Mapping[str, Metric]] | None = None
     # What is asked, by item, where the detail of a row is the model's reply.
     asked: Callable[[Selection], dict[str, Asked]] | None = None
     # Whether it asks the held-out questions of the recipe's data.

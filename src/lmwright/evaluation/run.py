@@ -1,21 +1,14 @@
-"""Files in, files out: the step `[evaluate.NAME]` of a recipe.
-
-Rows are stored as soon as a metric is measured, so a killed run goes on where it stood.
-"""
+"""Files in, files out: the step `[evaluate.NAME]` of a recipe."""
 
 import gc
 import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lmwright import lm
-from lmwright.core.artifact import write_json
-from lmwright.core.progress import Bar, bar
-from lmwright.core.results import read_rows, write_rows
+from lmwright.core.progress import bar
 from lmwright.core.stage import StepContext
 from lmwright.data.run import QUESTIONS
 from lmwright.data.samples import Question
@@ -24,60 +17,17 @@ from lmwright.evaluation.measurement import Measurement
 from lmwright.evaluation.runner import (
     Choice,
     Measured,
-    Skipped,
+    ask,
     check_names,
     choose,
     conclude,
     elsewhere,
-    facts,
-    measure,
     self_test,
 )
 from lmwright.evaluation.speed import measure_in_turns
 from lmwright.evaluation.tasks import MEASUREMENTS
 from lmwright.evaluation.tasks.qa_accuracy import read_questions
 from lmwright.hosted.address import is_hosted
-from lmwright.hosted.model import HostedModel
-from lmwright.hosted.usage import Usage
-
-SPEED, QUALITY = "speed.json", "quality.json"
-# What a model cannot be asked, and what was asked of a hosted one.
-GAPS, USAGE = "gaps.json", "usage.json"
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One model of the evaluation: what it is called, where it lies, where its rows go."""
-
-    model: str
-    source: Path | str
-    folder: Path
-    # How it is asked, for a hosted one.
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_hosted(self) -> bool:
-        return is_hosted(str(self.source))
-
-    @property
-    def gaps(self) -> dict[str, str]:
-        return self.read(GAPS) or {}
-
-    @property
-    def usage(self) -> Usage | None:
-        counts = self.read(USAGE)
-        return None if counts is None else Usage(**counts)
-
-    def path(self, measurement: Measurement) -> Path:
-        return self.folder / f"{measurement.spec.name}.parquet"
-
-    def missing(self, measurements: Sequence[Measurement]) -> list[Measurement]:
-        gaps = self.gaps
-        return [m for m in measurements if not self.path(m).is_file() and m.spec.name not in gaps]
-
-    def read(self, name: str) -> dict[str, Any] | None:
-        path = self.folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def run(
@@ -94,34 +44,48 @@ def run(
     check_names(config.models)
     questions = _questions(config, context)
     choice = choose(config.tasks, questions, suite=config.suite, measurements=measurements)
-    jobs = [_job(model, config, out, context) for model in config.models]
-    local = [job for job in jobs if not job.is_hosted]
-    total = len(jobs) * len(choice.quality) + len(local) * len(choice.speed)
-    measured = {job.model: Measured() for job in jobs}
+    sources = {model: str(context.inputs.get(model, model)) for model in config.models}
+    # Where the rows of each model lie.
+    folders = {model: f"rows/{folder_name(model)}" for model in config.models}
+    measured = {model: Measured.read(out / folders[model], choice) for model in config.models}
+    for model, source in sources.items():
+        if is_hosted(source):
+            measured[model].gaps |= elsewhere(choice)
+    n_missing = sum(len(found.missing(choice.measurements)) for found in measured.values())
+    total = len(measured) * len(choice.measurements)
     with bar("evaluate", total=total) as progress:
-        for job in jobs:
-            measured[job.model].facts |= _quality(job, choice, progress)
-        for job, found in zip(local, _speeds(local, choice, progress), strict=True):
-            measured[job.model].facts |= found
-    for job in jobs:
-        found = measured[job.model]
-        found.gaps = job.gaps | (elsewhere(choice) if job.is_hosted else {})
-        for each in choice.measurements:
-            if each.spec.name not in found.gaps:
-                found.rows[each.spec.name] = read_rows(job.path(each))
+        progress.advance(total - n_missing)
+        for model, found in measured.items():
+            if found.missing(choice.quality):
+                for metric in _quality(model, sources[model], config, choice, found):
+                    progress.advance(note=f"{model}: {metric}")
+                # Memory goes back before the next model is loaded.
+                gc.collect()
+        slow = [model for model, found in measured.items() if found.missing(choice.speed)]
+        order = [(sources[model], model) for model in slow]
+        timings = measure_in_turns(order, choice.suite, choice.speed)
+        for model, timing in zip(slow, timings, strict=True):
+            found = measured[model]
+            found.facts |= timing.figures
+            found.rows |= timing.rows
+            for metric in timing.rows:
+                found.keep(metric)
+            progress.advance(len(choice.speed), note=f"{model}: speed")
     scores = conclude(measured, choice, parents=context.parents, seed=config.seed)
-    return {
-        **scores.to_json(),
-        "counts": {name: each.n_items[config.suite] for name, each in measurements.items()},
-        # Where the rows of each model lie.
-        "rows": {model: f"rows/{folder_name(model)}" for model in config.models},
-    }
+    counts = {name: each.n_items[config.suite] for name, each in measurements.items()}
+    return {**scores.to_json(), "counts": counts, "rows": folders}
 
 
-def _job(model: str, config: Evaluate, out: Path, context: StepContext) -> _Job:
-    source = context.inputs.get(model, model)
-    options = {"hosted": config.hosted} if is_hosted(str(source)) else {}
-    return _Job(model, source, out / "rows" / folder_name(model), options)
+def _quality(
+    model: str, source: str, config: Evaluate, choice: Choice, found: Measured
+) -> Iterator[str]:
+    """Load a model, and yield each metric once it is measured."""
+    options = {"hosted": config.hosted} if is_hosted(source) else {}
+    loaded = lm.load(source, precision="fp32", name=model, **options)
+    found.facts |= self_test(loaded)
+    if loaded.info.dtype is not None:
+        found.facts["quality_dtype"] = loaded.info.dtype
+    yield from ask(loaded, choice.quality, choice, found)
 
 
 def folder_name(model: str) -> str:
@@ -136,50 +100,3 @@ def _questions(config: Evaluate, context: StepContext) -> tuple[Question, ...]:
     if config.data is None:
         return ()
     return read_questions(Path(context.inputs.get(config.data, config.data)) / QUESTIONS)
-
-
-def _quality(job: _Job, choice: Choice, progress: Bar) -> dict[str, Any]:
-    """Measure what is not on disk yet, exactly; return the facts of the model."""
-    missing = job.missing(choice.quality)
-    progress.advance(len(choice.quality) - len(missing), note=job.model)
-    known = job.read(QUALITY)
-    if not choice.quality or (known is not None and not missing):
-        return known or {}
-    model = lm.load(job.source, precision="fp32", name=job.model, **job.options)
-    found = facts(model) | self_test(model)
-    if model.info.dtype is not None:
-        found["quality_dtype"] = model.info.dtype
-    asked_before = job.usage
-    for metric, measured in measure(model, missing, choice):
-        if isinstance(measured, Skipped):
-            write_json(job.folder / GAPS, {**job.gaps, metric: measured.reason})
-        else:
-            write_rows(job.folder / f"{metric}.parquet", measured)
-        if isinstance(model, HostedModel):
-            # With what was asked before a kill; no more than one metric's requests are forgotten.
-            usage = model.usage if asked_before is None else asked_before.plus(model.usage)
-            write_json(job.folder / USAGE, usage.to_json())
-        progress.advance(note=f"{job.model}: {metric}")
-    if (usage := job.usage) is not None:
-        found["usage"] = usage.to_json()
-    write_json(job.folder / QUALITY, found)
-    # Memory goes back before the next model is loaded.
-    del model
-    gc.collect()
-    return found
-
-
-def _speeds(jobs: list[_Job], choice: Choice, progress: Bar) -> list[dict[str, Any]]:
-    """Measure speed and memory where they are not on disk yet; return the facts by job."""
-    if not choice.speed:
-        return [{} for _ in jobs]
-    missing = [job for job in jobs if job.missing(choice.speed) or job.read(SPEED) is None]
-    progress.advance((len(jobs) - len(missing)) * len(choice.speed))
-    sources = [(str(job.source), job.model) for job in missing]
-    timings = measure_in_turns(sources, choice.suite, choice.speed) if missing else []
-    for job, timing in zip(missing, timings, strict=True):
-        for each in choice.speed:
-            write_rows(job.path(each), timing.rows[each.spec.name])
-        write_json(job.folder / SPEED, timing.figures)
-        progress.advance(len(choice.speed), note=f"{job.model}: speed")
-    return [job.read(SPEED) or {} for job in jobs]

@@ -1,16 +1,19 @@
 """Ask every model the same, and put the answers side by side."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lmwright.core.artifact import write_json
 from lmwright.core.errors import LmwrightError, RequestError, UnsupportedError
-from lmwright.core.results import EXACT, Metric, Row, Scores
+from lmwright.core.results import EXACT, Metric, Row, Scores, read_rows, write_rows
 from lmwright.data.samples import Question
 from lmwright.evaluation.measurement import Measurement, check_tasks
-from lmwright.evaluation.selection import Selection, Suite, starter_lines
+from lmwright.evaluation.selection import Suite, starter_lines
 from lmwright.evaluation.speed import peak_memory
 from lmwright.evaluation.statistics import (
     Difference,
@@ -29,34 +32,40 @@ N_INVARIANCE = 20
 # Largest difference of a log-probability (nats) between batches that is still rounding in fp32.
 INVARIANCE_LIMIT = 1e-3
 
-# model -> metric -> rows
-RowsOf = Mapping[str, Mapping[str, Sequence[Row]]]
-
-ELSEWHERE = "its weights are not on this machine"
+FACTS = "facts.json"
 
 
 @dataclass
 class Measured:
-    """What was found out about one model."""
+    """What was found out about one model; with a folder, a killed run goes on where it stood."""
 
     rows: dict[str, list[Row]] = field(default_factory=dict)
     # Metric or exact figure -> why there is none.
     gaps: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
-    def add(self, metric: str, found: "list[Row] | Skipped") -> None:
-        """Take the rows of a metric, or the reason why there are none."""
-        if isinstance(found, Skipped):
-            self.gaps[metric] = found.reason
-        else:
-            self.rows[metric] = found
+    @classmethod
+    def read(cls, folder: Path, choice: "Choice") -> "Measured":
+        """Return what lies in a folder: nothing, a part, or all that is measured."""
+        if not (folder / FACTS).is_file():
+            return cls(folder=folder)
+        known = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        files = {m.spec.name: folder / f"{m.spec.name}.parquet" for m in choice.measurements}
+        rows = {metric: read_rows(path) for metric, path in files.items() if path.is_file()}
+        return cls(rows, **known, folder=folder)
 
+    def missing(self, measurements: Sequence[Measurement]) -> list[Measurement]:
+        """Return those that were neither made nor found to be impossible."""
+        known = {*self.rows, *self.gaps}
+        return [each for each in measurements if each.spec.name not in known]
 
-@dataclass(frozen=True)
-class Skipped:
-    """In place of rows: why the model cannot be measured so."""
-
-    reason: str
+    def keep(self, metric: str) -> None:
+        """Store a metric's rows, where there are some, and before them all else."""
+        if self.folder is not None:
+            write_json(self.folder / FACTS, {"facts": self.facts, "gaps": self.gaps})
+            if metric in self.rows:
+                write_rows(self.folder / f"{metric}.parquet", self.rows[metric])
 
 
 @dataclass(frozen=True)
@@ -74,10 +83,6 @@ class Choice:
     def measurements(self) -> tuple[Measurement, ...]:
         """All of them, in the order in which they are shown."""
         return (*self.quality, *self.speed)
-
-    def selection(self, measurement: Measurement) -> Selection:
-        """Return what a measurement asks."""
-        return measurement.selection(self.suite, self.questions)
 
 
 def evaluate(
@@ -99,11 +104,19 @@ def evaluate(
     names = [model.name for model in models]
     check_names(names)
     choice = choose(tasks, questions, suite=suite, measurements=measurements)
-    measured = {model.name: _measure_all(model, choice) for model in models}
-    made_from = {
-        name: (given,) if isinstance(given, str) else tuple(given)
-        for name, given in (parents or {}).items()
-    }
+    measured = {model.name: Measured() for model in models}
+    for model, found in zip(models, measured.values(), strict=True):
+        if isinstance(model, HostedModel):
+            found.gaps |= elsewhere(choice)
+        if choice.quality:
+            found.facts |= self_test(model)
+        list(ask(model, choice.quality, choice, found))
+        if found.missing(choice.speed):
+            with peak_memory() as peak:
+                list(ask(model, choice.speed, choice, found))
+            found.facts["peak_memory_bytes"] = peak.size_bytes
+    given = (parents or {}).items()
+    made_from = {name: (of,) if isinstance(of, str) else tuple(of) for name, of in given}
     return conclude(measured, choice, parents=made_from, seed=seed)
 
 
@@ -147,50 +160,36 @@ def check_names(names: Sequence[str]) -> None:
         raise RequestError(f"models: {twice[0]!r} occurs twice; load one of them with another name")
 
 
-def _measure_all(model: LanguageModel, choice: Choice) -> Measured:
-    found = Measured(facts=facts(model))
-    if choice.quality:
-        found.facts |= self_test(model)
-    for metric, rows in measure(model, choice.quality, choice):
-        found.add(metric, rows)
-    if isinstance(model, HostedModel):
-        found.gaps |= elsewhere(choice)
-        found.facts["usage"] = model.usage.to_json()
-    elif choice.speed:
-        with peak_memory() as peak:
-            for metric, rows in measure(model, choice.speed, choice):
-                found.add(metric, rows)
-        found.facts["peak_memory_bytes"] = peak.size_bytes
-    return found
-
-
-def measure(
-    model: LanguageModel, measurements: Sequence[Measurement], choice: Choice
-) -> Iterator[tuple[str, list[Row] | Skipped]]:
-    """Yield the rows of each metric as soon as they are measured, or why they cannot be."""
-    for each in measurements:
+def ask(
+    model: LanguageModel, measurements: Sequence[Measurement], choice: Choice, found: Measured
+) -> Iterator[str]:
+    """Measure what is missing, and yield each metric once its rows or the reason are kept."""
+    usage = Usage(**found.facts.get("usage", {"cost": 0.0}))
+    # What is known of a model without asking it anything.
+    facts = {name: fact for name, fact in asdict(model.info).items() if fact is not None}
+    found.facts = facts | found.facts
+    for each in found.missing(measurements):
+        metric = each.spec.name
         try:
-            found = each.rows(model, choice.selection(each))
+            found.rows[metric] = each.rows(model, each.selection(choice.suite, choice.questions))
         except UnsupportedError as error:
-            found = Skipped(error.reason)
-        yield each.spec.name, found
-
-
-def facts(model: LanguageModel) -> dict[str, Any]:
-    """Return what is known of a model without asking it anything."""
-    return {name: fact for name, fact in asdict(model.info).items() if fact is not None}
+            found.gaps[metric] = error.reason
+        if isinstance(model, HostedModel):
+            # With what was asked before a kill; no more than one metric's requests are forgotten.
+            found.facts["usage"] = usage.plus(model.usage).to_json()
+        found.keep(metric)
+        yield metric
 
 
 def elsewhere(choice: Choice) -> dict[str, str]:
     """Return why a hosted model has no speed of its own, no size and no memory."""
-    return dict.fromkeys([*(each.spec.name for each in choice.speed), *EXACT], ELSEWHERE)
+    absent = [*(each.spec.name for each in choice.speed), *EXACT]
+    return dict.fromkeys(absent, "its weights are not on this machine")
 
 
 def self_test(model: LanguageModel) -> dict[str, Any]:
-    """Return the batch self-test's figure; nothing for a model that cannot be tested so.
-
-    An endpoint makes its batches itself: there is nothing to test from outside.
-    """
+    """Return the batch self-test's figure; nothing for a model that cannot be tested so."""
+    # An endpoint makes its batches itself: there is nothing to test from outside.
     if isinstance(model, HostedModel):
         return {}
     try:
@@ -230,17 +229,28 @@ def conclude(
     Two models are compared on the metrics that both of them have.
     """
     rows = {model: found.rows for model, found in measured.items()}
-    told = [
-        each
-        for each in choice.measurements
-        if any(each.spec.name in of_model for of_model in rows.values())
-    ]
     reasons = {m: why for found in measured.values() for m, why in found.gaps.items()}
+    known = {metric for of_model in rows.values() for metric in of_model}
+    told = [each for each in choice.measurements if each.spec.name in known]
     if not told:
         raise RequestError(f"nothing could be measured: {'; '.join(sorted(set(reasons.values())))}")
     names = [each.spec.name for each in choice.measurements]
-    untold = {m: reasons[m] for m in names if all(m not in found for found in rows.values())}
-    differences = _differences(rows, told, parents, seed=seed)
+    untold = {metric: reasons[metric] for metric in names if metric not in known}
+    usage = {m: found.facts["usage"] for m, found in measured.items() if "usage" in found.facts}
+    differences = [
+        difference(
+            rows[baseline][metric],
+            rows[model][metric],
+            each.spec,
+            model=model,
+            baseline=baseline,
+            statistic=each.statistic,
+            seed=seed,
+        )
+        for baseline, model in pairs(list(rows), parents)
+        for each in told
+        if (metric := each.spec.name) in rows[baseline] and metric in rows[model]
+    ]
     return Scores(
         suite=choice.suite,
         models=tuple(rows),
@@ -255,41 +265,18 @@ def conclude(
             for model, of_model in rows.items()
         },
         comparisons=tuple(judge(differences)),
-        detectable=_detectable(rows, told, differences),
+        detectable={each.spec.name: _detectable(each, rows, differences) for each in told},
         facts_of_models={model: found.facts for model, found in measured.items()},
         not_measured={**choice.not_measured, **untold},
         gaps={model: found.gaps for model, found in measured.items() if found.gaps},
-        usage={
-            model: str(Usage(**found.facts["usage"]))
-            for model, found in measured.items()
-            if "usage" in found.facts
+        usage={model: str(Usage(**counts)) for model, counts in usage.items()},
+        asked={
+            each.spec.name: each.asked(each.selection(choice.suite, choice.questions))
+            for each in told
+            if each.asked
         },
-        asked={each.spec.name: each.asked(choice.selection(each)) for each in told if each.asked},
         rows=rows,
     )
-
-
-def _differences(
-    rows: RowsOf,
-    measurements: Sequence[Measurement],
-    parents: Mapping[str, Sequence[str]],
-    *,
-    seed: int,
-) -> list[Difference]:
-    return [
-        difference(
-            rows[baseline][each.spec.name],
-            rows[model][each.spec.name],
-            each.spec,
-            model=model,
-            baseline=baseline,
-            statistic=each.statistic,
-            seed=seed,
-        )
-        for baseline, model in pairs(list(rows), parents)
-        for each in measurements
-        if each.spec.name in rows[baseline] and each.spec.name in rows[model]
-    ]
 
 
 def pairs(models: Sequence[str], parents: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
@@ -312,19 +299,17 @@ def _metric(measurement: Measurement, rows: Sequence[Row], seed: int) -> Metric:
 
 
 def _detectable(
-    rows: RowsOf, measurements: Sequence[Measurement], differences: Sequence[Difference]
-) -> dict[str, float]:
+    measurement: Measurement,
+    rows: Mapping[str, Mapping[str, Sequence[Row]]],
+    differences: Sequence[Difference],
+) -> float:
     """Return the smallest change that can be found: of the comparison that varies most.
 
     Unpaired where there is none, or only of models that agree in every item.
     """
-    found: dict[str, float] = {}
-    for each in differences:
-        metric = each.comparison.metric
-        found[metric] = max(found.get(metric, 0.0), detectable(each))
-    for each in measurements:
-        metric = each.spec.name
-        if not found.get(metric):
-            first = next(of_model[metric] for of_model in rows.values() if metric in of_model)
-            found[metric] = detectable_effect(first, each.spec, statistic=each.statistic)
-    return found
+    spec = measurement.spec
+    paired = [detectable(each) for each in differences if each.comparison.metric == spec.name]
+    if any(paired):
+        return max(paired)
+    first = next(of_model[spec.name] for of_model in rows.values() if spec.name in of_model)
+    return detectable_effect(first, spec, statistic=measurement.statistic)

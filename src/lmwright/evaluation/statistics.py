@@ -20,6 +20,7 @@ from lmwright.evaluation.resampling import (
 
 ALPHA = 0.05
 POWER = 0.8
+_quantile = NormalDist().inv_cdf
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,7 @@ class Difference:
 
     comparison: Comparison
     higher_is_better: bool
-    # The 90 % interval of the change (TOST at 5 %) and its standard error.
-    low_90: float
-    high_90: float
-    se: float
+    intervals: intervals.Intervals
 
 
 def estimate(
@@ -120,7 +118,7 @@ def difference(
         verdict="cannot tell",
         flips=flips,
     )
-    return Difference(comparison, spec.higher_is_better, *spread.delta_90, spread.se)
+    return Difference(comparison, spec.higher_is_better, spread)
 
 
 def judge(differences: Sequence[Difference]) -> list[Comparison]:
@@ -161,12 +159,14 @@ def detectable_effect(
 
 def detectable(measured: Difference) -> float:
     """Return the smallest change that a comparison like this finds with 80 % power at 5 %."""
-    return _power_factor(ALPHA) * measured.se
+    return _power_factor(ALPHA) * measured.intervals.se
 
 
 def _judge(measured: Difference, p_holm: float) -> Comparison:
     comparison = replace(measured.comparison, p_holm=p_holm)
-    if -comparison.margin <= measured.low_90 and measured.high_90 <= comparison.margin:
+    # Two one-sided tests (TOST) at 5 %.
+    low, high = measured.intervals.delta_90
+    if -comparison.margin <= low and high <= comparison.margin:
         return replace(comparison, verdict="equivalent")
     if p_holm < ALPHA:
         is_better = (comparison.delta > 0) == measured.higher_is_better
@@ -182,7 +182,7 @@ def _items_needed(measured: Difference, comparison: Comparison) -> int:
     Where that many were asked already, the change itself lies near the margin: then enough to
     find a change of the size observed.
     """
-    n, se = comparison.n, measured.se
+    n, se = comparison.n, measured.intervals.se
     # TOST may fail on either side, so each side gets half of the 20 %.
     factor = _quantile(1 - ALPHA) + _quantile(1 - (1 - POWER) / 2)
     needed = n * (factor * se / comparison.margin) ** 2 if comparison.margin > 0 else 0.0
@@ -234,7 +234,3 @@ def _mcnemar(flips: tuple[int, int]) -> float:
 def _power_factor(alpha: float) -> float:
     """Standard errors between no effect and one found with 80 % power (2.80 at 5 %)."""
     return _quantile(1 - alpha / 2) + _quantile(POWER)
-
-
-def _quantile(probability: float) -> float:
-    return NormalDist().inv_cdf(probability)

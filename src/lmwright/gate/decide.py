@@ -10,7 +10,7 @@ from typing import Literal
 from lmwright.core import figures
 from lmwright.core.decision import GateResult, Outcome, RuleResult, Side
 from lmwright.core.errors import RecipeError, suggestion
-from lmwright.core.results import MetricSpec, Scores
+from lmwright.core.results import Comparison, MetricSpec, Scores
 from lmwright.gate.config import Gate
 from lmwright.gate.rules import GateRule, parse
 
@@ -84,14 +84,7 @@ def _decide(rule: GateRule, scores: Scores, *, model: str, baseline: str) -> Rul
     assert spec is not None, "parse knows all names"
     if rule.kind in ("value", "not worse"):
         _check_percent(rule, spec.unit)
-    if spec.kind == "exact":
-        looked = _exact(rule, scores, spec, model=model, baseline=baseline)
-    elif scores.metric(rule.metric, model) is None:
-        looked = None
-    elif rule.kind == "value":
-        looked = _value(rule, scores, model)
-    else:
-        looked = _paired(rule, scores, spec, model=model, baseline=baseline)
+    looked = _look(rule, spec, scores, model=model, baseline=baseline)
     if looked is None:
         return _absent(rule, f"{rule.metric} was not measured on {model}.")
     numbers = {key: value for key, value in asdict(looked).items() if key != "is_strict"}
@@ -129,15 +122,37 @@ def _check_percent(rule: GateRule, unit: str) -> None:
     )
 
 
-def _value(rule: GateRule, scores: Scores, model: str) -> _Looked:
-    side, limit = rule.bound
-    metric = scores.metrics[model][rule.metric]
-    return _Looked(metric.value, metric.low, metric.high, metric.n, limit, side, "value")
+def _look(
+    rule: GateRule, spec: MetricSpec, scores: Scores, *, model: str, baseline: str
+) -> _Looked | None:
+    """Look at a value or a change, where there is one; exact figures have no width and no n."""
+    found, value = scores.metric(rule.metric, model), scores.value(rule.metric, model)
+    base = scores.exact(rule.metric, baseline)
+    if value is None:
+        return None
+    if rule.kind == "value":
+        low, high, n = (found.low, found.high, found.n) if found else (value, value, None)
+        return _Looked(value, low, high, n, rule.limit, rule.side, "value")
+    if spec.kind != "exact":
+        pair = _pair(rule, scores, model=model, baseline=baseline)
+        delta, n = (pair.delta, pair.low, pair.high), pair.n
+        relative = (pair.relative, pair.relative_low, pair.relative_high)
+        margin = pair.margin
+    elif base is not None:
+        change, ratio, margin, n = value - base, value / base - 1, 0.0, None
+        delta, relative = (change, change, change), (ratio, ratio, ratio)
+    else:
+        return None
+    if rule.kind == "change":
+        return _Looked(*relative, n, rule.limit, rule.side, "relative")
+    # "better" has its limit at 0, "not worse" at the margin on the metric's bad side.
+    is_better = rule.kind == "better"
+    loss = 0.0 if is_better else margin if rule.amount is None else rule.amount
+    side, limit = (">=", -loss) if spec.higher_is_better else ("<=", loss)
+    return _Looked(*delta, n, limit, side, "delta", is_strict=is_better)
 
 
-def _paired(
-    rule: GateRule, scores: Scores, spec: MetricSpec, *, model: str, baseline: str
-) -> _Looked:
+def _pair(rule: GateRule, scores: Scores, *, model: str, baseline: str) -> Comparison:
     if model == baseline:
         raise RecipeError(
             f"gate.require {rule.text!r}: gate.model and the baseline are both {model!r}; "
@@ -150,70 +165,20 @@ def _paired(
             f"gate.baseline = {baseline!r}: {model} was not compared with it on {rule.metric}; "
             f"it was compared with: {', '.join(others) or 'nothing'}"
         )
-    return _change(
-        rule,
-        spec,
-        delta=(found.delta, found.low, found.high),
-        relative=(found.relative, found.relative_low, found.relative_high),
-        margin=found.margin,
-        n=found.n,
-    )
-
-
-def _exact(
-    rule: GateRule, scores: Scores, spec: MetricSpec, *, model: str, baseline: str
-) -> _Looked | None:
-    """Look at an exact figure, as at a metric whose interval has no width."""
-    value, base = (scores.exact(rule.metric, name) for name in (model, baseline))
-    if value is None or (base is None and rule.kind != "value"):
-        return None
-    if rule.kind == "value":
-        side, limit = rule.bound
-        return _Looked(value, value, value, None, limit, side, "value")
-    assert base is not None
-    delta, ratio = value - base, value / base - 1
-    return _change(
-        rule, spec, delta=(delta, delta, delta), relative=(ratio, ratio, ratio), margin=0.0, n=None
-    )
-
-
-def _change(
-    rule: GateRule,
-    spec: MetricSpec,
-    *,
-    delta: tuple[float, float, float],
-    relative: tuple[float, float, float],
-    margin: float,
-    n: int | None,
-) -> _Looked:
-    """Look at a change (value, low, high): against a limit, or towards the metric's good side."""
-    if rule.kind == "change":
-        side, limit = rule.bound
-        return _Looked(*relative, n, limit, side, "relative")
-    # "better" has its limit at 0, "not worse" at the margin on the metric's bad side.
-    is_better = rule.kind == "better"
-    loss = 0.0 if is_better else margin if rule.amount is None else rule.amount
-    limit = -loss if spec.higher_is_better else loss
-    side = ">=" if spec.higher_is_better else "<="
-    return _Looked(*delta, n, limit, side, "delta", is_strict=is_better)
+    return found
 
 
 def _evidence(looked: _Looked, spec: MetricSpec, *, model: str, baseline: str) -> str:
     """Say in one sentence what was seen, how surely, and what it means for the rule."""
-    unit = spec.unit
-    if looked.measure == "relative":
-        seen = figures.percent(looked.value)
-        ends = figures.percent_span(looked.low, looked.high)
-        limit = figures.percent(looked.limit)
-    elif looked.measure == "delta":
-        size = max(map(abs, (looked.value, looked.low, looked.high, looked.limit)))
-        seen = figures.change(looked.value, unit, like=size)
-        ends = figures.change_span(looked.low, looked.high, unit, like=size)
-        limit = figures.change(looked.limit, unit, like=size)
+    value, low, high, limit = looked.value, looked.low, looked.high, looked.limit
+    if looked.measure == "value":
+        seen, bound = figures.figure(value, spec.unit), figures.figure(limit, spec.unit)
+        ends = figures.span(low, high, spec.unit)
     else:
-        seen = figures.figure(looked.value, unit)
-        ends = figures.span(looked.low, looked.high, unit)
-        limit = figures.figure(looked.limit, unit)
+        how = figures.RELATIVE
+        if looked.measure == "delta":
+            how = figures.difference(spec.unit, max(map(abs, (value, low, high, limit))))
+        seen, bound, ends = how.figure(value), how.figure(limit), how.span(low, high)
     subject = f"{spec.title} of {model}"
     if looked.measure != "value":
         subject += f" against {baseline}"
@@ -221,7 +186,7 @@ def _evidence(looked: _Looked, spec: MetricSpec, *, model: str, baseline: str) -
         sure = "exact"
     else:
         sure = f"95 % interval {ends}, n = {figures.count(looked.n)} {spec.items}"
-    return f"{subject}: {seen} ({sure}); {_meaning(looked, limit, items=spec.items)}."
+    return f"{subject}: {seen} ({sure}); {_meaning(looked, bound, items=spec.items)}."
 
 
 def _meaning(looked: _Looked, limit: str, *, items: str) -> str:

@@ -31,19 +31,18 @@ class GateRule:
     text: str
     metric: str
     kind: RuleKind
-    # Which side is allowed; None where that depends on the metric's good side.
-    side: Side | None = None
+    # Which side of a limit is allowed; of a rule without one the metric's good side.
+    side: Side = ">="
     # The limit, or the margin of "not worse"; None: the metric's own margin.
     amount: float | None = None
     # Whether the amount was written in percent or points, and is a fraction now.
     is_percent: bool = False
 
     @property
-    def bound(self) -> tuple[Side, float]:
-        """The allowed side and the limit of a rule with a number."""
-        assert self.side is not None
+    def limit(self) -> float:
+        """The limit of a rule that has one."""
         assert self.amount is not None
-        return self.side, self.amount
+        return self.amount
 
 
 def parse(text: str, metrics: Iterable[str] = ()) -> GateRule:
@@ -86,7 +85,7 @@ def _parse(text: str) -> GateRule:
         if better:
             return GateRule(text, metric, "better")
         margin = None if digits is None else _number(digits) / (100 if points else 1)
-        return GateRule(text, metric, "not worse", None, margin, bool(points))
+        return GateRule(text, metric, "not worse", amount=margin, is_percent=bool(points))
     raise RecipeError(f"gate.require {text!r}: not a rule; {GRAMMAR}")
 
 

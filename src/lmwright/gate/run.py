@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.core.artifact import RESULT
-from lmwright.core.results import Scores
+from lmwright.core.results import Scores, plain
 from lmwright.core.stage import StepContext
 from lmwright.gate.config import Gate
 from lmwright.gate.decide import decide
@@ -15,4 +15,4 @@ def run(config: Gate, out: Path, context: StepContext) -> dict[str, Any]:  # noq
     """Return the decision; "passed": false ends a run with exit code 3."""
     evaluation = Path(context.inputs[config.evaluation]) / RESULT
     scores = Scores.from_json(json.loads(evaluation.read_text(encoding="utf-8")))
-    return decide(config, scores).to_json()
+    return plain(decide(config, scores))

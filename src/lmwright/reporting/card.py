@@ -3,66 +3,51 @@
 Its numbers are those of the report; where nothing was measured it says so.
 """
 
-import re
-from dataclasses import dataclass
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from functools import partial
 
 from lmwright.core import figures
-from lmwright.core.results import Metric, MetricSpec
 from lmwright.reporting import tables
 from lmwright.reporting.collect import RunReport, RunStep
+from lmwright.reporting.environment import template
 from lmwright.reporting.summary import summarise
 
 # Where a built-in model comes from, its licence and its language.
 STARTER = ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0", "en")
-
-
-@dataclass(frozen=True)
-class CardLine:
-    """A line of the evaluation table, "not measured" where there is no number."""
-
-    spec: MetricSpec
-    value: str
-    interval: str
-    n: str
-    change: str
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a training step learned from."""
-
-    step: RunStep
-    source: str
-    hash: str
-    n: int | None
+# What the card says of a model: key, title, how it is written.
+FACTS = (
+    ("architecture", "Architecture", str),
+    ("n_params", "Parameters", "{:,}".format),
+    ("size_bytes", "Size on disk", partial(figures.exact, unit="bytes")),
+    ("bits_per_weight", "Bits per weight", partial(figures.exact, unit="bits")),
+    ("context_length", "Context", "{:,} tokens".format),
+)
 
 
 def card(report: RunReport, model: str) -> str:
     """Return the card of a model: YAML front matter, then Markdown."""
-    environment = Environment(
-        loader=PackageLoader("lmwright.reporting"),
-        # Markdown, so no HTML escaping; `_plain` disarms what comes from data instead.
-        autoescape=False,
-        undefined=StrictUndefined,
-        finalize=_plain,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    scores, parent, chain = report.scores, report.origin(model), report.chain(model)
+    base, license_, _ = _origin(report, model)
+    pairs = [scores.comparison(spec.name, model, baseline=parent) for spec in scores.specs]
+    badges = [tables.badge(scores, pair) if pair else None for pair in pairs]
+    text = template("card.md.jinja").render(
+        report=report,
+        scores=scores,
+        model=model,
+        base=base,
+        license=license_,
+        chain=chain[::-1],
+        # A merged or distilled model has parents beside the first, which the chain follows.
+        others=[name for step in chain for name in step.parents[1:]],
+        is_packed=_is_packed(chain),
+        training=[(step, data) for step in chain[::-1] if (data := _data(report, step))],
+        summary=[finding for finding in summarise(report) if finding.model == model],
+        facts=_facts(report, model),
+        results=list(zip(scores.specs, badges, strict=True)),
+        parent=parent,
+        gates=[gate for gate in report.gates if gate.model == model],
+        measured_with=_measured_with(report),
     )
-    text = environment.get_template("card.md.jinja").render(_view(report, model))
     return f"---\n{_metadata(report, model)}\n---\n\n{text}"
-
-
-def _plain(value: Any) -> Any:
-    """Keep a value inside its line and table cell, and markup in it from being markup."""
-    if not isinstance(value, str):
-        return value
-    value = re.sub(r"[\r\n]+", " ", value).replace("|", "\\|")
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", value)
 
 
 def _metadata(report: RunReport, model: str) -> str:
@@ -126,33 +111,6 @@ def _tags(chain: list[RunStep]) -> list[str]:
     return list(dict.fromkeys([*tags, *(["compressed-tensors"] if _is_packed(chain) else [])]))
 
 
-def _view(report: RunReport, model: str) -> dict[str, Any]:
-    chain = report.chain(model)
-    base, license_, _ = _origin(report, model)
-    results = [_line(report, model, spec) for spec in report.scores.specs]
-    return {
-        "report": report,
-        "model": model,
-        "base": base,
-        "license": license_,
-        "chain": chain[::-1],
-        # A merged or distilled model has parents beside the first, which the chain follows.
-        "others": [name for step in chain for name in step.parents[1:]],
-        "is_packed": _is_packed(chain),
-        "training": [trained for step in chain[::-1] if (trained := _training(report, step))],
-        "summary": [finding for finding in summarise(report) if finding.model == model],
-        "facts": _facts(report, model),
-        "results": results,
-        "by_role": {
-            role: [line for line in results if line.spec.role == role]
-            for role in ("bias", "safety")
-        },
-        "parent": report.origin(model),
-        "gates": [gate for gate in report.gates if gate.model == model],
-        "measured_with": _measured_with(report),
-    }
-
-
 def _measured_with(report: RunReport) -> str:
     found = report.lineage.get("versions", {}).items()
     versions = ", ".join(f"{name} {text}" for name, text in found)
@@ -160,46 +118,15 @@ def _measured_with(report: RunReport) -> str:
     return " on ".join(filter(None, [versions, str(cpu)]))
 
 
-def _line(report: RunReport, model: str, spec: MetricSpec) -> CardLine:
-    found = report.scores.metric(spec.name, model)
-    pair = report.scores.comparison(spec.name, model, baseline=report.origin(model))
-    badge = tables.badge(report.scores, pair) if pair else None
-    return CardLine(
-        spec,
-        *_number(found, spec),
-        change=badge.change if badge else "-",
-        verdict=", ".join(filter(None, [badge.text, badge.note])) if badge else "-",
-    )
-
-
-def _number(found: Metric | None, spec: MetricSpec) -> tuple[str, str, str]:
-    """Write value, interval and n."""
-    if found is None:
-        return "not measured", "not measured", "0"
-    value = figures.figure(found.value, spec.unit)
-    return value, figures.span(found.low, found.high, spec.unit), f"{found.n:,} {spec.items}"
-
-
 def _facts(report: RunReport, model: str) -> list[tuple[str, str]]:
     facts = report.scores.facts_of_models.get(model, {})
-    shown = []
-    for key, title, write in (
-        ("architecture", "Architecture", str),
-        ("n_params", "Parameters", lambda v: f"{v:,}"),
-        ("size_bytes", "Size on disk", lambda v: figures.exact(v, "bytes")),
-        ("bits_per_weight", "Bits per weight", lambda v: figures.exact(v, "bits")),
-        ("context_length", "Context", lambda v: f"{v:,} tokens"),
-    ):
-        shown.append((title, write(facts[key]) if key in facts else "not measured"))
-    return shown
+    return [
+        (title, write(facts[key]) if key in facts else "not measured")
+        for key, title, write in FACTS
+    ]
 
 
-def _training(report: RunReport, step: RunStep) -> Training | None:
-    """Return what a step learned from; None for one that read no data."""
+def _data(report: RunReport, step: RunStep) -> RunStep | None:
+    """Return the data that a step learned from; None for one that read none."""
     named = [found for name in step.inputs if (found := report.step(name))]
-    data = next((found for found in named if found.makes == "data"), None)
-    if data is None:
-        return None
-    source = data.config.get("source", "")
-    text = ", ".join(source) if isinstance(source, list) else str(source)
-    return Training(step, text, data.hash, data.result.get("n_train"))
+    return next((found for found in named if found.makes == "data"), None)

@@ -6,14 +6,13 @@ No script, no file beside the page, colours from the page's style.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lmwright.core import figures
 from lmwright.reporting.collect import LossCurve
+from lmwright.reporting.environment import template
 
 # The plot's left and right edge in percent; the left strip holds the labels of the y axis.
 LEFT, RIGHT = 9.0, 97.0
@@ -251,17 +250,4 @@ def interval_bar(
 
 def _draw(macro: str, *values: Any, **named: Any) -> Markup:
     """Fill in one of the template's charts; what comes from data is escaped."""
-    return getattr(_template(), macro)(*values, **named)
-
-
-@cache
-def _template() -> Any:
-    # A template's macros are attributes that only it knows.
-    environment = Environment(
-        loader=PackageLoader("lmwright.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("charts.svg.jinja").module
+    return getattr(template("charts.svg.jinja").module, macro)(*values, **named)

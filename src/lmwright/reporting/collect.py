@@ -160,9 +160,9 @@ def collect(evaluation_folder: Path, run_folder: Path, gates: Sequence[Path] = (
         lineage=result.get("lineage") or lock.get("lineage", {}),
         recipe_text=_text(run_folder / "recipe.toml"),
         steps=steps,
-        gates=tuple(GateResult.from_json(_json(folder / RESULT)) for folder in gates),
+        gates=tuple(from_plain(GateResult, _json(folder / RESULT)) for folder in gates),
         losses=tuple(curve for step in steps if (curve := _losses(step))),
-        audit=next((audit for step in steps if (audit := _audit(step))), {}),
+        audit=next((a for s in steps if s.folder and (a := _json(s.folder / "audit.json"))), {}),
         items=tuple(_items(scores, evaluation_folder, result.get("rows", {}))),
     )
 
@@ -208,16 +208,11 @@ def _losses(step: RunStep) -> LossCurve | None:
     return LossCurve(step.name, tuple(train), tuple(validation)) if train or validation else None
 
 
-def _audit(step: RunStep) -> dict[str, Any]:
-    return _json(step.folder / "audit.json") if step.folder else {}
-
-
 def _items(scores: Scores, folder: Path, folders: Mapping[str, str]) -> Iterator[ComparedItem]:
-    """Yield the items that each model answered in words, flips first, then in their order."""
+    """Yield the items that each model answered in words."""
     for metric, asked in scores.asked.items():
         spec = scores.spec(metric)
         rows = [_rows(folder / folders.get(m, "") / f"{metric}.parquet") for m in scores.models]
-        items = []
         for item in rows[0]:
             if spec is None or not all(item in each for each in rows):
                 continue
@@ -227,8 +222,7 @@ def _items(scores: Scores, folder: Path, folders: Mapping[str, str]) -> Iterator
             )
             question = asked.get(item)
             words = (question.question, question.expected) if question else (item, "")
-            items.append(ComparedItem(metric, item, *words, answers))
-        yield from sorted(items, key=lambda item: not item.flips)
+            yield ComparedItem(metric, item, *words, answers)
 
 
 def _is_right(row: Row, spec: MetricSpec) -> bool | None:

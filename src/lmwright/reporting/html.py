@@ -1,17 +1,14 @@
 """`report.html`: one file that needs nothing but a browser, light and dark, screen and paper."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lmwright.core import figures
 from lmwright.core.decision import RuleResult
-from lmwright.core.results import EXACT
+from lmwright.core.results import EXACT, MetricSpec, Scores
 from lmwright.reporting import charts, tables
 from lmwright.reporting.collect import ComparedItem, RunReport, RunStep
+from lmwright.reporting.environment import template
 from lmwright.reporting.summary import summarise
 
 # How far the chart of changes reaches, in margins; beyond it an arrow points on.
@@ -27,84 +24,49 @@ FACTS = (
     ("device", "Device", str),
 )
 
-
-@dataclass(frozen=True)
-class Change:
-    """A metric's change between two models: a bar in units of its margin, and the verdict."""
-
-    title: str
-    bar: str
-    badge: tables.VerdictBadge
-
-
-@dataclass(frozen=True)
-class ItemGroup:
-    """The items of one metric: those chosen to be shown, and counts of all."""
-
-    title: str
-    n: int
-    n_flips: int
-    # How many each model got right; None where single items are not right or wrong.
-    right: Mapping[str, int] | None
-    chosen: list[ComparedItem]
+# What is told of a training step, where its result has it.
+TRAINED = {
+    "n_steps": "{n_steps:,} steps",
+    "n_tokens": "{n_tokens:,} tokens",
+    "n_trained_parameters": "{trained} trained parameters",
+    "tokens_per_second": "{tokens_per_second:,.0f} tokens/s",
+    "best_validation_loss": "best validation loss {best_validation_loss:.3f} after step "
+    "{best_step:,}",
+}
 
 
 def render(report: RunReport) -> str:
     """Return the page. Everything that comes from data is escaped."""
-    environment = Environment(
-        loader=PackageLoader("lmwright.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["tight"] = tight
-    return environment.get_template("report.html.jinja").render(view(report))
-
-
-def tight(text: str) -> str:
-    """Keep a number and its unit on one line."""
-    return re.sub(
-        r"(?<=\bn) (?==)|(?<=n =) |(?<=\d) (?=%|points|[kMG]B|nats|bits|tokens|items|repeats)",
-        "\u00a0",
-        text,
-    )
-
-
-def view(report: RunReport) -> dict[str, Any]:
-    """Return all that the page shows as plain values."""
     scores, lineage = report.scores, report.lineage
     made, others = tables.pairs(scores)
     noted = {spec.name: spec.caveat for spec in scores.specs if spec.caveat}
     # Metrics of one task share a footnote.
     footnotes = list(dict.fromkeys(noted.values()))
-    return {
-        "report": report,
-        "scores": scores,
-        "seed": lineage.get("seed"),
-        "measured_at": str(lineage.get("time", ""))[:10],
-        "machine": _machine(lineage.get("hardware", {})),
-        "version": lineage.get("versions", {}).get("lmwright", ""),
-        "footnotes": footnotes,
-        "caveats": {name: footnotes.index(text) + 1 for name, text in noted.items()},
-        "colours": {model: i % 6 for i, model in enumerate(report.models)},
-        "summary": summarise(report),
-        "lines": tables.side_by_side(report),
-        "gates": [(gate, [(r, _rule_bar(r)) for r in gate.rules]) for gate in report.gates],
-        "trade_off": _trade_off(report),
-        "cost": _cost(report),
-        "changes_made": [(*pair, _changes(report, *pair)) for pair in made],
-        "other_changes": [(*pair, _changes(report, *pair)) for pair in others],
-        "losses": [(loss, charts.loss_curve(loss)) for loss in report.losses],
-        "training": [text for loss in report.losses if (text := _trained(report.step(loss.step)))],
-        "audit_counts": _audit_counts(report.audit),
-        "groups": _groups(report),
-        "flips": tables.flips(scores),
-        "slices": tables.slices(scores),
-        "duration": _duration,
-        "environment": _environment(lineage),
-        "reach": REACH,
-    }
+    return template("report.html.jinja").render(
+        report=report,
+        scores=scores,
+        lineage=lineage,
+        machine=_machine(lineage.get("hardware", {})),
+        version=lineage.get("versions", {}).get("lmwright", ""),
+        footnotes=footnotes,
+        caveats={name: footnotes.index(text) + 1 for name, text in noted.items()},
+        colours={model: i % 6 for i, model in enumerate(report.models)},
+        summary=summarise(report),
+        lines=tables.side_by_side(report),
+        gates=[(gate, [(r, _rule_bar(r)) for r in gate.rules]) for gate in report.gates],
+        trade_off=_trade_off(report),
+        cost=_cost(report),
+        changes_made=[(*pair, _changes(report, *pair)) for pair in made],
+        other_changes=[(*pair, _changes(report, *pair)) for pair in others],
+        losses=[(loss, charts.loss_curve(loss)) for loss in report.losses],
+        training=[text for loss in report.losses if (text := _trained(report.step(loss.step)))],
+        groups=_groups(report),
+        flips=tables.flips(scores),
+        slices=tables.slices(scores),
+        duration=_duration,
+        environment=_environment(lineage),
+        reach=REACH,
+    )
 
 
 def _rule_bar(rule: RuleResult) -> str:
@@ -157,30 +119,31 @@ def _trade_off(report: RunReport) -> str:
 def _cost(report: RunReport) -> list[tuple[str, list[str]]]:
     """Return the table of size, speed and memory: (title, a text for each model)."""
     scores, models = report.scores, report.models
-    lines = [
-        (spec.title, [_exact(scores.exact(spec.name, model), spec.unit) for model in models])
-        for spec in EXACT.values()
-    ]
+    speeds = [spec for spec in scores.specs if spec.heading == "Speed"]
+    exact, timed = (
+        [(spec.title, [_written(scores, spec, model) for model in models]) for spec in specs]
+        for specs in (EXACT.values(), speeds)
+    )
     facts = [scores.facts_of_models.get(model, {}) for model in models]
-    lines += [
+    known = [
         (title, [write(each[key]) if key in each else "" for each in facts])
         for key, title, write in FACTS
     ]
-    lines.append(("Asked over the network", [scores.usage.get(model, "") for model in models]))
-    for spec in scores.specs:
-        if spec.heading == "Speed":
-            found = [scores.metric(spec.name, model) for model in models]
-            texts = [figures.figure(each.value, spec.unit) if each else "" for each in found]
-            lines.append((spec.title, texts))
+    usage = ("Asked over the network", [scores.usage.get(model, "") for model in models])
+    lines = [*exact, *known, usage, *timed]
     return [(title, texts) for title, texts in lines if any(texts)]
 
 
-def _exact(value: float | None, unit: str) -> str:
-    return "" if value is None else figures.exact(value, unit)
+def _written(scores: Scores, spec: MetricSpec, model: str) -> str:
+    value = scores.value(spec.name, model)
+    write = figures.exact if spec.kind == "exact" else figures.figure
+    return "" if value is None else write(value, spec.unit)
 
 
-def _changes(report: RunReport, model: str, baseline: str) -> list[Change]:
-    """Return every metric's change in units of its margin, good to the right."""
+def _changes(
+    report: RunReport, model: str, baseline: str
+) -> list[tuple[MetricSpec, str, tables.VerdictBadge]]:
+    """Return every metric's change, drawn in units of its margin, good to the right."""
     changes = []
     for spec in report.scores.specs:
         pair = report.scores.comparison(spec.name, model, baseline=baseline)
@@ -198,10 +161,10 @@ def _changes(report: RunReport, model: str, baseline: str) -> list[Change]:
             extent=(-REACH, REACH),
             band=(-1.0, 1.0) if pair.margin else None,
             mark=0.0,
-            style=badge.kind,
+            style=badge.text.replace(" ", "-"),
             tip=badge.tip,
         )
-        changes.append(Change(spec.title, bar, badge))
+        changes.append((spec, bar, badge))
     return changes
 
 
@@ -209,38 +172,19 @@ def _trained(step: RunStep | None) -> str:
     """Tell in one line how a training step went."""
     if step is None:
         return ""
-    result, parts = step.result, []
-    if "n_steps" in result:
-        parts.append(f"{result['n_steps']:,} steps")
-    if "n_tokens" in result:
-        parts.append(f"{result['n_tokens']:,} tokens")
-    if "n_trained_parameters" in result:
-        parts.append(f"{figures.count(result['n_trained_parameters'])} trained parameters")
-    if "tokens_per_second" in result:
-        parts.append(f"{result['tokens_per_second']:,.0f} tokens/s")
-    if "best_validation_loss" in result:
-        best = f"best validation loss {result['best_validation_loss']:.3f}"
-        parts.append(f"{best} after step {result.get('best_step', 0):,}")
+    trained = figures.count(step.result.get("n_trained_parameters", 0))
+    known = {"best_step": 0, **step.result, "trained": trained}
+    parts = [text.format(**known) for key, text in TRAINED.items() if key in step.result]
     return f"{step.name}: {', '.join(parts)}." if parts else ""
 
 
-def _audit_counts(audit: Mapping[str, Any]) -> str:
-    if not {"n_samples", "n_tokens", "n_targets"} <= audit.keys():
-        return ""
-    share = 100 * audit["n_targets"] / audit["n_tokens"]
-    return f"{share:.0f} % of {audit['n_tokens']:,} tokens in {audit['n_samples']:,} samples"
-
-
-def _groups(report: RunReport) -> list[ItemGroup]:
-    """Return the items that people may read, by metric."""
+def _groups(report: RunReport) -> list[tuple[MetricSpec, list[ComparedItem], list[ComparedItem]]]:
+    """Return the items that people may read, by metric: all of them, and those that are shown."""
     groups = []
     for spec in report.scores.specs:
         items = [item for item in report.items if item.metric == spec.name]
         if items:
-            n_flips = sum(item.flips for item in items)
-            chosen = tables.choose(items, SHOWN[min(len(groups), 1)])
-            right = tables.right_counts(items) if spec.kind == "binary" else None
-            groups.append(ItemGroup(spec.title, len(items), n_flips, right, chosen))
+            groups.append((spec, items, tables.choose(items, SHOWN[min(len(groups), 1)])))
     return groups
 
 
@@ -254,10 +198,9 @@ def _duration(seconds: float | None) -> str:
 
 def _machine(hardware: Mapping[str, Any]) -> str:
     """Name the machine in a few words: its GPUs, or its processor and cores."""
-    if gpus := hardware.get("gpus"):
-        return ", ".join(map(str, gpus))
     cores = hardware.get("n_cores")
-    return f"{hardware.get('cpu', '')}{f', {cores} cores' if cores else ''}".lstrip(", ")
+    parts = hardware.get("gpus") or [hardware.get("cpu"), f"{cores} cores" if cores else ""]
+    return ", ".join(str(part) for part in parts if part)
 
 
 def _environment(lineage: Mapping[str, Any]) -> list[tuple[str, str]]:

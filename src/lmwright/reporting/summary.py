@@ -72,8 +72,7 @@ def _told(scores: Scores, spec: MetricSpec, found: Comparison) -> str:
     """Tell one change from value to value."""
     before, after = (scores.metrics[m][spec.name].value for m in (found.baseline, found.model))
     how = figures.scale(spec.unit, max(abs(before), abs(after)))
-    start, end = (figures.number(value * how.factor, how.digits) for value in (before, after))
-    return f"{_title(spec)} ({start} to {end} {how.unit}".rstrip() + ")"
+    return f"{_title(spec)} ({how.span(before, after)})"
 
 
 def _title(spec: MetricSpec) -> str:

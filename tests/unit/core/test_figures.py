@@ -22,16 +22,17 @@ def test_a_value_is_written_in_its_unit(value: float, unit: str, text: str) -> N
 
 
 def test_differences_of_shares_are_points_and_signed() -> None:
-    assert figures.change(-0.021, "share") == "-2.1 points"
-    assert figures.change_span(-0.021, 0.004, "share") == "-2.1 to +0.4 points"
+    how = figures.difference("share", 0.021)
+    assert how.figure(-0.021) == "-2.1 points"
+    assert how.span(-0.021, 0.004) == "-2.1 to +0.4 points"
 
 
 def test_a_difference_takes_the_digits_of_the_value_beside_it() -> None:
-    assert figures.change(-1.195, "tokens/s", like=41.0) == "-1.2 tokens/s"
+    assert figures.difference("tokens/s", 41.0).figure(-1.195) == "-1.2 tokens/s"
 
 
 def test_there_is_no_minus_zero() -> None:
-    assert figures.number(-0.0001, 1, signed=True) == "0.0"
+    assert figures.Scale(1.0, 1, "", is_signed=True).number(-0.0001) == "0.0"
 
 
 @pytest.mark.parametrize(("n", "text"), [(7, "7"), (99, "99"), (401, "410"), (12_345, "13,000")])

@@ -9,7 +9,7 @@ import pytest
 
 from lmwright.core.decision import GateResult, RuleResult
 from lmwright.core.errors import RecipeError
-from lmwright.core.results import Comparison, Metric, MetricSpec, Scores
+from lmwright.core.results import Comparison, Metric, MetricSpec, Scores, from_plain, plain
 from lmwright.core.stage import StepContext
 from lmwright.gate.config import Gate
 from lmwright.gate.decide import decide
@@ -210,7 +210,7 @@ def test_one_failed_rule_closes_the_gate_and_json_keeps_it() -> None:
     result = decide(gate, evaluation())
     assert [rule.passed for rule in result.rules] == [True, False]
     assert not result.passed
-    assert GateResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+    assert from_plain(GateResult, json.loads(json.dumps(plain(result)))) == result
 
 
 @pytest.mark.parametrize(
