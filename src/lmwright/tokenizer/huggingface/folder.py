@@ -8,13 +8,13 @@ import tokenizers
 from tokenizers import AddedToken
 
 from lmwright.core.errors import ModelError
+from lmwright.formats import json_file
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.huggingface.kinds import KINDS, TokenizerKind, kind_name
 from lmwright.tokenizer.huggingface.marian import marian
 from lmwright.tokenizer.huggingface.settings import (
     TokenizerFolder,
     read_settings,
-    setting,
     token_roles,
     token_text,
 )
@@ -111,7 +111,8 @@ def _add_tokens(backend: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
         if text is None or not isinstance(token, dict):
             raise ModelError(f"tokenizer_config.json: added token {id_} is no token: {token!r}")
         flags = ("lstrip", "rstrip", "normalized", "single_word", "special")
-        chosen = {flag: setting(token, flag, False) for flag in flags}
+        file = "tokenizer_config.json"
+        chosen = {flag: json_file.setting(token, flag, False, path=file) for flag in flags}
         places[_checked_id(id_)] = AddedToken(text, **chosen)
     additional = map(token_text, folder.setting("additional_special_tokens", []))
     specials = [*folder.roles.values(), *(text for text in additional if text is not None)]

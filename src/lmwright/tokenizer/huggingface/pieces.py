@@ -5,7 +5,6 @@ itself cuts it.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tokenizers import (
@@ -29,20 +28,20 @@ from lmwright.tokenizer.huggingface.sentencepiece_file import (
     SentencePieceModel,
     read_sentencepiece,
 )
-from lmwright.tokenizer.huggingface.settings import TokenizerFolder
+from lmwright.tokenizer.huggingface.settings import TokenizerFolder, with_ids
 from lmwright.tokenizer.sentencepiece import decoder, mark_special, space_normalizers
-from lmwright.tokenizer.translation import MBART50_LANGUAGES, MBART_LANGUAGES
 
 
 def t5(folder: TokenizerFolder) -> Tokenizer:
     """Build T5's kind: the file's pieces, then <extra_id_99> ... <extra_id_0>; text </s>."""
-    model = _read(folder.file, UNIGRAM)
+    model = read_sentencepiece(folder.file, UNIGRAM)
     n_extra = folder.setting("extra_ids", 100)
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
     extra = [f"<extra_id_{i}>" for i in range(n_extra - 1, -1, -1)]
     tokenizer = unigram(model, [*vocabulary, *((token, 0.0) for token in extra)], model.unk_id)
-    _add(tokenizer, folder.file, folder.tokens("pad", "eos", "unk"))
-    _add(tokenizer, folder.file, extra)
+    specials = [*folder.tokens("pad", "eos", "unk"), *extra]
+    with_ids(folder, tokenizer, specials)
+    mark_special(tokenizer, specials)
     [eos] = folder.tokens("eos")
     return _with_template(tokenizer, folder, single=["$A", eos], pair=["$A", eos, "$B", eos])
 
@@ -56,19 +55,15 @@ def xlm_roberta(folder: TokenizerFolder) -> Tokenizer:
     )
 
 
-def mbart(folder: TokenizerFolder) -> Tokenizer:
-    """Build mBART's kind: as XLM-RoBERTa's, with 25 language codes before <mask>."""
-    return _mbart(folder, MBART_LANGUAGES)
-
-
-def mbart50(folder: TokenizerFolder) -> Tokenizer:
-    """Build mBART-50's kind: as mBART's, with 52 language codes."""
-    return _mbart(folder, MBART50_LANGUAGES)
+def mbart(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
+    """Build mBART's kind: as XLM-RoBERTa's, with language codes before <mask>."""
+    # The code of the text's own language is put behind or before it where a text is encoded.
+    return _with_template(_fairseq(folder, languages), folder, single=["$A", *folder.tokens("eos")])
 
 
 def llama(folder: TokenizerFolder) -> Tokenizer:
     """Build Llama 2's and Mistral's kind: BPE that falls back to bytes; <s> text."""
-    model = _read(folder.file, BPE)
+    model = read_sentencepiece(folder.file, BPE)
     tokenizer = _bpe(model)
     has_prefix = folder.setting("add_prefix_space", model.adds_dummy_prefix)
     # A folder that does not say is older than the setting, and means what was done then: a space
@@ -86,7 +81,7 @@ def llama(folder: TokenizerFolder) -> Tokenizer:
 
 def gemma(folder: TokenizerFolder) -> Tokenizer:
     """Build Gemma's kind: as Llama 2's, without a space in front; <bos> text."""
-    model = _read(folder.file, BPE)
+    model = read_sentencepiece(folder.file, BPE)
     tokenizer = _bpe(model)
     tokenizer.normalizer = _normalizer(model, has_prefix=False)
     tokenizer.decoder = decoder(has_byte_fallback=model.has_byte_fallback, has_prefix=False)
@@ -151,14 +146,9 @@ def _normalizer(model: SentencePieceModel, *, has_prefix: bool) -> Any:
     return normalizers.Sequence([*steps, *space_normalizers(has_prefix=has_prefix)])
 
 
-def _mbart(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
-    # The code of the text's own language is put behind or before it where a text is encoded.
-    return _with_template(_fairseq(folder, languages), folder, single=["$A", *folder.tokens("eos")])
-
-
 def _fairseq(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
     """Number pieces as fairseq does: <s> <pad> </s> <unk>, pieces from the third, codes, <mask>."""
-    model = _read(folder.file, UNIGRAM)
+    model = read_sentencepiece(folder.file, UNIGRAM)
     if [piece.type == NORMAL for piece in model.pieces[:4]] != [False, False, False, True]:
         raise ModelError(f"{folder.file}: expected <unk>, <s> and </s> as the first three pieces")
     first, [mask] = folder.tokens("cls", "pad", "eos", "unk"), folder.tokens("mask")
@@ -168,25 +158,9 @@ def _fairseq(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
         *((token, 0.0) for token in (*languages, mask)),
     ]
     tokenizer = unigram(model, vocabulary, 3)
-    _add(tokenizer, folder.file, [*first, *languages])
+    mark_special(tokenizer, [*first, *languages])
     mark_special(tokenizer, [mask], lstrip=True)
     return tokenizer
-
-
-def _read(path: Path, algorithm: int) -> SentencePieceModel:
-    model = read_sentencepiece(path)
-    if model.algorithm != algorithm:
-        kind = "unigram" if algorithm == UNIGRAM else "bpe"
-        raise ModelError(f"{path}: expected a {kind} model for this kind of tokenizer")
-    return model
-
-
-def _add(tokenizer: Tokenizer, path: Path, tokens: Sequence[str]) -> None:
-    """Mark tokens of the vocabulary as special."""
-    for token in tokens:
-        if tokenizer.token_to_id(token) is None:
-            raise ModelError(f"{path} has no piece {token!r}, which this kind of tokenizer needs")
-    mark_special(tokenizer, tokens)
 
 
 def _add_types(tokenizer: Tokenizer, model: SentencePieceModel, *, specials: set[str]) -> None:
@@ -214,13 +188,7 @@ def _with_template(
 ) -> Tokenizer:
     """Let the tokenizer put these tokens around a text."""
     specials = sorted({token for token in single + (pair or []) if not token.startswith("$")})
-    ids = [(token, tokenizer.token_to_id(token)) for token in specials]
-    missing = [token for token, id_ in ids if id_ is None]
-    if missing:
-        raise ModelError(
-            f"{folder.file} has no piece {missing[0]!r}, which stands around every text"
-        )
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=single, pair=pair, special_tokens=ids
+        single=single, pair=pair, special_tokens=with_ids(folder, tokenizer, specials)
     )
     return tokenizer
