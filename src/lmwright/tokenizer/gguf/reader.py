@@ -122,23 +122,19 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
     tokenizer = BUILDERS[kind](metadata, vocabulary)
     is_phi3 = metadata.get("general.architecture") == "phi3"
     swallows = kind == "llama" and (is_phi3 or has_phi3_name(metadata))
-    specials = {CONTROL} if kind == "gpt2" else {CONTROL, UNKNOWN}
-    for chosen, add in (
-        (specials, tokenizer.add_special_tokens),
-        ({USER_DEFINED}, tokenizer.add_tokens),
-    ):
-        add(
-            [
-                AddedToken(
-                    token,
-                    normalized=False,
-                    special=chosen is specials,
-                    rstrip=swallows and token not in PHI3_KEEP_SPACE,
-                )
-                for token, type_ in zip(tokens, types, strict=True)
-                if type_ in chosen
-            ]
-        )
+    specials = (CONTROL,) if kind == "gpt2" else (CONTROL, UNKNOWN)
+    tokenizer.add_tokens(
+        [
+            AddedToken(
+                token,
+                normalized=False,
+                special=type_ in specials,
+                rstrip=swallows and token not in PHI3_KEEP_SPACE,
+            )
+            for token, type_ in zip(tokens, types, strict=True)
+            if type_ in (*specials, USER_DEFINED)
+        ]
+    )
     add_template(tokenizer, metadata, tokens)
     return tokenizer
 
