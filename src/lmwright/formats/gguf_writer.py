@@ -202,6 +202,9 @@ def check_texts(key: str, texts: list[str]) -> None:
 
 def encode(name: str, source: TensorSource, type_name: str) -> np.ndarray:
     """Return the bytes of a tensor in its format."""
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize
+
     weights = np.ascontiguousarray(source.read(), np.float32)
     assert weights.shape == source.shape, f"{name}: {weights.shape}, announced {source.shape}"
     if not np.isfinite(weights).all():
@@ -212,11 +215,12 @@ def encode(name: str, source: TensorSource, type_name: str) -> np.ndarray:
         check_half(name, weights, type_name)
     rows = weights.reshape(-1, weights.shape[-1])
     n_rows = max(1, CHUNK_WEIGHTS // rows.shape[1])
-    out, at = np.empty(size(source, type_name), np.uint8), 0
-    for start in range(0, len(rows), n_rows):
-        coded = quantized(rows[start : start + n_rows], type_name)
-        out[at : at + len(coded)] = coded
-        at += len(coded)
+    out = np.empty((len(rows), size(source, type_name) // len(rows)), np.uint8)
+    # Tiny weights may become 0, and the library divides by blocks of zeros.
+    with np.errstate(all="ignore"):
+        for start in range(0, len(rows), n_rows):
+            part = slice(start, start + n_rows)
+            out[part] = quantize(rows[part], GGMLQuantizationType[type_name]).view(np.uint8)
     return out
 
 
@@ -229,14 +233,3 @@ def check_half(name: str, weights: np.ndarray, type_name: str) -> None:
             f"GGUF tensor {name!r}: its largest weight, {largest:.3g}, does not fit {type_name} "
             f"(at most {limit:.3g}); write BF16 or F32"
         )
-
-
-def quantized(rows: np.ndarray, type_name: str) -> np.ndarray:
-    """Return rows as bytes, in a flat array."""
-    from gguf import GGMLQuantizationType
-    from gguf.quants import quantize
-
-    # Tiny weights may become 0, and the library divides by blocks of zeros.
-    with np.errstate(all="ignore"):
-        coded = quantize(rows, GGMLQuantizationType[type_name])
-    return coded.view(np.uint8).ravel()
