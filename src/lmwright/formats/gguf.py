@@ -43,19 +43,9 @@ BLOCK_BYTES = 1 << 20
 MIN_ENTRY_BYTES = 8 + 4 + 1
 MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
 
-SCALARS = {
-    0: struct.Struct("<B"),
-    1: struct.Struct("<b"),
-    2: struct.Struct("<H"),
-    3: struct.Struct("<h"),
-    4: struct.Struct("<I"),
-    5: struct.Struct("<i"),
-    6: struct.Struct("<f"),
-    7: struct.Struct("<B"),
-    10: struct.Struct("<Q"),
-    11: struct.Struct("<q"),
-    12: struct.Struct("<d"),
-}
+# Those of one number, by their ids in the file.
+CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
+SCALARS = {type_id: struct.Struct(f"<{code}") for type_id, code in CODES.items()}
 BOOL, STRING, ARRAY = 7, 8, 9
 U32, U64 = SCALARS[4], SCALARS[10]
 
@@ -322,7 +312,7 @@ class Header:
             return self.strings(n)
         if type_id == ARRAY:
             return [self.array(nesting - 1) for _ in range(n)]
-        numbers = struct.unpack_from(f"<{n}{SCALARS[type_id].format[1:]}", self.data, self.at)
+        numbers = struct.unpack_from(f"<{n}{CODES[type_id]}", self.data, self.at)
         self.at += n * item_bytes
         return self.truth(numbers) if type_id == BOOL else list(numbers)
 

@@ -120,8 +120,10 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
             "download the file again"
         )
     tokenizer = BUILDERS[kind](metadata, vocabulary)
-    is_phi3 = metadata.get("general.architecture") == "phi3"
-    swallows = kind == "llama" and (is_phi3 or has_phi3_name(metadata))
+    # No key says so, only the family or the name.
+    name = str(metadata.get("general.name")).lower()
+    is_phi3 = metadata.get("general.architecture") == "phi3" or "phi-3" in name or "phi3" in name
+    swallows = kind == "llama" and is_phi3
     specials = (CONTROL,) if kind == "gpt2" else (CONTROL, UNKNOWN)
     tokenizer.add_tokens(
         [
@@ -137,12 +139,6 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
     )
     add_template(tokenizer, metadata, tokens)
     return tokenizer
-
-
-def has_phi3_name(metadata: Mapping[str, Any]) -> bool:
-    """Tell whether llama.cpp lets special tokens swallow space: no key says so, only the name."""
-    name = str(metadata.get("general.name")).lower()
-    return "phi-3" in name or "phi3" in name
 
 
 def end_ids(metadata: Mapping[str, Any]) -> list[int]:

@@ -18,6 +18,7 @@ from lmwright.tokenizer.huggingface.settings import (
     token_roles,
     token_text,
 )
+from lmwright.tokenizer.sentencepiece import mark_special
 from lmwright.tokenizer.translation import Translation
 
 # Settings that a tokenizer.json does not hold.
@@ -128,10 +129,8 @@ def _add_tokens(backend: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
             )
     known |= {token.content for token in places.values()}
     rest = [token for token in dict.fromkeys(specials) if token not in known]
-    for token in rest:
-        # What is named and not there would get an id that the model has no weights for.
-        if backend.token_to_id(token) is not None:
-            backend.add_special_tokens([AddedToken(token, normalized=False, special=True)])
+    # What is named and not there would get an id that the model has no weights for.
+    mark_special(backend, [token for token in rest if backend.token_to_id(token) is not None])
 
 
 def _checked_id(id_: Any) -> int:

@@ -64,31 +64,22 @@ def mbart(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
 def llama(folder: TokenizerFolder) -> Tokenizer:
     """Build Llama 2's and Mistral's kind: BPE that falls back to bytes; <s> text."""
     model = read_sentencepiece(folder.file, BPE)
-    tokenizer = _bpe(model)
     has_prefix = folder.setting("add_prefix_space", model.adds_dummy_prefix)
+    tokenizer = _bpe(folder, model, has_prefix=has_prefix)
     # A folder that does not say is older than the setting, and means what was done then: a space
     # in front of whatever follows a special token, too.
-    if folder.setting("legacy", True):
-        tokenizer.normalizer = _normalizer(model, has_prefix=has_prefix)
-    else:
+    if not folder.setting("legacy", True) and has_prefix:
         tokenizer.normalizer = _normalizer(model, has_prefix=False)
-        if has_prefix:
-            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    tokenizer.decoder = decoder(has_byte_fallback=model.has_byte_fallback, has_prefix=has_prefix)
-    _add_types(tokenizer, model, specials=set(folder.roles.values()))
-    return _with_bos_and_eos(tokenizer, folder)
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    return tokenizer
 
 
 def gemma(folder: TokenizerFolder) -> Tokenizer:
     """Build Gemma's kind: as Llama 2's, without a space in front; <bos> text."""
     model = read_sentencepiece(folder.file, BPE)
-    tokenizer = _bpe(model)
-    tokenizer.normalizer = _normalizer(model, has_prefix=False)
-    tokenizer.decoder = decoder(has_byte_fallback=model.has_byte_fallback, has_prefix=False)
     # The file has these as ordinary symbols, but a dialogue is built from them.
-    turns = {"<start_of_turn>", "<end_of_turn>"}
-    _add_types(tokenizer, model, specials=turns | set(folder.roles.values()))
-    return _with_bos_and_eos(tokenizer, folder)
+    turns = ("<start_of_turn>", "<end_of_turn>")
+    return _bpe(folder, model, has_prefix=False, turns=turns)
 
 
 def unigram(
@@ -108,8 +99,38 @@ def unigram(
     return tokenizer
 
 
-def _bpe(model: SentencePieceModel) -> Tokenizer:
-    vocabulary = {piece.text: i for i, piece in enumerate(model.pieces)}
+def _bpe(
+    folder: TokenizerFolder,
+    model: SentencePieceModel,
+    *,
+    has_prefix: bool,
+    turns: Sequence[str] = (),
+) -> Tokenizer:
+    """Return the pieces of a BPE file as a tokenizer; `turns` are special as the roles' tokens."""
+    tokenizer = Tokenizer(
+        models.BPE(
+            {piece.text: i for i, piece in enumerate(model.pieces)},
+            _merges(model),
+            unk_token=model.pieces[model.unk_id].text,
+            fuse_unk=True,
+            byte_fallback=model.has_byte_fallback,
+        )
+    )
+    tokenizer.normalizer = _normalizer(model, has_prefix=has_prefix)
+    tokenizer.decoder = decoder(has_byte_fallback=model.has_byte_fallback, has_prefix=has_prefix)
+    specials = {*folder.roles.values(), *turns}
+    tokens = []
+    for piece in model.pieces:
+        is_special = piece.type == CONTROL or (piece.type != BYTE and piece.text in specials)
+        if is_special or piece.type == USER_DEFINED:
+            tokens.append(AddedToken(piece.text, normalized=False, special=is_special))
+    tokenizer.add_tokens(tokens)
+    before = folder.tokens("bos") if folder.setting("add_bos_token", True) else []
+    behind = folder.tokens("eos") if folder.setting("add_eos_token", False) else []
+    return _with_template(tokenizer, folder, single=[*before, "$A", *behind])
+
+
+def _merges(model: SentencePieceModel) -> list[tuple[str, str]]:
     # Control tokens and bytes are never the result of a merge: a text cannot spell them.
     ranks = {
         piece.text: (-piece.score, i)
@@ -122,16 +143,7 @@ def _bpe(model: SentencePieceModel) -> Tokenizer:
         for cut in range(1, len(token))
         if token[:cut] in ranks and token[cut:] in ranks
     ]
-    merges.sort()
-    return Tokenizer(
-        models.BPE(
-            vocabulary,
-            [(left, right) for *_, left, right in merges],
-            unk_token=model.pieces[model.unk_id].text,
-            fuse_unk=True,
-            byte_fallback=model.has_byte_fallback,
-        )
-    )
+    return [(left, right) for *_, left, right in sorted(merges)]
 
 
 def _normalizer(model: SentencePieceModel, *, has_prefix: bool) -> Any:
@@ -161,22 +173,6 @@ def _fairseq(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
     mark_special(tokenizer, [*first, *languages])
     mark_special(tokenizer, [mask], lstrip=True)
     return tokenizer
-
-
-def _add_types(tokenizer: Tokenizer, model: SentencePieceModel, *, specials: set[str]) -> None:
-    """Add what the file itself marks: control tokens as special, symbols as whole tokens."""
-    tokens = []
-    for piece in model.pieces:
-        is_special = piece.type == CONTROL or (piece.type != BYTE and piece.text in specials)
-        if is_special or piece.type == USER_DEFINED:
-            tokens.append(AddedToken(piece.text, normalized=False, special=is_special))
-    tokenizer.add_tokens(tokens)
-
-
-def _with_bos_and_eos(tokenizer: Tokenizer, folder: TokenizerFolder) -> Tokenizer:
-    before = folder.tokens("bos") if folder.setting("add_bos_token", True) else []
-    behind = folder.tokens("eos") if folder.setting("add_eos_token", False) else []
-    return _with_template(tokenizer, folder, single=[*before, "$A", *behind])
 
 
 def _with_template(
