@@ -193,24 +193,22 @@ def alignment(header: "Header", metadata: dict[str, Any]) -> int:
 def placed(header: "Header", tensors: list[GgufTensor], align: int) -> dict[str, GgufTensor]:
     """Move offsets to the start of the file; refuse tensors outside of it or on one another."""
     start = -(-header.at // align) * align
-    table: dict[str, GgufTensor] = {}
-    for tensor in tensors:
+    names: set[str] = set()
+    previous = None
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
         header.where = f"tensor {tensor.name!r}"
-        if tensor.name in table:
+        if tensor.name in names:
             raise header.fault("occurs twice")
+        names.add(tensor.name)
         if tensor.offset % align:
             raise header.fault(f"has offset {tensor.offset}, expected a multiple of {align}")
         end = start + tensor.offset + tensor.n_bytes
         if end > header.size:
             raise header.fault(f"ends at byte {end:,}, but the file has only {header.size:,} bytes")
-        table[tensor.name] = replace(tensor, offset=start + tensor.offset)
-    previous = None
-    for tensor in sorted(table.values(), key=lambda tensor: tensor.offset):
         if previous and tensor.offset < previous.offset + previous.n_bytes:
-            header.where = f"tensor {tensor.name!r}"
             raise header.fault(f"overlaps tensor {previous.name!r}")
         previous = tensor
-    return table
+    return {tensor.name: replace(tensor, offset=start + tensor.offset) for tensor in tensors}
 
 
 class Header:

@@ -5,6 +5,7 @@ when llama.cpp opens the file, or half-way through a full disk, is refused here 
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ ALWAYS_F32 = ("position_embd.weight", "token_types.weight")
 ENDS_OF_MODEL = ("token_embd.weight", "output.weight")
 LARGEST_HALF = 65_504.0
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
+# What UTF-8 cannot write.
+SURROGATES = re.compile("[\ud800-\udfff]")
 # Rows that are quantised at a time: the library takes several times the memory of its input.
 CHUNK_WEIGHTS = 1 << 22
 
@@ -168,7 +171,11 @@ def scalar_type(key: str, values: list[Any], *, in_list: bool = False) -> "GGUFV
     if kinds == {bool}:
         return T.BOOL
     if kinds == {str}:
-        check_texts(key, values)
+        half = next((text for text in values if SURROGATES.search(text)), None)
+        if half is not None:
+            raise ModelError(
+                f"GGUF metadata {key}: {half[:40]!r} holds half a surrogate pair; remove it"
+            )
         return T.STRING
     if kinds == {float}:
         if any(math.isfinite(x) and abs(x) > LARGEST_FLOAT for x in values):
@@ -187,17 +194,6 @@ def scalar_type(key: str, values: list[Any], *, in_list: bool = False) -> "GGUFV
     raise ModelError(
         f"GGUF metadata {key}: holds {names}; must be a bool, int, float, str or a list of one kind"
     )
-
-
-def check_texts(key: str, texts: list[str]) -> None:
-    """Refuse text that cannot be written."""
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ModelError(
-                f"GGUF metadata {key}: {text[:40]!r} holds half a surrogate pair; remove it"
-            ) from None
 
 
 def encode(name: str, source: TensorSource, type_name: str) -> np.ndarray:
