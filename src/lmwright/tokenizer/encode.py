@@ -4,7 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -234,11 +234,9 @@ class Tokenizer:
         self, text: str, pair: str | None, *, has_specials: bool, reads_specials: bool = False
     ) -> tokenizers.Encoding:
         """Encode, with the model's special tokens around; those in the text count only if asked."""
-        with self._lock, _whole_characters():
-            if not reads_specials:
-                return self._backend.encode(text, pair, add_special_tokens=has_specials)
-            with _set(self._backend, "encode_special_tokens", False):
-                return self._backend.encode(text, pair, add_special_tokens=has_specials)
+        is_asked = _set(self._backend, "encode_special_tokens", False)
+        with self._lock, _whole_characters(), is_asked if reads_specials else nullcontext():
+            return self._backend.encode(text, pair, add_special_tokens=has_specials)
 
     def _check_masks(self, text: str) -> None:
         """Refuse other special tokens, which would count as such, too."""

@@ -28,9 +28,8 @@ from lmwright.tokenizer.gguf.reader import (
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
-    merges_from_scores,
 )
-from lmwright.tokenizer.sentencepiece import SPACE
+from lmwright.tokenizer.sentencepiece import SPACE, merges_from_scores
 from lmwright.tokenizer.spec import AddedTokenSpec, TextRule, TokenizerSpec, read_spec
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,12 @@ from lmwright.tokenizer.huggingface.sentencepiece_file import (
     read_sentencepiece,
 )
 from lmwright.tokenizer.huggingface.settings import TokenizerFolder, with_ids
-from lmwright.tokenizer.sentencepiece import decoder, mark_special, space_normalizers
+from lmwright.tokenizer.sentencepiece import (
+    decoder,
+    mark_special,
+    merges_from_scores,
+    space_normalizers,
+)
 
 
 def t5(folder: TokenizerFolder) -> Tokenizer:
@@ -107,10 +112,12 @@ def _bpe(
     turns: Sequence[str] = (),
 ) -> Tokenizer:
     """Return the pieces of a BPE file as a tokenizer; `turns` are special as the roles' tokens."""
+    # Control tokens and bytes are never the result of a merge: a text cannot spell them.
+    scores = {p.text: p.score for p in model.pieces if p.type in (NORMAL, USER_DEFINED)}
     tokenizer = Tokenizer(
         models.BPE(
             {piece.text: i for i, piece in enumerate(model.pieces)},
-            _merges(model),
+            merges_from_scores(scores, list(scores.values())),
             unk_token=model.pieces[model.unk_id].text,
             fuse_unk=True,
             byte_fallback=model.has_byte_fallback,
@@ -128,22 +135,6 @@ def _bpe(
     before = folder.tokens("bos") if folder.setting("add_bos_token", True) else []
     behind = folder.tokens("eos") if folder.setting("add_eos_token", False) else []
     return _with_template(tokenizer, folder, single=[*before, "$A", *behind])
-
-
-def _merges(model: SentencePieceModel) -> list[tuple[str, str]]:
-    # Control tokens and bytes are never the result of a merge: a text cannot spell them.
-    ranks = {
-        piece.text: (-piece.score, i)
-        for i, piece in enumerate(model.pieces)
-        if piece.type in (NORMAL, USER_DEFINED)
-    }
-    merges = [
-        (rank, cut, token[:cut], token[cut:])
-        for token, rank in ranks.items()
-        for cut in range(1, len(token))
-        if token[:cut] in ranks and token[cut:] in ranks
-    ]
-    return [(left, right) for *_, left, right in sorted(merges)]
 
 
 def _normalizer(model: SentencePieceModel, *, has_prefix: bool) -> Any:
