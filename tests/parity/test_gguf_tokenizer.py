@@ -11,9 +11,10 @@ import tokenizers
 
 import weights
 from lmwright.formats.gguf import open_gguf
-from lmwright.tokenizer.gguf.reader import gguf_tokenizer, merges_from_scores, tokenizer_from_gguf
+from lmwright.tokenizer.gguf.reader import gguf_tokenizer, tokenizer_from_gguf
 from lmwright.tokenizer.gguf.writer import gguf_metadata
 from lmwright.tokenizer.huggingface.folder import load_tokenizer
+from lmwright.tokenizer.sentencepiece import merges_from_scores
 
 transformers = pytest.importorskip("transformers")
 

@@ -64,21 +64,6 @@ def dequantize(raw: np.ndarray, type_name: str) -> np.ndarray:
     return library_dequantize(raw, GGMLQuantizationType[type_name])
 
 
-def decode_f32(raw: np.ndarray) -> np.ndarray:
-    """Copy little-endian float32, so that nothing points into the file any more."""
-    return raw.view("<f4").astype(np.float32)
-
-
-def decode_f16(raw: np.ndarray) -> np.ndarray:
-    """Widen IEEE half precision."""
-    return raw.view("<f2").astype(np.float32)
-
-
-def decode_bf16(raw: np.ndarray) -> np.ndarray:
-    """Widen bfloat16, which is the upper half of a float32."""
-    return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
-
-
 def block_decoder(
     block_bytes: int, n_scales: int, integers: Callable[[np.ndarray], np.ndarray], *, zero: int = 0
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -118,9 +103,11 @@ def nibbles(packed: np.ndarray) -> np.ndarray:
 
 
 DECODERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "F32": decode_f32,
-    "F16": decode_f16,
-    "BF16": decode_bf16,
+    # A copy, so that nothing points into the file any more.
+    "F32": lambda raw: raw.view("<f4").astype(np.float32),
+    "F16": lambda raw: raw.view("<f2").astype(np.float32),
+    # The upper half of a float32.
+    "BF16": lambda raw: (raw.view("<u2").astype(np.uint32) << 16).view(np.float32),
     "Q4_0": block_decoder(18, 1, nibbles, zero=8),
     "Q4_1": block_decoder(20, 2, nibbles),
     "Q8_0": block_decoder(34, 1, lambda signed: signed.view(np.int8)),

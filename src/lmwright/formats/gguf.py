@@ -43,19 +43,9 @@ BLOCK_BYTES = 1 << 20
 MIN_ENTRY_BYTES = 8 + 4 + 1
 MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
 
-SCALARS = {
-    0: struct.Struct("<B"),
-    1: struct.Struct("<b"),
-    2: struct.Struct("<H"),
-    3: struct.Struct("<h"),
-    4: struct.Struct("<I"),
-    5: struct.Struct("<i"),
-    6: struct.Struct("<f"),
-    7: struct.Struct("<B"),
-    10: struct.Struct("<Q"),
-    11: struct.Struct("<q"),
-    12: struct.Struct("<d"),
-}
+# Those of one number, by their ids in the file.
+CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
+SCALARS = {type_id: struct.Struct(f"<{code}") for type_id, code in CODES.items()}
 BOOL, STRING, ARRAY = 7, 8, 9
 U32, U64 = SCALARS[4], SCALARS[10]
 
@@ -203,24 +193,22 @@ def alignment(header: "Header", metadata: dict[str, Any]) -> int:
 def placed(header: "Header", tensors: list[GgufTensor], align: int) -> dict[str, GgufTensor]:
     """Move offsets to the start of the file; refuse tensors outside of it or on one another."""
     start = -(-header.at // align) * align
-    table: dict[str, GgufTensor] = {}
-    for tensor in tensors:
+    names: set[str] = set()
+    previous = None
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
         header.where = f"tensor {tensor.name!r}"
-        if tensor.name in table:
+        if tensor.name in names:
             raise header.fault("occurs twice")
+        names.add(tensor.name)
         if tensor.offset % align:
             raise header.fault(f"has offset {tensor.offset}, expected a multiple of {align}")
         end = start + tensor.offset + tensor.n_bytes
         if end > header.size:
             raise header.fault(f"ends at byte {end:,}, but the file has only {header.size:,} bytes")
-        table[tensor.name] = replace(tensor, offset=start + tensor.offset)
-    previous = None
-    for tensor in sorted(table.values(), key=lambda tensor: tensor.offset):
         if previous and tensor.offset < previous.offset + previous.n_bytes:
-            header.where = f"tensor {tensor.name!r}"
             raise header.fault(f"overlaps tensor {previous.name!r}")
         previous = tensor
-    return table
+    return {tensor.name: replace(tensor, offset=start + tensor.offset) for tensor in tensors}
 
 
 class Header:
@@ -322,7 +310,7 @@ class Header:
             return self.strings(n)
         if type_id == ARRAY:
             return [self.array(nesting - 1) for _ in range(n)]
-        numbers = struct.unpack_from(f"<{n}{SCALARS[type_id].format[1:]}", self.data, self.at)
+        numbers = struct.unpack_from(f"<{n}{CODES[type_id]}", self.data, self.at)
         self.at += n * item_bytes
         return self.truth(numbers) if type_id == BOOL else list(numbers)
 

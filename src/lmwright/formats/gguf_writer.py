@@ -5,6 +5,7 @@ when llama.cpp opens the file, or half-way through a full disk, is refused here 
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ ALWAYS_F32 = ("position_embd.weight", "token_types.weight")
 ENDS_OF_MODEL = ("token_embd.weight", "output.weight")
 LARGEST_HALF = 65_504.0
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
+# What UTF-8 cannot write.
+SURROGATES = re.compile("[\ud800-\udfff]")
 # Rows that are quantised at a time: the library takes several times the memory of its input.
 CHUNK_WEIGHTS = 1 << 22
 
@@ -168,7 +171,11 @@ def scalar_type(key: str, values: list[Any], *, in_list: bool = False) -> "GGUFV
     if kinds == {bool}:
         return T.BOOL
     if kinds == {str}:
-        check_texts(key, values)
+        half = next((text for text in values if SURROGATES.search(text)), None)
+        if half is not None:
+            raise ModelError(
+                f"GGUF metadata {key}: {half[:40]!r} holds half a surrogate pair; remove it"
+            )
         return T.STRING
     if kinds == {float}:
         if any(math.isfinite(x) and abs(x) > LARGEST_FLOAT for x in values):
@@ -189,19 +196,11 @@ def scalar_type(key: str, values: list[Any], *, in_list: bool = False) -> "GGUFV
     )
 
 
-def check_texts(key: str, texts: list[str]) -> None:
-    """Refuse text that cannot be written."""
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ModelError(
-                f"GGUF metadata {key}: {text[:40]!r} holds half a surrogate pair; remove it"
-            ) from None
-
-
 def encode(name: str, source: TensorSource, type_name: str) -> np.ndarray:
     """Return the bytes of a tensor in its format."""
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize
+
     weights = np.ascontiguousarray(source.read(), np.float32)
     assert weights.shape == source.shape, f"{name}: {weights.shape}, announced {source.shape}"
     if not np.isfinite(weights).all():
@@ -212,11 +211,12 @@ def encode(name: str, source: TensorSource, type_name: str) -> np.ndarray:
         check_half(name, weights, type_name)
     rows = weights.reshape(-1, weights.shape[-1])
     n_rows = max(1, CHUNK_WEIGHTS // rows.shape[1])
-    out, at = np.empty(size(source, type_name), np.uint8), 0
-    for start in range(0, len(rows), n_rows):
-        coded = quantized(rows[start : start + n_rows], type_name)
-        out[at : at + len(coded)] = coded
-        at += len(coded)
+    out = np.empty((len(rows), size(source, type_name) // len(rows)), np.uint8)
+    # Tiny weights may become 0, and the library divides by blocks of zeros.
+    with np.errstate(all="ignore"):
+        for start in range(0, len(rows), n_rows):
+            part = slice(start, start + n_rows)
+            out[part] = quantize(rows[part], GGMLQuantizationType[type_name]).view(np.uint8)
     return out
 
 
@@ -229,14 +229,3 @@ def check_half(name: str, weights: np.ndarray, type_name: str) -> None:
             f"GGUF tensor {name!r}: its largest weight, {largest:.3g}, does not fit {type_name} "
             f"(at most {limit:.3g}); write BF16 or F32"
         )
-
-
-def quantized(rows: np.ndarray, type_name: str) -> np.ndarray:
-    """Return rows as bytes, in a flat array."""
-    from gguf import GGMLQuantizationType
-    from gguf.quants import quantize
-
-    # Tiny weights may become 0, and the library divides by blocks of zeros.
-    with np.errstate(all="ignore"):
-        coded = quantize(rows, GGMLQuantizationType[type_name])
-    return coded.view(np.uint8).ravel()

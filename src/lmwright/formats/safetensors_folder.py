@@ -155,7 +155,12 @@ def write_weights(
         # Its shards are about to change under it, and half of each model is none.
         (folder / INDEX).unlink(missing_ok=True)
     if n > 1:
-        write_index(tensors, shards, paths, folder / INDEX)
+        # Only now the shards are a model.
+        placed = zip(shards, paths, strict=True)
+        weight_map = {name: path.name for names, path in placed for name in names}
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_json(folder / INDEX, index)
         paths.append(folder / INDEX)
     for path in old - set(paths):
         path.unlink(missing_ok=True)
@@ -316,14 +321,3 @@ def write_shard(tensors: "dict[str, torch.Tensor]", temporary: Path, *, path: Pa
             f"cannot write {path}: {error}; it needs {n_bytes:,} bytes; free some space or write "
             "elsewhere"
         ) from error
-
-
-def write_index(
-    tensors: "Mapping[str, torch.Tensor]", shards: list[list[str]], paths: list[Path], index: Path
-) -> None:
-    """Write which shard holds which tensor; only now the shards are a model."""
-    weight_map = {
-        name: path.name for names, path in zip(shards, paths, strict=True) for name in names
-    }
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    write_json(index, {"metadata": {"total_size": total}, "weight_map": weight_map})

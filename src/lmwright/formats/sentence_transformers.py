@@ -19,6 +19,8 @@ FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+# The classes of modules.json in their order; the last may be missing.
+MODULES = ("Transformer", "Pooling", "Normalize")
 # The file that holds max_seq_length; older folders name it for their model.
 LENGTH_FILES = tuple(
     f"sentence_{name}_config.json"
@@ -59,29 +61,28 @@ def read_pooling(folder: Path) -> Pooling | None:
     modules = read_json(folder / "modules.json", list)
     if modules is None:
         return None
-    kinds, is_normalized = None, False
+    paths = []
     for i, module in enumerate(modules):
         name, path = _module(folder, i, module)
-        if (i == 0) != (name == "Transformer"):
-            raise ModelError(f"{folder / 'modules.json'}: {name} as module {i} is not known")
-        if name == "Pooling" and kinds is None:
-            kinds = _kinds(folder / path / "config.json")
-        elif name == "Normalize" and kinds is not None:
-            is_normalized = True
-        elif name != "Transformer":
+        if name != MODULES[min(i, 2)]:
             raise ModelError(
                 f"{folder / 'modules.json'}: {name} as module {i} is not known; known: a "
                 "Transformer, then Pooling, then Normalize"
             )
-    if kinds is None:
+        paths.append(path)
+    if len(paths) < 2:
         raise ModelError(f"{folder / 'modules.json'}: there is no Pooling among the modules")
+    path = folder / paths[1] / "config.json"
+    settings = read_json(path, dict)
+    if settings is None:
+        raise ModelError(f"{path} is missing: it says how the vectors of the tokens become one")
     named, prompt = _prompts(folder / "config_sentence_transformers.json")
-    if prompt and not _counts_prompt(folder, modules):
+    if prompt and not setting(settings, "include_prompt", True, path=path):
         raise ModelError(f"{folder}: include_prompt = false is not known here")
     max_tokens, lowers_case = _limits(folder)
     return Pooling(
-        kinds=kinds,
-        is_normalized=is_normalized,
+        kinds=_kinds(path, settings),
+        is_normalized=len(paths) > 2,
         max_tokens=max_tokens,
         prompt=prompt,
         prompts=named,
@@ -91,7 +92,7 @@ def read_pooling(folder: Path) -> Pooling | None:
 
 def write_pooling(folder: Path, pooling: Pooling, *, d_model: int) -> None:
     """Write the files beside a Hugging Face folder that make sentence-transformers open it."""
-    names = ["Transformer", "Pooling", *(["Normalize"] if pooling.is_normalized else [])]
+    names = MODULES if pooling.is_normalized else MODULES[:2]
     modules = [
         {
             "idx": i,
@@ -147,10 +148,7 @@ def _prompts(path: Path) -> tuple[dict[str, str], str]:
     return prompts, "" if default is None else prompts[default]
 
 
-def _kinds(path: Path) -> tuple[str, ...]:
-    settings = read_json(path, dict)
-    if settings is None:
-        raise ModelError(f"{path} is missing: it says how the vectors of the tokens become one")
+def _kinds(path: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
     named = settings.get("pooling_mode")
     if named is not None:
         kinds = [named] if isinstance(named, str) else named
@@ -162,12 +160,6 @@ def _kinds(path: Path) -> tuple[str, ...]:
         raise ModelError(f"{path}: {min(unknown)} is not known")
     flagged = (kind for flag, kind in FLAGS.items() if setting(settings, flag, False, path=path))
     return tuple(flagged) or ("mean",)
-
-
-def _counts_prompt(folder: Path, modules: list[Any]) -> bool:
-    path = next(m["path"] for m in modules if m["type"].endswith(".Pooling"))
-    file = folder / path / "config.json"
-    return setting(read_json(file, dict) or {}, "include_prompt", True, path=file)
 
 
 def _limits(folder: Path) -> tuple[int | None, bool]:

@@ -50,12 +50,13 @@ class ChatTemplate:
         environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = _strftime_now
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         try:
             self._template = environment.from_string(source)
         # Python's compiler has limits of its own (nested blocks, depth), with errors of its own.
         except Exception as error:
-            raise ModelError(f"chat template, line {_line(error)}: {error}") from None
+            line = getattr(error, "lineno", "?")
+            raise ModelError(f"chat template, line {line}: {error}") from None
 
     def render(
         self,
@@ -110,11 +111,3 @@ def _to_json(value: Any, **options: Any) -> str:
 
 def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)
-
-
-def _line(error: Exception) -> str:
-    return str(getattr(error, "lineno", "?"))

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -122,7 +122,8 @@ class Tokenizer:
                 raise RequestError("a translation model reads one text, without masks")
             translation = self.translation.between(source_lang, target_lang)
             marker, text = translation.split_marker(text)
-            ids = translation.whole([*marker, *self._ids(text)], self._eos_id, side="source")
+            eos_id = self._id(self.special_tokens["eos_token"])
+            ids = translation.whole([*marker, *self._ids(text)], eos_id, side="source")
             return Encoding(ids, [0] * len(ids))
         if source_lang is not None or target_lang is not None:
             raise RequestError("source_lang, target_lang: this model has no languages to choose")
@@ -137,7 +138,7 @@ class Tokenizer:
             return self.encode_input(text, target_lang=target_lang).ids
         translation = self.translation.between(None, target_lang)
         ids = self._ids(text, translation.target_pieces)
-        return translation.whole(ids, self._eos_id, side="target")
+        return translation.whole(ids, self._id(self.special_tokens["eos_token"]), side="target")
 
     def language_id(self, code: str) -> int:
         """Return the token of a language of a translation model: "de_DE", Marian's "deu"."""
@@ -215,13 +216,8 @@ class Tokenizer:
     @contextmanager
     def _as_saved(self) -> Iterator[tokenizers.Tokenizer]:
         """Give the library's object without what `keep_literal` did to it."""
-        with self._lock:
-            ours = self._backend.pre_tokenizer
-            self._backend.pre_tokenizer = self._saved_pre_tokenizer
-            try:
-                yield self._backend
-            finally:
-                self._backend.pre_tokenizer = ours
+        with self._lock, _set(self._backend, "pre_tokenizer", self._saved_pre_tokenizer):
+            yield self._backend
 
     def _ids(self, text: str, pieces: Callable[[str], list[str]] | None = None) -> list[int]:
         """Return the ids of a text without anything around it."""
@@ -238,14 +234,9 @@ class Tokenizer:
         self, text: str, pair: str | None, *, has_specials: bool, reads_specials: bool = False
     ) -> tokenizers.Encoding:
         """Encode, with the model's special tokens around; those in the text count only if asked."""
-        with self._lock, _whole_characters():
-            if reads_specials:
-                self._backend.encode_special_tokens = False
-            try:
-                return self._backend.encode(text, pair, add_special_tokens=has_specials)
-            finally:
-                if reads_specials:
-                    self._backend.encode_special_tokens = True
+        is_asked = _set(self._backend, "encode_special_tokens", False)
+        with self._lock, _whole_characters(), is_asked if reads_specials else nullcontext():
+            return self._backend.encode(text, pair, add_special_tokens=has_specials)
 
     def _check_masks(self, text: str) -> None:
         """Refuse other special tokens, which would count as such, too."""
@@ -255,10 +246,6 @@ class Tokenizer:
         others = [token for token in self._special_ids if token != mask and token in text]
         if others:
             raise RequestError(f"a text with masks holds another special token: {others[0]!r}")
-
-    @property
-    def _eos_id(self) -> int:
-        return self._id(self.special_tokens["eos_token"])
 
     def _id(self, token: str) -> int:
         id_ = self._backend.token_to_id(token)
@@ -280,7 +267,8 @@ class Tokenizer:
             if not marker:
                 raise RequestError("a message contains every Unicode noncharacter; remove them")
             messages = [
-                {**message, "content": self._special_start.sub(marker, message["content"])}
+                # Empty matches, so that tokens that overlap are all found.
+                {**message, "content": re.sub(f"(?={self._special})", marker, message["content"])}
                 for message in messages
             ]
         text = self.chat_template.render(
@@ -294,11 +282,6 @@ class Tokenizer:
     def _special(self) -> str:
         longest_first = sorted(self._special_ids, key=len, reverse=True)
         return f"(?:{'|'.join(map(re.escape, longest_first))})"
-
-    @cached_property
-    def _special_start(self) -> re.Pattern[str]:
-        # Empty matches, so that tokens that overlap are all found.
-        return re.compile(f"(?={self._special})")
 
     def _encode_marked(self, text: str, marker: str) -> list[int]:
         """Encode a rendered dialogue in which only unmarked special tokens are special."""
@@ -318,12 +301,19 @@ class Tokenizer:
         if is_first or not is_metaspace or spaces.prepend_scheme != "first":
             return self._ids(text)
         # Only the first part gets a space in front, and the library would take each for that.
-        with self._lock:
-            spaces.prepend_scheme = "never"
-            try:
-                return self._ids(text)
-            finally:
-                spaces.prepend_scheme = "first"
+        with self._lock, _set(spaces, "prepend_scheme", "never"):
+            return self._ids(text)
+
+
+@contextmanager
+def _set(part: Any, name: str, value: Any) -> Iterator[None]:
+    """Change a part of the library's object for a while."""
+    before = getattr(part, name)
+    setattr(part, name, value)
+    try:
+        yield
+    finally:
+        setattr(part, name, before)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """SentencePiece's ways, whatever file tells of them: spaces as a sign, bytes, special tokens."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import tokenizers
@@ -31,3 +31,23 @@ def mark_special(tokenizer: tokenizers.Tokenizer, tokens: Iterable[str], **flags
     tokenizer.add_special_tokens(
         [AddedToken(token, normalized=False, special=True, **flags) for token in tokens]
     )
+
+
+def merges_from_scores(
+    vocabulary: Collection[str], scores: Sequence[float], *, apart: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """Recover the merges of a SentencePiece vocabulary: a better score was merged earlier.
+
+    The same order as Hugging Face's converter: by score, then by the lengths of both halves. No
+    merges lead to the tokens in `apart`.
+    """
+    merges: list[tuple[float, int, int, str, str]] = []
+    for token, score in zip(vocabulary, scores, strict=True):
+        if token in apart:
+            continue
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in vocabulary and right in vocabulary:
+                merges.append((score, len(left), len(right), left, right))
+    merges.sort(key=lambda merge: merge[:3], reverse=True)
+    return [(left, right) for *_, left, right in merges]

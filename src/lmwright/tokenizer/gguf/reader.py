@@ -4,7 +4,7 @@ A GGUF file names its pre-tokenizer instead of spelling it out. Only names whose
 here are accepted: a wrong rule gives other tokens than the model was trained on, and no error.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from tokenizers import (
 
 from lmwright.core.errors import ModelError, suggestion
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.sentencepiece import decoder, space_normalizers
+from lmwright.tokenizer.sentencepiece import decoder, merges_from_scores, space_normalizers
 
 # llama.cpp's token types (gguf.TokenType).
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -120,33 +120,25 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
             "download the file again"
         )
     tokenizer = BUILDERS[kind](metadata, vocabulary)
-    is_phi3 = metadata.get("general.architecture") == "phi3"
-    swallows = kind == "llama" and (is_phi3 or has_phi3_name(metadata))
-    specials = {CONTROL} if kind == "gpt2" else {CONTROL, UNKNOWN}
-    for chosen, add in (
-        (specials, tokenizer.add_special_tokens),
-        ({USER_DEFINED}, tokenizer.add_tokens),
-    ):
-        add(
-            [
-                AddedToken(
-                    token,
-                    normalized=False,
-                    special=chosen is specials,
-                    rstrip=swallows and token not in PHI3_KEEP_SPACE,
-                )
-                for token, type_ in zip(tokens, types, strict=True)
-                if type_ in chosen
-            ]
-        )
+    # No key says so, only the family or the name.
+    name = str(metadata.get("general.name")).lower()
+    is_phi3 = metadata.get("general.architecture") == "phi3" or "phi-3" in name or "phi3" in name
+    swallows = kind == "llama" and is_phi3
+    specials = (CONTROL,) if kind == "gpt2" else (CONTROL, UNKNOWN)
+    tokenizer.add_tokens(
+        [
+            AddedToken(
+                token,
+                normalized=False,
+                special=type_ in specials,
+                rstrip=swallows and token not in PHI3_KEEP_SPACE,
+            )
+            for token, type_ in zip(tokens, types, strict=True)
+            if type_ in (*specials, USER_DEFINED)
+        ]
+    )
     add_template(tokenizer, metadata, tokens)
     return tokenizer
-
-
-def has_phi3_name(metadata: Mapping[str, Any]) -> bool:
-    """Tell whether llama.cpp lets special tokens swallow space: no key says so, only the name."""
-    name = str(metadata.get("general.name")).lower()
-    return "phi-3" in name or "phi3" in name
 
 
 def end_ids(metadata: Mapping[str, Any]) -> list[int]:
@@ -197,7 +189,13 @@ def sentencepiece(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> to
     else:
         # Text never becomes one of these, not even letter by letter.
         apart = {token for token, i in vocabulary.items() if types[i] in (UNKNOWN, CONTROL, BYTE)}
-        merges = merges_from_scores(vocabulary, read(metadata, "scores", list), apart=apart)
+        scores = read(metadata, "scores", list)
+        if len(scores) != len(vocabulary):
+            raise ModelError(
+                f"tokenizer.ggml.scores: {len(scores):,} scores for {len(vocabulary):,} tokens; "
+                "download the file again"
+            )
+        merges = merges_from_scores(vocabulary, scores, apart=apart)
     unknown = next((token for token, i in vocabulary.items() if types[i] == UNKNOWN), None)
     tokenizer = tokenizers.Tokenizer(
         models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
@@ -267,31 +265,6 @@ def add_template(
     if ids:
         template = processors.TemplateProcessing(single=pieces, special_tokens=sorted(set(ids)))
         tokenizer.post_processor = template
-
-
-def merges_from_scores(
-    vocabulary: Mapping[str, int], scores: list[float], *, apart: Collection[str] = ()
-) -> list[tuple[str, str]]:
-    """Recover the merges of a SentencePiece vocabulary: a better score was merged earlier.
-
-    The same order as Hugging Face's converter: by score, then by the lengths of both halves. No
-    merges lead to the tokens in `apart`.
-    """
-    if len(scores) != len(vocabulary):
-        raise ModelError(
-            f"tokenizer.ggml.scores: {len(scores):,} scores for {len(vocabulary):,} tokens; "
-            "download the file again"
-        )
-    merges: list[tuple[float, int, int, str, str]] = []
-    for token, score in zip(vocabulary, scores, strict=True):
-        if token in apart:
-            continue
-        for cut in range(1, len(token)):
-            left, right = token[:cut], token[cut:]
-            if left in vocabulary and right in vocabulary:
-                merges.append((score, len(left), len(right), left, right))
-    merges.sort(key=lambda merge: merge[:3], reverse=True)
-    return [(left, right) for *_, left, right in merges]
 
 
 def read_merges(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> list[tuple[str, str]]:

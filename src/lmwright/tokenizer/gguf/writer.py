@@ -9,8 +9,8 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any
 
 import tokenizers
@@ -28,9 +28,8 @@ from lmwright.tokenizer.gguf.reader import (
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
-    merges_from_scores,
 )
-from lmwright.tokenizer.sentencepiece import SPACE
+from lmwright.tokenizer.sentencepiece import SPACE, merges_from_scores
 from lmwright.tokenizer.spec import AddedTokenSpec, TextRule, TokenizerSpec, read_spec
 
 log = logging.getLogger(__name__)
@@ -39,14 +38,6 @@ BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 DIFFERENTLY = "llama.cpp would split text differently"
 # Names whose rules llama.cpp follows with simpler patterns.
 SIMPLER = ("tekken", "gpt-4o")
-
-
-@dataclass(frozen=True)
-class GgufVocabulary:
-    """All tokens of a model in order of their ids, with llama.cpp's types."""
-
-    tokens: list[str]
-    types: list[int]
 
 
 def gguf_metadata(tokenizer: Tokenizer, *, vocab_size: int | None = None) -> dict[str, Any]:
@@ -58,11 +49,11 @@ def gguf_metadata(tokenizer: Tokenizer, *, vocab_size: int | None = None) -> dic
     spec = tokenizer.spec()
     check_algorithm(spec)
     kind = "llama" if spec.options["byte_fallback"] else "gpt2"
-    vocabulary = read_vocabulary(spec, kind, vocab_size)
+    types = typed_tokens(spec, kind, vocab_size)
     entries: dict[str, Any] = {"model": kind}
-    entries |= sentencepiece(spec, vocabulary) if kind == "llama" else byte_level(spec)
-    entries |= {"tokens": vocabulary.tokens, "token_type": vocabulary.types}
-    entries |= special_ids(tokenizer, vocabulary)
+    entries |= sentencepiece(spec, types) if kind == "llama" else byte_level(spec)
+    entries |= {"tokens": list(types), "token_type": list(types.values())}
+    entries |= special_ids(tokenizer, types)
     metadata = {f"tokenizer.ggml.{name}": value for name, value in entries.items()}
     if tokenizer.chat_template is not None:
         metadata["tokenizer.chat_template"] = tokenizer.chat_template.source
@@ -81,8 +72,8 @@ def check_algorithm(spec: TokenizerSpec) -> None:
             raise ModelError(f"tokenizer: {name} = {spec.options[name]!r}; {DIFFERENTLY}")
 
 
-def read_vocabulary(spec: TokenizerSpec, kind: str, vocab_size: int | None) -> GgufVocabulary:
-    """Return the tokens in order; ids without one are filled as llama.cpp's converter does."""
+def typed_tokens(spec: TokenizerSpec, kind: str, vocab_size: int | None) -> dict[str, int]:
+    """Return the tokens in order with llama.cpp's types; ids without one are filled as it does."""
     by_id = {i: (token, NORMAL) for token, i in spec.vocabulary.items()}
     n_needed = max(by_id) + 1
     if kind == "llama":
@@ -105,13 +96,14 @@ def read_vocabulary(spec: TokenizerSpec, kind: str, vocab_size: int | None) -> G
         # Gemma 3's text models have one for images.
         log.warning("tokenizer: %r is left out: the model has no row %d", by_id[i][0], i)
     rows = [by_id.get(i, (f"[PAD{i}]", UNUSED)) for i in range(n)]
-    tokens = [token for token, _ in rows]
-    if len(set(tokens)) != n or "" in tokens:
+    types = dict(rows)
+    if len(types) != n or "" in types:
+        tokens = [token for token, _ in rows]
         twice = next(token for token in tokens if not token or tokens.count(token) > 1)
         raise ModelError(
             f"tokenizer: token {twice!r} is empty or occurs twice; llama.cpp wants all different"
         )
-    return GgufVocabulary(tokens, [type_ for _, type_ in rows])
+    return types
 
 
 def byte_level(spec: TokenizerSpec) -> dict[str, Any]:
@@ -153,14 +145,14 @@ def byte_level(spec: TokenizerSpec) -> dict[str, Any]:
     return {"pre": name, "merges": [" ".join(merge) for merge in spec.merges]}
 
 
-def sentencepiece(spec: TokenizerSpec, vocabulary: GgufVocabulary) -> dict[str, Any]:
+def sentencepiece(spec: TokenizerSpec, types: Mapping[str, int]) -> dict[str, Any]:
     """Return the entries of Llama 2's kind: scores instead of merges, and what spaces become."""
     if spec.options.get("ignore_merges"):
         raise ModelError(f"tokenizer: ignore_merges with byte_fallback; {DIFFERENTLY}")
     return {
         "pre": "default",
         "add_space_prefix": has_space_prefix(spec),
-        "scores": scores_from_merges(spec.merges, vocabulary),
+        "scores": scores_from_merges(spec.merges, types),
     }
 
 
@@ -190,26 +182,21 @@ def has_space_prefix(spec: TokenizerSpec) -> bool:
     )
 
 
-def scores_from_merges(
-    merges: Sequence[tuple[str, str]], vocabulary: GgufVocabulary
-) -> list[float]:
+def scores_from_merges(merges: Sequence[tuple[str, str]], types: Mapping[str, int]) -> list[float]:
     """Return scores that put merges into their order; refuse merges that no scores can tell.
 
     llama.cpp joins any two neighbours that are a token together, that of the best score first. So
     the merges must be all of these, and those that lead to one token must stand together.
     """
-    normal = {
-        t for t, type_ in zip(vocabulary.tokens, vocabulary.types, strict=True) if type_ == NORMAL
-    }
+    normal = {token for token, type_ in types.items() if type_ == NORMAL}
     # The others are looked for before, or are not made of text.
     pairs = [(left, right) for left, right in merges if left + right in normal]
     order = list(dict.fromkeys(left + right for left, right in pairs))
     ranks = {token: rank for rank, token in enumerate(order)}
     in_order = [ranks[left + right] for left, right in pairs]
     lowest = -float(len(order))
-    scores = [-float(ranks[token]) if token in ranks else lowest for token in vocabulary.tokens]
-    known = {token: i for i, token in enumerate(vocabulary.tokens)}
-    implied = merges_from_scores(known, scores, apart=known.keys() - normal)
+    scores = [-float(ranks[token]) if token in ranks else lowest for token in types]
+    implied = merges_from_scores(types, scores, apart=types.keys() - normal)
     if in_order != sorted(in_order) or set(implied) != set(pairs):
         odd = next(iter(set(implied) ^ set(pairs)), pairs[0] if pairs else ("", ""))
         raise ModelError(
@@ -219,9 +206,10 @@ def scores_from_merges(
     return scores
 
 
-def special_ids(tokenizer: Tokenizer, vocabulary: GgufVocabulary) -> dict[str, Any]:
+def special_ids(tokenizer: Tokenizer, types: Mapping[str, int]) -> dict[str, Any]:
     """Return the ids of the roles, what ends a reply, and whether BOS and EOS are added."""
-    ids = {token: i for i, token in enumerate(vocabulary.tokens)}
+    tokens = list(types)
+    ids = {token: i for i, token in enumerate(tokens)}
     entries: dict[str, Any] = {}
     for role, key in ROLE_KEYS.items():
         token = tokenizer.special_tokens.get(role)
@@ -229,7 +217,7 @@ def special_ids(tokenizer: Tokenizer, vocabulary: GgufVocabulary) -> dict[str, A
             if token not in ids:
                 raise ModelError(f"tokenizer: {role} {token!r} has no row in the model")
             entries[key] = ids[token]
-    ends = [i for i in tokenizer.eos_ids if i < len(vocabulary.tokens)]
+    ends = [i for i in tokenizer.eos_ids if i < len(tokens)]
     if not ends:
         raise ModelError(
             "tokenizer: names no eos_token; llama.cpp would end a reply at some token of its own"
@@ -239,13 +227,12 @@ def special_ids(tokenizer: Tokenizer, vocabulary: GgufVocabulary) -> dict[str, A
     others = [
         i
         for i in ends
-        if i != entries["eos_token_id"]
-        and not (vocabulary.types[i] == CONTROL and vocabulary.tokens[i] in ENDS)
+        if i != entries["eos_token_id"] and not (types[tokens[i]] == CONTROL and tokens[i] in ENDS)
     ]
     if len(others) > 2:
         raise ModelError(
             f"tokenizer: {len(others) + 1} tokens end a reply, but GGUF can name three: the "
-            f"eos_token and {[vocabulary.tokens[i] for i in others]}"
+            f"eos_token and {[tokens[i] for i in others]}"
         )
     entries |= dict(zip(("eot_token_id", "eom_token_id"), others, strict=False))
     return entries | added_around(tokenizer, entries)
@@ -254,12 +241,11 @@ def special_ids(tokenizer: Tokenizer, vocabulary: GgufVocabulary) -> dict[str, A
 def added_around(tokenizer: Tokenizer, entries: Mapping[str, Any]) -> dict[str, bool]:
     """Return whether BOS and EOS are put around a text, found by encoding one."""
     plain, whole = tokenizer.encode("a", add_bos=False), tokenizer.encode_input("a").ids
-    for has_bos in (False, True):
-        for has_eos in (False, True):
-            bos = [entries.get("bos_token_id")] if has_bos else []
-            eos = [entries["eos_token_id"]] if has_eos else []
-            if whole == [*bos, *plain, *eos]:
-                return {"add_bos_token": has_bos, "add_eos_token": has_eos}
+    for has_bos, has_eos in product((False, True), repeat=2):
+        bos = [entries.get("bos_token_id")] if has_bos else []
+        eos = [entries["eos_token_id"]] if has_eos else []
+        if whole == [*bos, *plain, *eos]:
+            return {"add_bos_token": has_bos, "add_eos_token": has_eos}
     raise ModelError(
         f"tokenizer: encodes 'a' as {whole}; GGUF knows only its bos_token before, and its "
         "eos_token behind a text"
@@ -283,25 +269,21 @@ def names_for_space(added: Sequence[AddedTokenSpec], kind: str) -> dict[str, str
     )
 
 
-def canonical(pre_tokenizer: Sequence[TextRule]) -> list[tuple[Any, ...]]:
+def canonical(pre_tokenizer: Sequence[TextRule]) -> list[TextRule]:
     """Return a pre-tokenizer as steps that are equal if they split alike."""
-    steps: list[tuple[Any, ...]] = []
+    steps = []
     for step in pre_tokenizer:
-        if step["type"] == "Split":
-            how = (step["behavior"], step["invert"])
-            # The known patterns match every character, so that nothing lies between the matches.
-            how = ("Isolated", False) if how == ("Removed", True) else how
-            steps.append(("Split", *step["pattern"].items(), *how))
-        elif step["type"] == "ByteLevel":
-            # trim_offsets says where a token lies, not what it is.
-            steps.append(("ByteLevel", step["add_prefix_space"], step["use_regex"]))
-        else:
-            steps.append((step["type"], *sorted(step.items())))
+        # It says where a token lies, not what it is.
+        step = {key: value for key, value in step.items() if key != "trim_offsets"}
+        # The known patterns match every character, so that nothing lies between the matches.
+        if (step.get("behavior"), step.get("invert")) == ("Removed", True):
+            step |= {"behavior": "Isolated", "invert": False}
+        steps.append(step)
     return steps
 
 
 @cache
-def known_steps(name: str) -> list[tuple[Any, ...]]:
+def known_steps(name: str) -> list[TextRule]:
     """Return the steps of a pre-tokenizer that llama.cpp has a name for."""
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = PRE_TOKENIZERS[name].split()

@@ -8,16 +8,17 @@ import tokenizers
 from tokenizers import AddedToken
 
 from lmwright.core.errors import ModelError
+from lmwright.formats import json_file
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.huggingface.kinds import KINDS, TokenizerKind, kind_name
 from lmwright.tokenizer.huggingface.marian import marian
 from lmwright.tokenizer.huggingface.settings import (
     TokenizerFolder,
     read_settings,
-    setting,
     token_roles,
     token_text,
 )
+from lmwright.tokenizer.sentencepiece import mark_special
 from lmwright.tokenizer.translation import Translation
 
 # Settings that a tokenizer.json does not hold.
@@ -111,7 +112,8 @@ def _add_tokens(backend: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
         if text is None or not isinstance(token, dict):
             raise ModelError(f"tokenizer_config.json: added token {id_} is no token: {token!r}")
         flags = ("lstrip", "rstrip", "normalized", "single_word", "special")
-        chosen = {flag: setting(token, flag, False) for flag in flags}
+        file = "tokenizer_config.json"
+        chosen = {flag: json_file.setting(token, flag, False, path=file) for flag in flags}
         places[_checked_id(id_)] = AddedToken(text, **chosen)
     additional = map(token_text, folder.setting("additional_special_tokens", []))
     specials = [*folder.roles.values(), *(text for text in additional if text is not None)]
@@ -127,10 +129,8 @@ def _add_tokens(backend: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
             )
     known |= {token.content for token in places.values()}
     rest = [token for token in dict.fromkeys(specials) if token not in known]
-    for token in rest:
-        # What is named and not there would get an id that the model has no weights for.
-        if backend.token_to_id(token) is not None:
-            backend.add_special_tokens([AddedToken(token, normalized=False, special=True)])
+    # What is named and not there would get an id that the model has no weights for.
+    mark_special(backend, [token for token in rest if backend.token_to_id(token) is not None])
 
 
 def _checked_id(id_: Any) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,14 @@ WORDS = ("vocab.txt",)
 BYTES = ("vocab.json", "merges.txt")
 FAIRSEQ = ("sentencepiece.bpe.model",)
 
+
+def _mbart(
+    place: CodePlace, languages: tuple[str, ...], roles: Mapping[str, str], *model_types: str
+) -> TokenizerKind:
+    build = partial(pieces.mbart, languages=languages)
+    return TokenizerKind(FAIRSEQ, build, roles, model_types, languages=(place, languages))
+
+
 KINDS = {
     "BertTokenizer": TokenizerKind(
         WORDS, vocabulary_files.word_piece, BERT_ROLES, ("bert",), has_segments=True
@@ -65,12 +74,8 @@ KINDS = {
     "XLMRobertaTokenizer": TokenizerKind(
         FAIRSEQ, pieces.xlm_roberta, FAIRSEQ_ROLES, ("xlm-roberta",)
     ),
-    "MBartTokenizer": TokenizerKind(
-        FAIRSEQ, pieces.mbart, FAIRSEQ_ROLES, ("mbart",), languages=("behind", MBART_LANGUAGES)
-    ),
-    "MBart50Tokenizer": TokenizerKind(
-        FAIRSEQ, pieces.mbart50, MBART50_ROLES, languages=("before", MBART50_LANGUAGES)
-    ),
+    "MBartTokenizer": _mbart("behind", MBART_LANGUAGES, FAIRSEQ_ROLES, "mbart"),
+    "MBart50Tokenizer": _mbart("before", MBART50_LANGUAGES, MBART50_ROLES),
     "LlamaTokenizer": TokenizerKind(
         ("tokenizer.model",), pieces.llama, LLAMA_ROLES, ("llama", "mistral")
     ),

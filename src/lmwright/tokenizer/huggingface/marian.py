@@ -8,8 +8,8 @@ from tokenizers import Tokenizer, models
 from lmwright.core.errors import ModelError
 from lmwright.tokenizer.huggingface.pieces import unigram
 from lmwright.tokenizer.huggingface.sentencepiece_file import CONTROL, UNIGRAM, read_sentencepiece
-from lmwright.tokenizer.huggingface.settings import TokenizerFolder
-from lmwright.tokenizer.huggingface.vocabulary_files import read_vocabulary, with_ids
+from lmwright.tokenizer.huggingface.settings import TokenizerFolder, with_ids
+from lmwright.tokenizer.huggingface.vocabulary_files import read_vocabulary
 from lmwright.tokenizer.literal import keep_literal
 from lmwright.tokenizer.sentencepiece import decoder, mark_special
 from lmwright.tokenizer.translation import Translation
@@ -20,13 +20,13 @@ def marian(folder: TokenizerFolder) -> tuple[Tokenizer, Translation]:
     if folder.setting("separate_vocabs", False):
         raise ModelError(f"{folder.path}: separate_vocabs (two vocabularies) is not known here")
     vocabulary = read_vocabulary(folder.file)
-    specials = with_ids(folder, vocabulary, "eos", "unk", "pad")
     codes = {
         token[2:-2]: id_
         for token, id_ in vocabulary.items()
         if token.startswith(">>") and token.endswith("<<")
     }
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=folder.roles["unk_token"]))
+    specials = with_ids(folder, backend, folder.tokens("eos", "unk", "pad"))
     backend.decoder = decoder(has_prefix=True, has_byte_fallback=False)
     mark_special(backend, [*(token for token, _ in specials), *(f">>{code}<<" for code in codes)])
     translation = Translation(
@@ -41,9 +41,7 @@ def marian(folder: TokenizerFolder) -> tuple[Tokenizer, Translation]:
 
 
 def _pieces(path: Path) -> Callable[[str], list[str]]:
-    model = read_sentencepiece(path)
-    if model.algorithm != UNIGRAM:
-        raise ModelError(f"{path}: expected a unigram model")
+    model = read_sentencepiece(path, UNIGRAM)
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
     backend = unigram(model, vocabulary, model.unk_id)
     mark_special(backend, [piece.text for piece in model.pieces if piece.type == CONTROL])

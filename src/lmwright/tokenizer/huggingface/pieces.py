@@ -5,7 +5,6 @@ itself cuts it.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tokenizers import (
@@ -29,20 +28,25 @@ from lmwright.tokenizer.huggingface.sentencepiece_file import (
     SentencePieceModel,
     read_sentencepiece,
 )
-from lmwright.tokenizer.huggingface.settings import TokenizerFolder
-from lmwright.tokenizer.sentencepiece import decoder, mark_special, space_normalizers
-from lmwright.tokenizer.translation import MBART50_LANGUAGES, MBART_LANGUAGES
+from lmwright.tokenizer.huggingface.settings import TokenizerFolder, with_ids
+from lmwright.tokenizer.sentencepiece import (
+    decoder,
+    mark_special,
+    merges_from_scores,
+    space_normalizers,
+)
 
 
 def t5(folder: TokenizerFolder) -> Tokenizer:
     """Build T5's kind: the file's pieces, then <extra_id_99> ... <extra_id_0>; text </s>."""
-    model = _read(folder.file, UNIGRAM)
+    model = read_sentencepiece(folder.file, UNIGRAM)
     n_extra = folder.setting("extra_ids", 100)
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
     extra = [f"<extra_id_{i}>" for i in range(n_extra - 1, -1, -1)]
     tokenizer = unigram(model, [*vocabulary, *((token, 0.0) for token in extra)], model.unk_id)
-    _add(tokenizer, folder.file, folder.tokens("pad", "eos", "unk"))
-    _add(tokenizer, folder.file, extra)
+    specials = [*folder.tokens("pad", "eos", "unk"), *extra]
+    with_ids(folder, tokenizer, specials)
+    mark_special(tokenizer, specials)
     [eos] = folder.tokens("eos")
     return _with_template(tokenizer, folder, single=["$A", eos], pair=["$A", eos, "$B", eos])
 
@@ -56,44 +60,31 @@ def xlm_roberta(folder: TokenizerFolder) -> Tokenizer:
     )
 
 
-def mbart(folder: TokenizerFolder) -> Tokenizer:
-    """Build mBART's kind: as XLM-RoBERTa's, with 25 language codes before <mask>."""
-    return _mbart(folder, MBART_LANGUAGES)
-
-
-def mbart50(folder: TokenizerFolder) -> Tokenizer:
-    """Build mBART-50's kind: as mBART's, with 52 language codes."""
-    return _mbart(folder, MBART50_LANGUAGES)
+def mbart(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
+    """Build mBART's kind: as XLM-RoBERTa's, with language codes before <mask>."""
+    # The code of the text's own language is put behind or before it where a text is encoded.
+    return _with_template(_fairseq(folder, languages), folder, single=["$A", *folder.tokens("eos")])
 
 
 def llama(folder: TokenizerFolder) -> Tokenizer:
     """Build Llama 2's and Mistral's kind: BPE that falls back to bytes; <s> text."""
-    model = _read(folder.file, BPE)
-    tokenizer = _bpe(model)
+    model = read_sentencepiece(folder.file, BPE)
     has_prefix = folder.setting("add_prefix_space", model.adds_dummy_prefix)
+    tokenizer = _bpe(folder, model, has_prefix=has_prefix)
     # A folder that does not say is older than the setting, and means what was done then: a space
     # in front of whatever follows a special token, too.
-    if folder.setting("legacy", True):
-        tokenizer.normalizer = _normalizer(model, has_prefix=has_prefix)
-    else:
+    if not folder.setting("legacy", True) and has_prefix:
         tokenizer.normalizer = _normalizer(model, has_prefix=False)
-        if has_prefix:
-            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    tokenizer.decoder = decoder(has_byte_fallback=model.has_byte_fallback, has_prefix=has_prefix)
-    _add_types(tokenizer, model, specials=set(folder.roles.values()))
-    return _with_bos_and_eos(tokenizer, folder)
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    return tokenizer
 
 
 def gemma(folder: TokenizerFolder) -> Tokenizer:
     """Build Gemma's kind: as Llama 2's, without a space in front; <bos> text."""
-    model = _read(folder.file, BPE)
-    tokenizer = _bpe(model)
-    tokenizer.normalizer = _normalizer(model, has_prefix=False)
-    tokenizer.decoder = decoder(has_byte_fallback=model.has_byte_fallback, has_prefix=False)
+    model = read_sentencepiece(folder.file, BPE)
     # The file has these as ordinary symbols, but a dialogue is built from them.
-    turns = {"<start_of_turn>", "<end_of_turn>"}
-    _add_types(tokenizer, model, specials=turns | set(folder.roles.values()))
-    return _with_bos_and_eos(tokenizer, folder)
+    turns = ("<start_of_turn>", "<end_of_turn>")
+    return _bpe(folder, model, has_prefix=False, turns=turns)
 
 
 def unigram(
@@ -113,30 +104,37 @@ def unigram(
     return tokenizer
 
 
-def _bpe(model: SentencePieceModel) -> Tokenizer:
-    vocabulary = {piece.text: i for i, piece in enumerate(model.pieces)}
+def _bpe(
+    folder: TokenizerFolder,
+    model: SentencePieceModel,
+    *,
+    has_prefix: bool,
+    turns: Sequence[str] = (),
+) -> Tokenizer:
+    """Return the pieces of a BPE file as a tokenizer; `turns` are special as the roles' tokens."""
     # Control tokens and bytes are never the result of a merge: a text cannot spell them.
-    ranks = {
-        piece.text: (-piece.score, i)
-        for i, piece in enumerate(model.pieces)
-        if piece.type in (NORMAL, USER_DEFINED)
-    }
-    merges = [
-        (rank, cut, token[:cut], token[cut:])
-        for token, rank in ranks.items()
-        for cut in range(1, len(token))
-        if token[:cut] in ranks and token[cut:] in ranks
-    ]
-    merges.sort()
-    return Tokenizer(
+    scores = {p.text: p.score for p in model.pieces if p.type in (NORMAL, USER_DEFINED)}
+    tokenizer = Tokenizer(
         models.BPE(
-            vocabulary,
-            [(left, right) for *_, left, right in merges],
+            {piece.text: i for i, piece in enumerate(model.pieces)},
+            merges_from_scores(scores, list(scores.values())),
             unk_token=model.pieces[model.unk_id].text,
             fuse_unk=True,
             byte_fallback=model.has_byte_fallback,
         )
     )
+    tokenizer.normalizer = _normalizer(model, has_prefix=has_prefix)
+    tokenizer.decoder = decoder(has_byte_fallback=model.has_byte_fallback, has_prefix=has_prefix)
+    specials = {*folder.roles.values(), *turns}
+    tokens = []
+    for piece in model.pieces:
+        is_special = piece.type == CONTROL or (piece.type != BYTE and piece.text in specials)
+        if is_special or piece.type == USER_DEFINED:
+            tokens.append(AddedToken(piece.text, normalized=False, special=is_special))
+    tokenizer.add_tokens(tokens)
+    before = folder.tokens("bos") if folder.setting("add_bos_token", True) else []
+    behind = folder.tokens("eos") if folder.setting("add_eos_token", False) else []
+    return _with_template(tokenizer, folder, single=[*before, "$A", *behind])
 
 
 def _normalizer(model: SentencePieceModel, *, has_prefix: bool) -> Any:
@@ -151,14 +149,9 @@ def _normalizer(model: SentencePieceModel, *, has_prefix: bool) -> Any:
     return normalizers.Sequence([*steps, *space_normalizers(has_prefix=has_prefix)])
 
 
-def _mbart(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
-    # The code of the text's own language is put behind or before it where a text is encoded.
-    return _with_template(_fairseq(folder, languages), folder, single=["$A", *folder.tokens("eos")])
-
-
 def _fairseq(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
     """Number pieces as fairseq does: <s> <pad> </s> <unk>, pieces from the third, codes, <mask>."""
-    model = _read(folder.file, UNIGRAM)
+    model = read_sentencepiece(folder.file, UNIGRAM)
     if [piece.type == NORMAL for piece in model.pieces[:4]] != [False, False, False, True]:
         raise ModelError(f"{folder.file}: expected <unk>, <s> and </s> as the first three pieces")
     first, [mask] = folder.tokens("cls", "pad", "eos", "unk"), folder.tokens("mask")
@@ -168,41 +161,9 @@ def _fairseq(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
         *((token, 0.0) for token in (*languages, mask)),
     ]
     tokenizer = unigram(model, vocabulary, 3)
-    _add(tokenizer, folder.file, [*first, *languages])
+    mark_special(tokenizer, [*first, *languages])
     mark_special(tokenizer, [mask], lstrip=True)
     return tokenizer
-
-
-def _read(path: Path, algorithm: int) -> SentencePieceModel:
-    model = read_sentencepiece(path)
-    if model.algorithm != algorithm:
-        kind = "unigram" if algorithm == UNIGRAM else "bpe"
-        raise ModelError(f"{path}: expected a {kind} model for this kind of tokenizer")
-    return model
-
-
-def _add(tokenizer: Tokenizer, path: Path, tokens: Sequence[str]) -> None:
-    """Mark tokens of the vocabulary as special."""
-    for token in tokens:
-        if tokenizer.token_to_id(token) is None:
-            raise ModelError(f"{path} has no piece {token!r}, which this kind of tokenizer needs")
-    mark_special(tokenizer, tokens)
-
-
-def _add_types(tokenizer: Tokenizer, model: SentencePieceModel, *, specials: set[str]) -> None:
-    """Add what the file itself marks: control tokens as special, symbols as whole tokens."""
-    tokens = []
-    for piece in model.pieces:
-        is_special = piece.type == CONTROL or (piece.type != BYTE and piece.text in specials)
-        if is_special or piece.type == USER_DEFINED:
-            tokens.append(AddedToken(piece.text, normalized=False, special=is_special))
-    tokenizer.add_tokens(tokens)
-
-
-def _with_bos_and_eos(tokenizer: Tokenizer, folder: TokenizerFolder) -> Tokenizer:
-    before = folder.tokens("bos") if folder.setting("add_bos_token", True) else []
-    behind = folder.tokens("eos") if folder.setting("add_eos_token", False) else []
-    return _with_template(tokenizer, folder, single=[*before, "$A", *behind])
 
 
 def _with_template(
@@ -214,13 +175,7 @@ def _with_template(
 ) -> Tokenizer:
     """Let the tokenizer put these tokens around a text."""
     specials = sorted({token for token in single + (pair or []) if not token.startswith("$")})
-    ids = [(token, tokenizer.token_to_id(token)) for token in specials]
-    missing = [token for token, id_ in ids if id_ is None]
-    if missing:
-        raise ModelError(
-            f"{folder.file} has no piece {missing[0]!r}, which stands around every text"
-        )
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=single, pair=pair, special_tokens=ids
+        single=single, pair=pair, special_tokens=with_ids(folder, tokenizer, specials)
     )
     return tokenizer

@@ -53,32 +53,31 @@ class SentencePieceModel:
     removes_extra_spaces: bool
 
 
-def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Read a SentencePiece file; one that is damaged or asks for what we do not do is refused."""
+def read_sentencepiece(path: Path, algorithm: int) -> SentencePieceModel:
+    """Read a SentencePiece file of this algorithm; one that is damaged or not known is refused."""
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ModelError(f"{path}: {size:,} bytes; at most {MAX_BYTES:,} are read")
     try:
-        return parse(path.read_bytes())
+        model = parse(path.read_bytes())
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
+    if model.algorithm != algorithm:
+        kind = ALGORITHMS[algorithm]
+        raise ModelError(f"{path}: expected a {kind} model for this kind of tokenizer")
+    return model
 
 
 def parse(data: bytes) -> SentencePieceModel:
     """Read the bytes of a SentencePiece file."""
     pieces: list[ScoredPiece] = []
-    # The trainer's and the normaliser's settings.
-    settings: dict[int, Fields] = {2: {}, 3: {}}
+    settings: dict[int, Fields] = {2: {}, 3: {}, 5: {}}
     for number, value in fields(data):
         if number == 1:
             pieces.append(_piece(dict(fields(value))))
         elif number in settings:
             settings[number] = dict(fields(value))
-        elif number == 5 and dict(fields(value)).get(2):
-            raise ModelError(
-                "it rewrites decoded text (denormalizer_spec), which is not known here"
-            )
-    trainer, normalizer = settings[2], settings[3]
+    trainer, normalizer, denormalizer = settings.values()
     model = SentencePieceModel(
         pieces=tuple(pieces),
         algorithm=_value(trainer, 3, UNIGRAM),
@@ -90,12 +89,16 @@ def parse(data: bytes) -> SentencePieceModel:
         removes_extra_spaces=bool(_value(normalizer, 4, 1)),
     )
     _check(model)
-    if _value(trainer, 24, 0):
-        raise ModelError("its spaces stand behind words (treat_whitespace_as_suffix): not known")
-    if not _value(normalizer, 5, 1):
-        raise ModelError(
-            "it does not write spaces as an underscore (escape_whitespaces): not known"
-        )
+    refused = {
+        "it rewrites decoded text (denormalizer_spec)": denormalizer.get(2),
+        "its spaces stand behind words (treat_whitespace_as_suffix)": _value(trainer, 24, 0),
+        "it does not write spaces as an underscore (escape_whitespaces)": not _value(
+            normalizer, 5, 1
+        ),
+    }
+    for what, is_asked in refused.items():
+        if is_asked:
+            raise ModelError(f"{what}, which is not known here")
     return model
 
 

@@ -1,10 +1,13 @@
 """The JSON files beside a tokenizer, and what they say of tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+
+from lmwright.core.errors import ModelError
 from lmwright.formats import json_file
 from lmwright.tokenizer.encode import ROLES
 
@@ -12,11 +15,6 @@ from lmwright.tokenizer.encode import ROLES
 def read_settings(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, an empty one where there is no file."""
     return json_file.read_json(path, dict) or {}
-
-
-def setting(settings: Mapping[str, Any], key: str, default: Any) -> Any:
-    """Return a setting of the default's type; null means the default."""
-    return json_file.setting(settings, key, default, path="tokenizer_config.json")
 
 
 def token_text(token: Any) -> str | None:
@@ -49,8 +47,23 @@ class TokenizerFolder:
 
     def setting(self, key: str, default: Any) -> Any:
         """Return a setting of the default's type; null means the default."""
-        return setting(self.settings, key, default)
+        return json_file.setting(self.settings, key, default, path="tokenizer_config.json")
 
     def tokens(self, *names: str) -> list[str]:
         """Return the tokens of these roles: tokens("bos", "eos")."""
         return [self.roles[f"{name}_token"] for name in names]
+
+
+def with_ids(
+    folder: TokenizerFolder, tokenizer: tokenizers.Tokenizer, tokens: Sequence[str]
+) -> list[tuple[str, int]]:
+    """Return special tokens with their ids; one that the folder's vocabulary lacks is refused."""
+    found = []
+    for token in tokens:
+        id_ = tokenizer.token_to_id(token)
+        if id_ is None:
+            role = next((role for role, text in folder.roles.items() if text == token), "")
+            remedy = f", the {role}; name the right one in {folder.path / 'tokenizer_config.json'}"
+            raise ModelError(f"{folder.file} has no piece {token!r}{remedy if role else ''}")
+        found.append((token, id_))
+    return found

@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from lmwright.core.errors import ModelError
-from lmwright.tokenizer.huggingface.settings import TokenizerFolder, read_settings
+from lmwright.tokenizer.huggingface.settings import TokenizerFolder, read_settings, with_ids
 
 
 def word_piece(folder: TokenizerFolder) -> Tokenizer:
@@ -15,10 +15,10 @@ def word_piece(folder: TokenizerFolder) -> Tokenizer:
     vocabulary = {token: i for i, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         raise ModelError(f"{folder.file}: a token occurs twice; download the file again")
-    unk, cls, sep = with_ids(folder, vocabulary, "unk", "cls", "sep")
     if not folder.setting("do_basic_tokenize", True):
         raise ModelError(f"{folder.path}: do_basic_tokenize = false is not known here")
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unk[0]))
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=folder.roles["unk_token"]))
+    _, sep, cls = with_ids(folder, tokenizer, folder.tokens("unk", "sep", "cls"))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=folder.setting("tokenize_chinese_chars", True),
@@ -29,19 +29,15 @@ def word_piece(folder: TokenizerFolder) -> Tokenizer:
     )  # fmt: skip
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=[f"{cls[0]}:0", "$A:0", f"{sep[0]}:0"],
-        pair=[f"{cls[0]}:0", "$A:0", f"{sep[0]}:0", "$B:1", f"{sep[0]}:1"],
-        special_tokens=[cls, sep],
-    )
+    tokenizer.post_processor = processors.BertProcessing(sep, cls)
     return tokenizer
 
 
 def gpt2(folder: TokenizerFolder) -> Tokenizer:
     """Build GPT-2's kind: BPE over bytes, with nothing around a text."""
-    tokenizer, vocabulary = _byte_level(folder)
+    tokenizer = _byte_level(folder)
     if folder.setting("add_bos_token", False):
-        [bos] = with_ids(folder, vocabulary, "bos")
+        [bos] = with_ids(folder, tokenizer, folder.tokens("bos"))
         tokenizer.post_processor = processors.TemplateProcessing(
             single=[bos[0], "$A"], special_tokens=[bos]
         )
@@ -50,25 +46,12 @@ def gpt2(folder: TokenizerFolder) -> Tokenizer:
 
 def roberta(folder: TokenizerFolder) -> Tokenizer:
     """Build RoBERTa's and BART's kind: GPT-2's between <s> and </s>."""
-    tokenizer, vocabulary = _byte_level(folder)
-    sep, cls = with_ids(folder, vocabulary, "sep", "cls")
+    tokenizer = _byte_level(folder)
+    sep, cls = with_ids(folder, tokenizer, folder.tokens("sep", "cls"))
     tokenizer.post_processor = processors.RobertaProcessing(
         sep, cls, trim_offsets=True, add_prefix_space=folder.setting("add_prefix_space", False)
     )
     return tokenizer
-
-
-def with_ids(
-    folder: TokenizerFolder, vocabulary: Mapping[str, int], *roles: str
-) -> list[tuple[str, int]]:
-    """Return the tokens of these roles with their ids in the folder's vocabulary."""
-    for role, token in zip(roles, folder.tokens(*roles), strict=True):
-        if token not in vocabulary:
-            raise ModelError(
-                f"{folder.file} has no {token!r}, the {role}_token; name the right one in "
-                f"{folder.path / 'tokenizer_config.json'}"
-            )
-    return [(token, vocabulary[token]) for token in folder.tokens(*roles)]
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
@@ -81,14 +64,14 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     return vocabulary
 
 
-def _byte_level(folder: TokenizerFolder) -> tuple[Tokenizer, Mapping[str, int]]:
+def _byte_level(folder: TokenizerFolder) -> Tokenizer:
     vocabulary = read_vocabulary(folder.file)
     merges = _read_merges(folder.path / "merges.txt", vocabulary)
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     has_prefix = folder.setting("add_prefix_space", False)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=has_prefix)
     tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer, vocabulary
+    return tokenizer
 
 
 def _read_merges(path: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:

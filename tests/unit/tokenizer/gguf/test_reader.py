@@ -9,9 +9,9 @@ from lmwright.core.errors import ModelError
 from lmwright.tokenizer.gguf.reader import (
     PRE_TOKENIZERS,
     end_ids,
-    merges_from_scores,
     tokenizer_from_gguf,
 )
+from lmwright.tokenizer.sentencepiece import merges_from_scores
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 MERGES = ["\u0120 \u0120", "1 2", "12 3", "h e", "l l", "he ll", "hell o", "\u0120 hello"]

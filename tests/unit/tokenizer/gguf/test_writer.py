@@ -11,8 +11,9 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from lmwright.core.errors import ModelError
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.tokenizer.gguf.reader import PRE_TOKENIZERS, gguf_tokenizer, merges_from_scores
+from lmwright.tokenizer.gguf.reader import PRE_TOKENIZERS, gguf_tokenizer
 from lmwright.tokenizer.gguf.writer import gguf_metadata
+from lmwright.tokenizer.sentencepiece import merges_from_scores
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 SPECIALS = ["<|end|>", "<|start|>"]

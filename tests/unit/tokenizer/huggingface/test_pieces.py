@@ -127,7 +127,7 @@ def test_marian_needs_its_three_files_and_one_vocabulary(unigram, bpe, tmp_path)
     assert tokenizer.decode([2, 2, 0]) == "bank bank"
     with pytest.raises(RequestError, match="surrogate"):
         tokenizer.encode_input("a\ud83d")
-    with pytest.raises(ModelError, match=r"vocab.json has no '<pad>', the pad_token"):
+    with pytest.raises(ModelError, match=r"vocab.json has no piece '<pad>', the pad_token"):
         load_tokenizer(marian(tmp_path, unigram, unigram, vocabulary[:3]))
     with pytest.raises(ModelError, match="separate_vocabs"):
         load_tokenizer(marian(tmp_path, unigram, unigram, vocabulary, separate_vocabs=True))

@@ -12,6 +12,7 @@ from lmwright.core.errors import ModelError
 from lmwright.tokenizer.huggingface.sentencepiece_file import (
     CONTROL,
     NORMAL,
+    UNIGRAM,
     UNKNOWN,
     UNUSED,
     fields,
@@ -151,8 +152,8 @@ def test_the_message_names_the_file_and_a_huge_one_is_not_read(tmp_path):
     path = tmp_path / "spiece.model"
     path.write_bytes(b"text")
     with pytest.raises(ModelError, match=r"spiece\.model: "):
-        read_sentencepiece(path)
+        read_sentencepiece(path, UNIGRAM)
     with path.open("wb") as file:
         file.truncate(65 << 20)
     with pytest.raises(ModelError, match="68,157,440 bytes; at most 67,108,864 are read"):
-        read_sentencepiece(path)
+        read_sentencepiece(path, UNIGRAM)

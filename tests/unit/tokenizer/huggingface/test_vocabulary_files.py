@@ -84,7 +84,11 @@ def test_merges_are_read_with_any_line_ends(gpt2):
     ("name", "content", "message"),
     [
         ("vocab.txt", "[UNK]\na\na\n", "vocab.txt: a token occurs twice"),
-        ("vocab.txt", "[UNK]\n[SEP]\na\n", r"vocab.txt has no '\[CLS\]', the cls_token; name"),
+        (
+            "vocab.txt",
+            "[UNK]\n[SEP]\na\n",
+            r"vocab.txt has no piece '\[CLS\]', the cls_token; name",
+        ),
         ("vocab.txt", b"\xff\xfe", "vocab.txt is not UTF-8"),
         ("tokenizer_config.json", '{"do_lower_case": 1}', "do_lower_case = 1: expected bool"),
         ("tokenizer_config.json", '{"strip_accents": "no"}', "strip_accents = 'no': expected bool"),
