@@ -35,11 +35,32 @@ ANSWER_KEYS = ("decoder_start_token_id", "forced_bos_token_id", "bad_words_ids")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder holds: its model's shape, and the name of each tensor in its file."""
+    """What a folder or file holds: its model, still without weights, and where they are."""
 
     family: Family
-    config: ModelConfig
+    model: Model
+    # The name in the file of each tensor.
     names: Mapping[TensorRow, str]
+
+    def shape(self, row: TensorRow) -> tuple[int, ...]:
+        """Return the shape that the configuration asks for, of all in a row together."""
+        shapes = [self.model.get_parameter(name).shape for name in row.ours]
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def check(self, row: TensorRow, shape: tuple[int, ...], *, source: Path) -> None:
+        """Raise an error if a tensor of `source` has another shape."""
+        if shape != self.shape(row):
+            raise ModelError(
+                f"{source}: tensor {self.names[row]!r} has shape {shape}, "
+                f"the configuration asks for {self.shape(row)}"
+            )
+
+
+def turned(row: TensorRow, tensor: Tensor) -> Tensor:
+    """Return a folder's tensor as we hold it."""
+    if row.layout == "row" and tensor.ndim == 2:
+        return tensor.squeeze(0)
+    return tensor.T if row.layout == "transposed" else tensor
 
 
 def load_folder(folder: Path, dtype: torch.dtype) -> Model:
@@ -55,19 +76,17 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Model:
     def read(row: TensorRow) -> Tensor:
         name = layout.names[row]
         if name not in tensors:  # read_layout has allowed it
-            return torch.zeros(layout.config.vocab_size)
+            return torch.zeros(layout.shape(row))
         tensor = tensors.read(name, dtype) if isinstance(tensors, Weights) else tensors[name]
-        if row.layout == "row" and tensor.ndim == 2:
-            tensor = tensor.squeeze(0)
-        return tensor.T if row.layout == "transposed" else tensor
+        return turned(row, tensor)
 
-    return _build(layout, read=read, source=folder, dtype=dtype)
+    return _filled(layout, read=read, source=folder, dtype=dtype)
 
 
 def load_gguf(file: GgufFile, dtype: torch.dtype) -> DecoderLM:
     """Build the model of a GGUF file; all weights dequantised to `dtype`, on the CPU."""
     layout = read_gguf_layout(file)
-    kind, config, names = layout.family, layout.config, layout.names
+    kind, config, names = layout.family, layout.model.config, layout.names
     # Taken before decoding begins: among its buffers they would leave holes, 5 % of the weights.
     empty = {row: torch.empty(file.tensors[name].shape, dtype=dtype) for row, name in names.items()}
 
@@ -83,7 +102,7 @@ def load_gguf(file: GgufFile, dtype: torch.dtype) -> DecoderLM:
             # Into the same memory, for the reason above.
             return weight.copy_(unpermute(weight, n_heads)) if n_heads else weight
 
-    model = _build(layout, read=read, source=file.path, dtype=dtype)
+    model = _filled(layout, read=read, source=file.path, dtype=dtype)
     return cast(DecoderLM, model)  # GGUF_FAMILIES are decoders
 
 
@@ -93,17 +112,14 @@ def save(model: Model, folder: Path, dtype: torch.dtype) -> None:
     kind = family(config.family)
     weights = model.state_dict()
     tensors = {}
-    for row in rows_of(kind, config, set(weights) - set(model.ties)):
+    for row in _rows(kind, model):
         tensor = torch.cat([weights[name] for name in row.ours]).to(dtype)
         tensor = tensor[None] if row.layout == "row" else tensor
         tensor = tensor.T if row.layout == "transposed" else tensor
         name = row.hugging_face.removeprefix(kind.prefix if config.head == "none" else "")
         tensors[name] = tensor.contiguous()
     write_weights(tensors, folder)
-    settings = {
-        **settings_of(kind, config),
-        "torch_dtype": str(dtype).removeprefix("torch."),
-    }
+    settings = {**settings_of(kind, config), "torch_dtype": str(dtype).removeprefix("torch.")}
     write_json(folder / "config.json", settings)
     keys = ("bos_token_id", "eos_token_id", "pad_token_id", *ANSWER_KEYS)
     generation = {key: settings[key] for key in keys if settings.get(key) is not None}
@@ -145,10 +161,7 @@ def save_gguf(
 
         return TensorSource(shape, type_name, read)
 
-    tensors = {
-        cast(str, row.gguf): source(row)
-        for row in rows_of(kind, config, set(weights) - set(model.ties))
-    }
+    tensors = {cast(str, row.gguf): source(row) for row in _rows(kind, model)}
     if config.rope.scaling == "llama3":
         factors = _rope_factors(config.rope, config.d_head)
         tensors[ROPE_FACTORS] = TensorSource(tuple(factors.shape), "F32", factors.numpy)
@@ -180,11 +193,11 @@ def read_layout(
     """Match a folder's tensors with its configuration; one missing or unknown is an error."""
     with _blaming(folder / "config.json"):
         kind = family(settings.get("model_type", ""))
-        config = kind.refine(model_config(kind, settings), tensors)
+        model = _empty(kind, kind.refine(model_config(kind, settings), tensors))
     with _blaming(folder):
         has_prefix = any(name.startswith(kind.prefix) for name in tensors)
         names = {}
-        for row in _rows(kind, config):
+        for row in _rows(kind, model):
             name = row.hugging_face if has_prefix else row.hugging_face.removeprefix(kind.prefix)
             for new, old in kind.old_endings.items():
                 if name.endswith(new) and name not in tensors:
@@ -195,7 +208,7 @@ def read_layout(
         extra = set(tensors) - set(names.values())
         for name in sorted(name for name in extra if not name.endswith(kind.ignored)):
             _check_copy(name, kind, tensors)
-    return Checkpoint(kind, config, names)
+    return Checkpoint(kind, model, names)
 
 
 def read_gguf_layout(file: GgufFile) -> Checkpoint:
@@ -212,14 +225,15 @@ def read_gguf_layout(file: GgufFile) -> Checkpoint:
         if ROPE_FACTORS in file.tensors:
             factors = torch.from_numpy(file.read(ROPE_FACTORS))
             config = replace(config, rope=_llama3_rope(config, factors))
-        names = {row: cast(str, row.gguf) for row in _rows(kind, config)}
+        model = _empty(kind, config)
+        names = {row: cast(str, row.gguf) for row in _rows(kind, model)}
         missing = sorted(set(names.values()) - set(file.tensors))
         if missing:
             raise ModelError(f"tensor {missing[0]!r} is missing")
         extra = sorted(set(file.tensors) - set(names.values()) - {ROPE_FACTORS})
         if extra:
             raise ModelError(f"tensor {extra[0]!r} has no place in a {kind.name} model")
-    return Checkpoint(kind, config, names)
+    return Checkpoint(kind, model, names)
 
 
 @contextmanager
@@ -235,11 +249,15 @@ def _blaming(source: Path | str) -> Iterator[None]:
         raise ModelError(f"{source}: a value of the wrong kind: {error}") from None
 
 
-def _rows(kind: Family, config: ModelConfig) -> list[TensorRow]:
-    """Return one row a tensor of this model's file."""
+def _empty(kind: Family, config: ModelConfig) -> Model:
+    """Return the modules on the meta device, where weights have a shape and take no memory."""
     with torch.device("meta"):
-        model = kind.assembly(config)
-    return list(rows_of(kind, config, set(model.state_dict()) - set(model.ties)))
+        return kind.assembly(config)
+
+
+def _rows(kind: Family, model: Model) -> Iterator[TensorRow]:
+    """Yield one row a tensor of this model's file."""
+    return rows_of(kind, model.config, set(model.state_dict()) - set(model.ties))
 
 
 def _check_copy(name: str, kind: Family, tensors: Mapping[str, Tensor]) -> None:
@@ -279,27 +297,20 @@ def _norm_shift(kind: Family, name: str) -> float:
     return kind.gguf.norm_shift if name.endswith("norm.weight") else 0.0
 
 
-def _build(
+def _filled(
     layout: Checkpoint,
     *,
     read: Callable[[TensorRow], Tensor],
     source: Path,
     dtype: torch.dtype,
 ) -> Model:
-    """Make the modules without memory and give each its tensor; none is missing or random."""
-    with torch.device("meta"):
-        model = layout.family.assembly(layout.config)
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    """Give each of the model's parameters its tensor; none is missing or random."""
+    model = layout.model
 
     def checked(row: TensorRow) -> dict[str, Tensor]:
         tensor = read(row)
-        sizes = [shapes[name][0] for name in row.ours]
-        expected = (sum(sizes), *shapes[row.ours[0]][1:])
-        if tuple(tensor.shape) != expected:
-            raise ModelError(
-                f"{source}: tensor {layout.names[row]!r} has shape {tuple(tensor.shape)}, "
-                f"the configuration asks for {expected}"
-            )
+        layout.check(row, tuple(tensor.shape), source=source)
+        sizes = [len(model.get_parameter(name)) for name in row.ours]
         parts = tensor.to(dtype).contiguous().split(sizes)
         return dict(zip(row.ours, parts, strict=True))
 
