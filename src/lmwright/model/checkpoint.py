@@ -25,7 +25,7 @@ from lmwright.model.families.config_json import model_config, settings_of
 from lmwright.model.families.family import Family, TensorRow, rows_of
 from lmwright.model.families.gguf_keys import read_gguf_config, write_gguf_config
 from lmwright.model.position import inverse_frequencies
-from lmwright.model.transformer import DecoderLM, Model
+from lmwright.model.transformer import DecoderLM, Model, tie
 
 # Llama 3.1's scaling, which GGUF stores as one divisor a frequency.
 ROPE_FACTORS = "rope_freqs.weight"
@@ -321,6 +321,6 @@ def _filled(
             weights |= tensors
     weights |= {name: weights[other] for name, other in model.ties.items()}
     model.load_state_dict(weights, assign=True)
-    model.tie()  # assigning made several parameters of one
+    tie(model)  # assigning made several parameters of one
     model.compute_dtype = dtype
     return model.requires_grad_(False)

@@ -22,7 +22,9 @@ from lmwright.model.cache import PagedCache
 MAX_PLAIN = 256
 
 Project = Callable[[Tensor], tuple[Tensor, Tensor]]
-Rotations = tuple[tuple[Tensor, Tensor], ...]
+# Cosine and sine, each (B, 1, T, D) or of a shape that spreads to it: those of the model, then
+# those of its local layers where they are others. Without them where nothing is rotated.
+Rotations = tuple[tuple[Tensor, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,6 @@ class Context(Protocol):
     dtype: torch.dtype
     positions: Tensor  # (B, T) int64, of the layer's input
     token_types: Tensor | None  # (B, T) int64
-    # Cosine and sine, each (B, 1, T, D) or of a shape that spreads to it: those of the model, then
-    # those of its local layers where they are others. Empty where nothing is rotated.
     rotations: Rotations
 
     def split(self, x: Tensor, n_heads: int) -> Tensor:
@@ -100,33 +100,27 @@ class Context(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class RowContext:
     """Rows of equal length, each read from its beginning."""
 
-    def __init__(
-        self,
-        positions: Tensor,
-        dtype: torch.dtype,
-        *,
-        rotations: Rotations = (),
-        views: Mapping[int | None, View],
-        token_types: Tensor | None = None,
-        memory: Memory | None = None,
-    ) -> None:
-        """`views` holds one view for each window among the layers."""
-        self.positions, self.dtype, self.rotations = positions, dtype, rotations
-        self.token_types = token_types
-        self._views, self._memory = views, memory
+    positions: Tensor
+    dtype: torch.dtype
+    rotations: Rotations
+    # One for each window among the layers.
+    views: Mapping[int | None, View]
+    token_types: Tensor | None = None
+    memory: Memory | None = None
 
     def split(self, x: Tensor, n_heads: int) -> Tensor:
         return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:  # noqa: ARG002
-        return attention(q, k, v, view=self._views[scoring.window], scoring=scoring)
+        return attention(q, k, v, view=self.views[scoring.window], scoring=scoring)
 
     def attend_source(self, layer: int, q: Tensor, project: Project, *, scoring: Scoring) -> Tensor:
-        assert self._memory is not None
-        return self._memory.attend(layer, q, project, scoring=scoring)
+        assert self.memory is not None
+        return self.memory.attend(layer, q, project, scoring=scoring)
 
     def join(self, mixed: Tensor) -> Tensor:
         n_rows, _, n_tokens, _ = mixed.shape
