@@ -62,6 +62,11 @@ class Inventory:
         """Bytes of all tensors in the files."""
         return sum(part.size_bytes for part in self.parts)
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits in the files for each parameter."""
+        return 8 * self.size_bytes / self.n_params
+
 
 @dataclass(frozen=True)
 class StoredTensor:

@@ -146,8 +146,8 @@ def _parts(found: ModelSummary) -> Table:
             bits,
             _plain("; ".join(part.formats)),
         )
-    bits = 8 * inventory.size_bytes / inventory.n_params
-    whole = [f"{inventory.n_params:,}", "", size(inventory.size_bytes), f"{bits:.2f}", ""]
+    bits = f"{inventory.bits_per_weight:.2f}"
+    whole = [f"{inventory.n_params:,}", "", size(inventory.size_bytes), bits, ""]
     table.add_row("all", *whole, style="bold")
     return table
 
