@@ -103,9 +103,10 @@ class Stack(nn.Module):
         )
 
     def causal(
-        self, positions: Tensor, dtype: torch.dtype, *, memory: Memory | None = None
+        self, tokens: Tensor, dtype: torch.dtype, *, memory: Memory | None = None
     ) -> Context:
-        """Describe rows at `positions` (B, T), 0 .. T - 1, which see the tokens up to their own."""
+        """Describe whole rows like `tokens` (B, T), which see the tokens up to their own."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         views = self.views(positions, positions.shape[1], dtype)
         rotations = self.rotations(positions, dtype)
         return RowContext(positions, dtype, rotations=rotations, views=views, memory=memory)

@@ -38,8 +38,7 @@ class DecoderLM(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, V) of plain rows: no padding, no packing, no cache."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        context = self.decoder.causal(positions, self.compute_dtype)
+        context = self.decoder.causal(tokens, self.compute_dtype)
         return self.head(self.hidden(tokens, context))
 
     def packed_hidden(self, tokens: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
@@ -137,9 +136,8 @@ class EncoderDecoderLM(nn.Module):
 
     def forward(self, source: Tensor, tokens: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) of target tokens (B, T), which begin with the start token."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         memory = self.encode(source, mask=mask)
-        context = self.decoder.causal(positions, self.compute_dtype, memory=memory)
+        context = self.decoder.causal(tokens, self.compute_dtype, memory=memory)
         return self.head(self.hidden(tokens, context))
 
     def cached_context(self, rows: Sequence[CachedRow], cache: PagedCache) -> Context:

@@ -8,7 +8,6 @@ from typing import Any
 from lmwright.model.config import ModelConfig, Rope
 from lmwright.model.families.family import ConfigJson, Gguf, table
 from lmwright.model.families.llama import LLAMA, WINDOW
-from lmwright.model.families.rope import read_ropes
 from lmwright.model.families.windows import every_nth_global, layer_types, read_layer_types
 
 NORMS = table("""
@@ -25,13 +24,12 @@ ROWS = (*(row for row in LLAMA.rows if "mlp_residual" not in row.ours[0]), *NORM
 
 
 def read(settings: ConfigJson) -> dict[str, Any]:
-    """Return scales, windows and ropes."""
+    """Return scales and windows."""
     usual = every_nth_global(settings["sliding_window_pattern"], settings["num_hidden_layers"])
     return {
         "embedding_scale": math.sqrt(settings["hidden_size"]),
         "attention_scale": settings["query_pre_attn_scalar"] ** -0.5,
         "local_layers": read_layer_types(settings, usual),
-        **read_ropes(settings),
     }
 
 
