@@ -22,7 +22,7 @@ from lmwright.formats.safetensors_folder import Weights, read_weights, write_wei
 from lmwright.model.config import ModelConfig, Rope
 from lmwright.model.families import family, gguf_family
 from lmwright.model.families.config_json import model_config, settings_of
-from lmwright.model.families.family import Family, TensorRow, rows_of
+from lmwright.model.families.family import Family, Gguf, TensorRow, rows_of
 from lmwright.model.families.gguf_keys import read_gguf_config, write_gguf_config
 from lmwright.model.position import inverse_frequencies
 from lmwright.model.transformer import DecoderLM, Model, tie
@@ -86,18 +86,18 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Model:
 def load_gguf(file: GgufFile, dtype: torch.dtype) -> DecoderLM:
     """Build the model of a GGUF file; all weights dequantised to `dtype`, on the CPU."""
     layout = read_gguf_layout(file)
-    kind, config, names = layout.family, layout.model.config, layout.names
+    gguf, config, names = cast(Gguf, layout.family.gguf), layout.model.config, layout.names
     # Taken before decoding begins: among its buffers they would leave holes, 5 % of the weights.
     empty = {row: torch.empty(file.tensors[name].shape, dtype=dtype) for row, name in names.items()}
 
     def read(row: TensorRow) -> Tensor:
         name, weight = names[row], empty.pop(row)
-        rows, at, shift = weight.view(-1, weight.shape[-1]), 0, _norm_shift(kind, name)
+        rows, at, shift = weight.view(-1, weight.shape[-1]), 0, gguf.shift(name)
         for block in file.blocks(name):
             block -= np.float32(shift)
             rows[at : at + len(block)] = torch.from_numpy(block)
             at += len(block)
-        n_heads = _n_permuted(kind, config, name)
+        n_heads = gguf.n_permuted(name, config)
         with _blaming(f"{file.path}: tensor {name!r}"):
             # Into the same memory, for the reason above.
             return weight.copy_(unpermute(weight, n_heads)) if n_heads else weight
@@ -141,12 +141,13 @@ def save_gguf(
     config = model.config
     kind = family(config.family)
     metadata = {
-        **write_gguf_config(kind, config),
+        **write_gguf_config(kind, config),  # decoders only
         "general.type": "model",
         "general.name": name,
         **file_metadata(type_name),
         **tokenizer_metadata,
     }
+    gguf = cast(Gguf, kind.gguf)
     weights = model.state_dict()
 
     def source(row: TensorRow) -> TensorSource:
@@ -155,8 +156,8 @@ def save_gguf(
 
         def read() -> np.ndarray:
             name = cast(str, row.gguf)
-            weight = torch.cat(parts).float().cpu().numpy() + np.float32(_norm_shift(kind, name))
-            n_heads = _n_permuted(kind, config, name)
+            weight = torch.cat(parts).float().cpu().numpy() + np.float32(gguf.shift(name))
+            n_heads = gguf.n_permuted(name, config)
             return permute(weight, n_heads) if n_heads else weight
 
         return TensorSource(shape, type_name, read)
@@ -282,19 +283,6 @@ def _llama3_rope(config: ModelConfig, factors: Tensor) -> Rope:
 def _rope_factors(rope: Rope, d_head: int) -> Tensor:
     plain = inverse_frequencies(replace(rope, scaling="none"), d_head)
     return plain / inverse_frequencies(rope, d_head)
-
-
-def _n_permuted(kind: Family, config: ModelConfig, name: str) -> int:
-    """Return the number of heads in which llama.cpp orders this tensor's rows anew, or 0."""
-    assert kind.gguf is not None
-    n_heads = {"attn_q.weight": config.n_heads, "attn_k.weight": config.n_kv_heads}
-    return n_heads.get(name.split(".", 2)[-1], 0) if kind.gguf.is_permuted else 0
-
-
-def _norm_shift(kind: Family, name: str) -> float:
-    """Return what this tensor holds more in llama.cpp's files."""
-    assert kind.gguf is not None
-    return kind.gguf.norm_shift if name.endswith("norm.weight") else 0.0
 
 
 def _filled(
