@@ -72,17 +72,17 @@ class Memory:
 
 
 class Context(Protocol):
-    """What every layer needs besides its input."""
+    """What every layer needs besides its input; the layout is that of rows unless it is another."""
 
     # The format of activations; weights may be wider (fp32 masters while training).
     dtype: torch.dtype
     positions: Tensor  # (B, T) int64, of the layer's input
-    token_types: Tensor | None  # (B, T) int64
+    token_types: Tensor | None = None  # (B, T) int64
     rotations: Rotations
 
     def split(self, x: Tensor, n_heads: int) -> Tensor:
         """Lay projections out by sequence and head: (B, H, T, D)."""
-        ...
+        return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:
         """Return the values that each token sees, mixed by its scores: (B, H, T, D)."""
@@ -97,11 +97,12 @@ class Context(Protocol):
 
     def join(self, mixed: Tensor) -> Tensor:
         """Undo `split`: the layout of the layer's input."""
-        ...
+        n_rows, _, n_tokens, _ = mixed.shape
+        return mixed.transpose(1, 2).reshape(n_rows, n_tokens, -1)
 
 
 @dataclass(eq=False)
-class RowContext:
+class RowContext(Context):
     """Rows of equal length, each read from its beginning."""
 
     positions: Tensor
@@ -112,19 +113,12 @@ class RowContext:
     token_types: Tensor | None = None
     memory: Memory | None = None
 
-    def split(self, x: Tensor, n_heads: int) -> Tensor:
-        return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
-
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:  # noqa: ARG002
         return attention(q, k, v, view=self.views[scoring.window], scoring=scoring)
 
     def attend_source(self, layer: int, q: Tensor, project: Project, *, scoring: Scoring) -> Tensor:
         assert self.memory is not None
         return self.memory.attend(layer, q, project, scoring=scoring)
-
-    def join(self, mixed: Tensor) -> Tensor:
-        n_rows, _, n_tokens, _ = mixed.shape
-        return mixed.transpose(1, 2).reshape(n_rows, n_tokens, -1)
 
 
 @dataclass(frozen=True)
@@ -143,7 +137,7 @@ class CachedRow:
         return self.start + self.n_new
 
 
-class CachedContext:
+class CachedContext(Context):
     """New tokens of several sequences, one behind the other in a single row (1, N, C).
 
     Attention is computed sequence by sequence, over what the cache holds of each: nothing is padded
@@ -162,7 +156,6 @@ class CachedContext:
     ) -> None:
         """`positions` (1, N) are those of the new tokens; each row has a view for each window."""
         self.positions, self.dtype, self.rotations = positions, dtype, rotations
-        self.token_types: Tensor | None = None
         self._cache = cache
         self._rows = [
             (view, cache.slots(row.blocks, row.length), row.memory)
@@ -170,9 +163,6 @@ class CachedContext:
         ]
         self._n_new = [row.n_new for row in rows]
         self._slots = cache.new_slots([(row.blocks, row.start, row.n_new) for row in rows])
-
-    def split(self, x: Tensor, n_heads: int) -> Tensor:
-        return x.view(1, x.shape[1], n_heads, -1).transpose(1, 2)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:
         # All are stored before any is read: a sequence may see what another one of them shares.
@@ -191,11 +181,8 @@ class CachedContext:
             mixed.append(memory.attend(layer, part, project, scoring=scoring))
         return torch.cat(mixed, dim=2)
 
-    def join(self, mixed: Tensor) -> Tensor:
-        return mixed.transpose(1, 2).reshape(1, mixed.shape[2], -1)
 
-
-class PackedContext:
+class PackedContext(Context):
     """Samples one behind the other in a single row (1, N, C); each attends to itself only.
 
     For attention alone, the samples are spread over a grid of P x L. The cells behind a sample's
@@ -207,7 +194,6 @@ class PackedContext:
     ) -> None:
         """`positions` (1, N) begin anew in each sample; `rotations` are those of 0 .. L - 1."""
         self.positions, self.dtype, self.rotations = positions, dtype, rotations
-        self.token_types: Tensor | None = None
         self._n_samples = int(segments[-1]) + 1
         self._length = int(positions.max()) + 1
         self._slots = segments * self._length + positions[0]  # (N,) cells of the grid
