@@ -8,7 +8,7 @@ import torch
 from tokenizers import processors
 
 from lmwright.model.config import ModelConfig
-from lmwright.model.transformer import EncoderDecoderLM, EncoderLM
+from lmwright.model.transformer import EncoderDecoderLM, EncoderLM, tie
 from lmwright.tokenizer.encode import Tokenizer
 
 # What BERT and BART have in common.
@@ -34,7 +34,7 @@ def random_model(kind, config: ModelConfig):
             parameter.data.normal_(0, 0.3)
             if "norm" in name and name.endswith("weight"):
                 parameter.data.add_(1)
-    model.tie()
+    tie(model)
     return model.requires_grad_(False)
 
 

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lmwright.model.config import ModelConfig
-from lmwright.model.context import Context, Rotations, Scoring
+from lmwright.model.context import Context, Scoring
 from lmwright.model.linear import Linear
 from lmwright.model.norm import HeadNorm, identity, norm
 from lmwright.model.position import rotate, rotate_part
-
-Norms = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 # Shapes: B batch, T tokens, S keys, H query heads, G key/value heads, D head width.
 
@@ -28,24 +26,24 @@ class Attention(nn.Module):
         self.k = Linear(config.d_model, d_key, bias=config.qkv_bias)
         self.v = Linear(config.d_model, d_key, bias=config.qkv_bias)
         self.out = Linear(d_query, config.d_model, bias=config.out_bias)
-        self.q_norm, self.k_norm = QK_NORMS[config.qk_norm](config)
+        self.q_norm, self.k_norm = _norm(config, d_query), _norm(config, d_key)
         is_local = config.is_local(layer)
         self.scoring = Scoring(
             scale=config.attention_scale or 1 / math.sqrt(config.d_head),
             softcap=config.attention_softcap,
             window=config.sliding_window if is_local else None,
         )
-        self._rotate = _rotated if config.rope.fraction == 1 else _partly_rotated
+        self._rotate = rotate if config.rope.fraction == 1 else rotate_part
         if config.positions != "rotary":
-            self._rotate = _unrotated
+            self._rotate = identity
         self._which = 1 if is_local and config.local_rope is not None else 0
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         q = context.split(self.q_norm(self.q(x)), self.n_heads)  # (B, H, T, D)
         k = context.split(self.k_norm(self.k(x)), self.n_kv_heads)  # (B, G, T, D)
         v = context.split(self.v(x), self.n_kv_heads)
-        q = self._rotate(q, context.rotations, self._which)
-        k = self._rotate(k, context.rotations, self._which)
+        rotation = context.rotations[self._which]
+        q, k = self._rotate(q, *rotation), self._rotate(k, *rotation)
         mixed = context.attend(self.layer, q, k, v, scoring=self.scoring)  # (B, H, T, D)
         return self.out(context.join(mixed))
 
@@ -64,30 +62,8 @@ class CrossAttention(Attention):
         return self.out(context.join(mixed))
 
 
-def _rotated(x: Tensor, rotations: Rotations, which: int) -> Tensor:
-    return rotate(x, *rotations[which])
-
-
-def _partly_rotated(x: Tensor, rotations: Rotations, which: int) -> Tensor:
-    return rotate_part(x, *rotations[which])
-
-
-def _unrotated(x: Tensor, rotations: Rotations, which: int) -> Tensor:  # noqa: ARG001
-    return x
-
-
-def _no_norms(config: ModelConfig) -> Norms:  # noqa: ARG001
-    return identity, identity
-
-
-def _head_norms(config: ModelConfig) -> Norms:
-    width, eps, offset = config.d_head, config.norm_eps, config.norm_offset
-    return HeadNorm(width, eps, offset=offset), HeadNorm(width, eps, offset=offset)
-
-
-def _width_norms(config: ModelConfig) -> Norms:
-    d_head = config.d_head
-    return norm(config, config.n_heads * d_head), norm(config, config.n_kv_heads * d_head)
-
-
-QK_NORMS = {"none": _no_norms, "head": _head_norms, "width": _width_norms}
+def _norm(config: ModelConfig, width: int) -> Callable[[Tensor], Tensor]:
+    """Return the norm of queries or keys, `width` of all heads together."""
+    if config.qk_norm == "head":
+        return HeadNorm(config.d_head, config.norm_eps, offset=config.norm_offset)
+    return norm(config, width) if config.qk_norm == "width" else identity

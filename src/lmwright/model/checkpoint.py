@@ -22,10 +22,10 @@ from lmwright.formats.safetensors_folder import Weights, read_weights, write_wei
 from lmwright.model.config import ModelConfig, Rope
 from lmwright.model.families import family, gguf_family
 from lmwright.model.families.config_json import model_config, settings_of
-from lmwright.model.families.family import Family, TensorRow, rows_of
+from lmwright.model.families.family import Family, Gguf, TensorRow, rows_of
 from lmwright.model.families.gguf_keys import read_gguf_config, write_gguf_config
 from lmwright.model.position import inverse_frequencies
-from lmwright.model.transformer import DecoderLM, Model
+from lmwright.model.transformer import DecoderLM, Model, tie
 
 # Llama 3.1's scaling, which GGUF stores as one divisor a frequency.
 ROPE_FACTORS = "rope_freqs.weight"
@@ -35,11 +35,32 @@ ANSWER_KEYS = ("decoder_start_token_id", "forced_bos_token_id", "bad_words_ids")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder holds: its model's shape, and the name of each tensor in its file."""
+    """What a folder or file holds: its model, still without weights, and where they are."""
 
     family: Family
-    config: ModelConfig
+    model: Model
+    # The name in the file of each tensor.
     names: Mapping[TensorRow, str]
+
+    def shape(self, row: TensorRow) -> tuple[int, ...]:
+        """Return the shape that the configuration asks for, of all in a row together."""
+        shapes = [self.model.get_parameter(name).shape for name in row.ours]
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def check(self, row: TensorRow, shape: tuple[int, ...], *, source: Path) -> None:
+        """Raise an error if a tensor of `source` has another shape."""
+        if shape != self.shape(row):
+            raise ModelError(
+                f"{source}: tensor {self.names[row]!r} has shape {shape}, "
+                f"the configuration asks for {self.shape(row)}"
+            )
+
+
+def turned(row: TensorRow, tensor: Tensor) -> Tensor:
+    """Return a folder's tensor as we hold it."""
+    if row.layout == "row" and tensor.ndim == 2:
+        return tensor.squeeze(0)
+    return tensor.T if row.layout == "transposed" else tensor
 
 
 def load_folder(folder: Path, dtype: torch.dtype) -> Model:
@@ -55,35 +76,33 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Model:
     def read(row: TensorRow) -> Tensor:
         name = layout.names[row]
         if name not in tensors:  # read_layout has allowed it
-            return torch.zeros(layout.config.vocab_size)
+            return torch.zeros(layout.shape(row))
         tensor = tensors.read(name, dtype) if isinstance(tensors, Weights) else tensors[name]
-        if row.layout == "row" and tensor.ndim == 2:
-            tensor = tensor.squeeze(0)
-        return tensor.T if row.layout == "transposed" else tensor
+        return turned(row, tensor)
 
-    return _build(layout, read=read, source=folder, dtype=dtype)
+    return _filled(layout, read=read, source=folder, dtype=dtype)
 
 
 def load_gguf(file: GgufFile, dtype: torch.dtype) -> DecoderLM:
     """Build the model of a GGUF file; all weights dequantised to `dtype`, on the CPU."""
     layout = read_gguf_layout(file)
-    kind, config, names = layout.family, layout.config, layout.names
+    gguf, config, names = cast(Gguf, layout.family.gguf), layout.model.config, layout.names
     # Taken before decoding begins: among its buffers they would leave holes, 5 % of the weights.
     empty = {row: torch.empty(file.tensors[name].shape, dtype=dtype) for row, name in names.items()}
 
     def read(row: TensorRow) -> Tensor:
         name, weight = names[row], empty.pop(row)
-        rows, at, shift = weight.view(-1, weight.shape[-1]), 0, _norm_shift(kind, name)
+        rows, at, shift = weight.view(-1, weight.shape[-1]), 0, gguf.shift(name)
         for block in file.blocks(name):
             block -= np.float32(shift)
             rows[at : at + len(block)] = torch.from_numpy(block)
             at += len(block)
-        n_heads = _n_permuted(kind, config, name)
+        n_heads = gguf.n_permuted(name, config)
         with _blaming(f"{file.path}: tensor {name!r}"):
             # Into the same memory, for the reason above.
             return weight.copy_(unpermute(weight, n_heads)) if n_heads else weight
 
-    model = _build(layout, read=read, source=file.path, dtype=dtype)
+    model = _filled(layout, read=read, source=file.path, dtype=dtype)
     return cast(DecoderLM, model)  # GGUF_FAMILIES are decoders
 
 
@@ -93,17 +112,14 @@ def save(model: Model, folder: Path, dtype: torch.dtype) -> None:
     kind = family(config.family)
     weights = model.state_dict()
     tensors = {}
-    for row in rows_of(kind, config, set(weights) - set(model.ties)):
+    for row in _rows(kind, model):
         tensor = torch.cat([weights[name] for name in row.ours]).to(dtype)
         tensor = tensor[None] if row.layout == "row" else tensor
         tensor = tensor.T if row.layout == "transposed" else tensor
         name = row.hugging_face.removeprefix(kind.prefix if config.head == "none" else "")
         tensors[name] = tensor.contiguous()
     write_weights(tensors, folder)
-    settings = {
-        **settings_of(kind, config),
-        "torch_dtype": str(dtype).removeprefix("torch."),
-    }
+    settings = {**settings_of(kind, config), "torch_dtype": str(dtype).removeprefix("torch.")}
     write_json(folder / "config.json", settings)
     keys = ("bos_token_id", "eos_token_id", "pad_token_id", *ANSWER_KEYS)
     generation = {key: settings[key] for key in keys if settings.get(key) is not None}
@@ -125,12 +141,13 @@ def save_gguf(
     config = model.config
     kind = family(config.family)
     metadata = {
-        **write_gguf_config(kind, config),
+        **write_gguf_config(kind, config),  # decoders only
         "general.type": "model",
         "general.name": name,
         **file_metadata(type_name),
         **tokenizer_metadata,
     }
+    gguf = cast(Gguf, kind.gguf)
     weights = model.state_dict()
 
     def source(row: TensorRow) -> TensorSource:
@@ -139,16 +156,13 @@ def save_gguf(
 
         def read() -> np.ndarray:
             name = cast(str, row.gguf)
-            weight = torch.cat(parts).float().cpu().numpy() + np.float32(_norm_shift(kind, name))
-            n_heads = _n_permuted(kind, config, name)
+            weight = torch.cat(parts).float().cpu().numpy() + np.float32(gguf.shift(name))
+            n_heads = gguf.n_permuted(name, config)
             return permute(weight, n_heads) if n_heads else weight
 
         return TensorSource(shape, type_name, read)
 
-    tensors = {
-        cast(str, row.gguf): source(row)
-        for row in rows_of(kind, config, set(weights) - set(model.ties))
-    }
+    tensors = {cast(str, row.gguf): source(row) for row in _rows(kind, model)}
     if config.rope.scaling == "llama3":
         factors = _rope_factors(config.rope, config.d_head)
         tensors[ROPE_FACTORS] = TensorSource(tuple(factors.shape), "F32", factors.numpy)
@@ -180,11 +194,11 @@ def read_layout(
     """Match a folder's tensors with its configuration; one missing or unknown is an error."""
     with _blaming(folder / "config.json"):
         kind = family(settings.get("model_type", ""))
-        config = kind.refine(model_config(kind, settings), tensors)
+        model = _empty(kind, kind.refine(model_config(kind, settings), tensors))
     with _blaming(folder):
         has_prefix = any(name.startswith(kind.prefix) for name in tensors)
         names = {}
-        for row in _rows(kind, config):
+        for row in _rows(kind, model):
             name = row.hugging_face if has_prefix else row.hugging_face.removeprefix(kind.prefix)
             for new, old in kind.old_endings.items():
                 if name.endswith(new) and name not in tensors:
@@ -195,7 +209,7 @@ def read_layout(
         extra = set(tensors) - set(names.values())
         for name in sorted(name for name in extra if not name.endswith(kind.ignored)):
             _check_copy(name, kind, tensors)
-    return Checkpoint(kind, config, names)
+    return Checkpoint(kind, model, names)
 
 
 def read_gguf_layout(file: GgufFile) -> Checkpoint:
@@ -212,14 +226,15 @@ def read_gguf_layout(file: GgufFile) -> Checkpoint:
         if ROPE_FACTORS in file.tensors:
             factors = torch.from_numpy(file.read(ROPE_FACTORS))
             config = replace(config, rope=_llama3_rope(config, factors))
-        names = {row: cast(str, row.gguf) for row in _rows(kind, config)}
+        model = _empty(kind, config)
+        names = {row: cast(str, row.gguf) for row in _rows(kind, model)}
         missing = sorted(set(names.values()) - set(file.tensors))
         if missing:
             raise ModelError(f"tensor {missing[0]!r} is missing")
         extra = sorted(set(file.tensors) - set(names.values()) - {ROPE_FACTORS})
         if extra:
             raise ModelError(f"tensor {extra[0]!r} has no place in a {kind.name} model")
-    return Checkpoint(kind, config, names)
+    return Checkpoint(kind, model, names)
 
 
 @contextmanager
@@ -235,11 +250,15 @@ def _blaming(source: Path | str) -> Iterator[None]:
         raise ModelError(f"{source}: a value of the wrong kind: {error}") from None
 
 
-def _rows(kind: Family, config: ModelConfig) -> list[TensorRow]:
-    """Return one row a tensor of this model's file."""
+def _empty(kind: Family, config: ModelConfig) -> Model:
+    """Return the modules on the meta device, where weights have a shape and take no memory."""
     with torch.device("meta"):
-        model = kind.assembly(config)
-    return list(rows_of(kind, config, set(model.state_dict()) - set(model.ties)))
+        return kind.assembly(config)
+
+
+def _rows(kind: Family, model: Model) -> Iterator[TensorRow]:
+    """Yield one row a tensor of this model's file."""
+    return rows_of(kind, model.config, set(model.state_dict()) - set(model.ties))
 
 
 def _check_copy(name: str, kind: Family, tensors: Mapping[str, Tensor]) -> None:
@@ -266,40 +285,20 @@ def _rope_factors(rope: Rope, d_head: int) -> Tensor:
     return plain / inverse_frequencies(rope, d_head)
 
 
-def _n_permuted(kind: Family, config: ModelConfig, name: str) -> int:
-    """Return the number of heads in which llama.cpp orders this tensor's rows anew, or 0."""
-    assert kind.gguf is not None
-    n_heads = {"attn_q.weight": config.n_heads, "attn_k.weight": config.n_kv_heads}
-    return n_heads.get(name.split(".", 2)[-1], 0) if kind.gguf.is_permuted else 0
-
-
-def _norm_shift(kind: Family, name: str) -> float:
-    """Return what this tensor holds more in llama.cpp's files."""
-    assert kind.gguf is not None
-    return kind.gguf.norm_shift if name.endswith("norm.weight") else 0.0
-
-
-def _build(
+def _filled(
     layout: Checkpoint,
     *,
     read: Callable[[TensorRow], Tensor],
     source: Path,
     dtype: torch.dtype,
 ) -> Model:
-    """Make the modules without memory and give each its tensor; none is missing or random."""
-    with torch.device("meta"):
-        model = layout.family.assembly(layout.config)
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    """Give each of the model's parameters its tensor; none is missing or random."""
+    model = layout.model
 
     def checked(row: TensorRow) -> dict[str, Tensor]:
         tensor = read(row)
-        sizes = [shapes[name][0] for name in row.ours]
-        expected = (sum(sizes), *shapes[row.ours[0]][1:])
-        if tuple(tensor.shape) != expected:
-            raise ModelError(
-                f"{source}: tensor {layout.names[row]!r} has shape {tuple(tensor.shape)}, "
-                f"the configuration asks for {expected}"
-            )
+        layout.check(row, tuple(tensor.shape), source=source)
+        sizes = [len(model.get_parameter(name)) for name in row.ours]
         parts = tensor.to(dtype).contiguous().split(sizes)
         return dict(zip(row.ours, parts, strict=True))
 
@@ -310,6 +309,6 @@ def _build(
             weights |= tensors
     weights |= {name: weights[other] for name, other in model.ties.items()}
     model.load_state_dict(weights, assign=True)
-    model.tie()  # assigning made several parameters of one
+    tie(model)  # assigning made several parameters of one
     model.compute_dtype = dtype
     return model.requires_grad_(False)

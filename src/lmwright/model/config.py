@@ -1,8 +1,8 @@
 """The shape of a model, in our own words; families translate their `config.json` to it."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from lmwright.core.errors import ModelError
 
@@ -11,40 +11,39 @@ Positions = Literal["rotary", "learned", "sinusoidal", "relative"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
 NormPlace = Literal["in", "out", "sum"]
 Head = Literal["language", "masked", "pretraining", "sequence", "tokens", "none"]
+# Bounds of a field: a range of whole numbers, or two that a number must lie between.
+Count = Annotated[int, range(1, 2**12 + 1)]
+CountOrNone = Annotated[int, range(2**12 + 1)]
+Length = Annotated[int, range(1, 2**28 + 1)]
+Positive = Annotated[float, (0, math.inf)]
 
 
 @dataclass(frozen=True)
 class Rope:
     """Rotary position embedding and how it is stretched to longer contexts."""
 
-    theta: float = 10_000.0
+    theta: Positive = 10_000.0
     # How each stretches is told in position.py, beside its function.
     scaling: Scaling = "none"
-    factor: float = 1.0
+    factor: Positive = 1.0
     # The context that the model was trained on before it was stretched.
-    original_max_positions: int = 8192
+    original_max_positions: Length = 8192
     # llama3: rotations within that context below which a frequency is divided, above which kept.
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     # yarn: the same two bounds under their names there.
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
+    beta_fast: Positive = 32.0
+    beta_slow: Positive = 1.0
     # longrope: one divisor a frequency, within the original context and beyond it.
     short_factors: tuple[float, ...] = ()
     long_factors: tuple[float, ...] = ()
     # yarn and longrope: cosine and sine are multiplied by this, which sharpens attention.
-    attention_factor: float = 1.0
+    attention_factor: Positive = 1.0
     # The part of a head that is rotated, from its first channel (Phi-4-mini: 0.75).
     fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_literal("rope scaling", self.scaling, Scaling)
-        for name in ("theta", "factor", "beta_fast", "beta_slow", "attention_factor"):
-            _check_positive(f"rope {name}", getattr(self, name))
-        if self.original_max_positions < 1:
-            raise ModelError(
-                f"rope original_max_positions = {self.original_max_positions}: expected 1 or more"
-            )
+        _check_fields(self, "rope ")
         if not 0 < self.fraction <= 1:
             raise ModelError(f"rope fraction = {self.fraction!r}: expected more than 0, at most 1")
         if not self.low_freq_factor < self.high_freq_factor:
@@ -59,31 +58,31 @@ class ModelConfig:
     """Sizes and choices of a model; every choice is taken once, when the modules are built."""
 
     family: str
-    vocab_size: int
-    d_model: int
+    vocab_size: Annotated[int, range(1, 2**24 + 1)]
+    d_model: Annotated[int, range(1, 2**17 + 1)]
     # Of an encoder-decoder: those of its encoder.
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    d_head: int
-    d_ff: int
-    max_positions: int
-    n_decoder_layers: int = 0
+    n_layers: Count
+    n_heads: Count
+    n_kv_heads: Count
+    d_head: Count
+    d_ff: Annotated[int, range(1, 2**20 + 1)]
+    max_positions: Length
+    n_decoder_layers: CountOrNone = 0
 
     # Where tokens stand
     positions: Positions = "rotary"
     # Learned positions begin behind so many unused rows (RoBERTa and BART: 2).
-    position_offset: int = 0
+    position_offset: Annotated[int, range(2**16 + 1)] = 0
     rope: Rope = field(default_factory=Rope)
     # Rotation of the layers with a sliding window, where it is another one (Gemma 3).
     local_rope: Rope | None = None
     # T5: distances share a bias a bucket, the far ones logarithmically.
-    relative_buckets: int = 32
-    relative_max_distance: int = 128
+    relative_buckets: Annotated[int, range(4, 2**12 + 1)] = 32
+    relative_max_distance: Annotated[int, range(4, 2**20 + 1)] = 128
 
     # Norms
     norm: Literal["rms", "layer"] = "rms"
-    norm_eps: float = 1e-5
+    norm_eps: Annotated[float, (0, 1)] = 1e-5
     # Added to the norms' weights (Gemma stores w - 1).
     norm_offset: float = 0.0
     # Before a branch, behind it, behind the sum with the residual; any of the three.
@@ -97,12 +96,12 @@ class ModelConfig:
     qkv_bias: bool = False
     out_bias: bool = False
     # Factor of the scores; None: 1 / sqrt(d_head).
-    attention_scale: float | None = None
+    attention_scale: Positive | None = None
     # Scores, or logits, are kept within +-cap by cap * tanh(x / cap) (Gemma 2).
-    attention_softcap: float | None = None
-    logit_softcap: float | None = None
+    attention_softcap: Positive | None = None
+    logit_softcap: Positive | None = None
     # A token sees so many tokens back, itself included; None: all of them.
-    sliding_window: int | None = None
+    sliding_window: Length | None = None
     # Which layers have the window; empty: all.
     local_layers: tuple[bool, ...] = ()
 
@@ -112,8 +111,8 @@ class ModelConfig:
     mlp_bias: bool = False
 
     # Embedding and heads
-    embedding_scale: float = 1.0
-    n_token_types: int = 0
+    embedding_scale: Positive = 1.0
+    n_token_types: CountOrNone = 0
     ties_embeddings: bool = False
     head: Head = "language"
     head_bias: bool = False
@@ -135,9 +134,14 @@ class ModelConfig:
     suppressed_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_fields(self)
         _check_sizes(self)
-        _check_choices(self)
-        _check_ids(self)
+        if self.head in ("sequence", "tokens") and not self.labels:
+            raise ModelError(f"a {self.head} head needs labels; the configuration names none")
+        ids = (self.bos_id, self.pad_id, self.decoder_start_id, self.forced_bos_id)
+        for id_ in (*ids, *self.eos_ids, *self.suppressed_ids):
+            if id_ is not None and type(id_) is not int:
+                raise ModelError(f"{id_!r} is no token id; expected a whole number")
 
     def is_local(self, layer: int) -> bool:
         """Tell whether this layer sees through the sliding window only."""
@@ -152,28 +156,34 @@ class ModelConfig:
         return frozenset(self.sliding_window if self.is_local(i) else None for i in layers)
 
 
+def _check_fields(record: Any, of: str = "") -> None:
+    """Hold each field against its type: a choice, a flag, or the bounds of a number."""
+    hints = get_type_hints(type(record), include_extras=True)
+    for each in fields(record):
+        value, hint = getattr(record, each.name), hints[each.name]
+        if each.default is None:
+            if value is None:
+                continue
+            hint = get_args(hint)[0]
+        bounds = getattr(hint, "__metadata__", (None,))[0]
+        shown = f"{of}{each.name} = {value!r}"
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise ModelError(f"{shown}; known: {', '.join(get_args(hint))}")
+        if hint is bool and not isinstance(value, bool):
+            raise ModelError(f"{shown}: expected true or false")
+        if isinstance(bounds, range) and (type(value) is not int or value not in bounds):
+            raise ModelError(f"{shown}: expected a whole number {bounds[0]} to {bounds[-1]}")
+        if isinstance(bounds, tuple) and not bounds[0] < value < bounds[1]:
+            below = "" if bounds[1] == math.inf else f", below {bounds[1]}"
+            raise ModelError(f"{shown}: expected a number above {bounds[0]}{below}")
+
+
 def _check_sizes(config: ModelConfig) -> None:
-    bounds = {
-        "vocab_size": (1, 2**24),
-        "d_model": (1, 2**17),
-        "n_layers": (1, 2**12),
-        "n_decoder_layers": (0, 2**12),
-        "n_heads": (1, 2**12),
-        "n_kv_heads": (1, 2**12),
-        "d_head": (1, 2**12),
-        "d_ff": (1, 2**20),
-        "max_positions": (1, 2**28),
-        "position_offset": (0, 2**16),
-        "relative_buckets": (4, 2**12),
-        "relative_max_distance": (config.relative_buckets, 2**20),
-        "n_token_types": (0, 2**12),
-    }
-    if config.sliding_window is not None:
-        bounds["sliding_window"] = (1, 2**28)
-    for name, (low, high) in bounds.items():
-        value = getattr(config, name)
-        if type(value) is not int or not low <= value <= high:
-            raise ModelError(f"{name} = {value!r}: expected a whole number {low} to {high}")
+    if config.relative_max_distance < config.relative_buckets:
+        raise ModelError(
+            f"relative_max_distance = {config.relative_max_distance}: expected at least "
+            f"relative_buckets = {config.relative_buckets}"
+        )
     if config.n_heads % config.n_kv_heads:
         raise ModelError(
             f"n_heads = {config.n_heads} is no multiple of n_kv_heads = {config.n_kv_heads}: "
@@ -199,38 +209,3 @@ def _check_rope(rope: Rope, d_head: int) -> None:
             raise ModelError(
                 f"rope has {n_factors} {name} for {d_rotated // 2} frequencies: expected one each"
             )
-
-
-def _check_choices(config: ModelConfig) -> None:
-    _check_literal("positions", config.positions, Positions)
-    _check_literal("activation", config.activation, Activation)
-    _check_literal("pooler_activation", config.pooler_activation, Activation)
-    _check_literal("head", config.head, Head)
-    for name, value in vars(config).items():
-        is_flag = name.startswith(("has_", "is_", "ties_")) or name.endswith("_bias")
-        if is_flag and not isinstance(value, bool):
-            raise ModelError(f"{name} = {value!r}: expected true or false")
-    if not 0 < config.norm_eps < 1:
-        raise ModelError(f"norm_eps = {config.norm_eps!r}: expected a number between 0 and 1")
-    for name in ("attention_scale", "attention_softcap", "logit_softcap", "embedding_scale"):
-        if getattr(config, name) is not None:
-            _check_positive(name, getattr(config, name))
-    if config.head in ("sequence", "tokens") and not config.labels:
-        raise ModelError(f"a {config.head} head needs labels; the configuration names none")
-
-
-def _check_ids(config: ModelConfig) -> None:
-    ids = (config.bos_id, config.pad_id, config.decoder_start_id, config.forced_bos_id)
-    for id_ in (*ids, *config.eos_ids, *config.suppressed_ids):
-        if id_ is not None and type(id_) is not int:
-            raise ModelError(f"{id_!r} is no token id; expected a whole number")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ModelError(f"{name} = {value!r}: expected a number above 0")
-
-
-def _check_literal(name: str, value: object, kind: object) -> None:
-    if value not in get_args(kind):
-        raise ModelError(f"{name} = {value!r}; known: {', '.join(get_args(kind))}")

@@ -22,7 +22,9 @@ from lmwright.model.cache import PagedCache
 MAX_PLAIN = 256
 
 Project = Callable[[Tensor], tuple[Tensor, Tensor]]
-Rotations = tuple[tuple[Tensor, Tensor], ...]
+# Cosine and sine, each (B, 1, T, D) or of a shape that spreads to it: those of the model, then
+# those of its local layers where they are others. Without them where nothing is rotated.
+Rotations = tuple[tuple[Tensor, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,17 @@ class Memory:
 
 
 class Context(Protocol):
-    """What every layer needs besides its input."""
+    """What every layer needs besides its input; the layout is that of rows unless it is another."""
 
     # The format of activations; weights may be wider (fp32 masters while training).
     dtype: torch.dtype
     positions: Tensor  # (B, T) int64, of the layer's input
-    token_types: Tensor | None  # (B, T) int64
-    # Cosine and sine, each (B, 1, T, D) or of a shape that spreads to it: those of the model, then
-    # those of its local layers where they are others. Empty where nothing is rotated.
+    token_types: Tensor | None = None  # (B, T) int64
     rotations: Rotations
 
     def split(self, x: Tensor, n_heads: int) -> Tensor:
         """Lay projections out by sequence and head: (B, H, T, D)."""
-        ...
+        return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:
         """Return the values that each token sees, mixed by its scores: (B, H, T, D)."""
@@ -97,40 +97,28 @@ class Context(Protocol):
 
     def join(self, mixed: Tensor) -> Tensor:
         """Undo `split`: the layout of the layer's input."""
-        ...
-
-
-class RowContext:
-    """Rows of equal length, each read from its beginning."""
-
-    def __init__(
-        self,
-        positions: Tensor,
-        dtype: torch.dtype,
-        *,
-        rotations: Rotations = (),
-        views: Mapping[int | None, View],
-        token_types: Tensor | None = None,
-        memory: Memory | None = None,
-    ) -> None:
-        """`views` holds one view for each window among the layers."""
-        self.positions, self.dtype, self.rotations = positions, dtype, rotations
-        self.token_types = token_types
-        self._views, self._memory = views, memory
-
-    def split(self, x: Tensor, n_heads: int) -> Tensor:
-        return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:  # noqa: ARG002
-        return attention(q, k, v, view=self._views[scoring.window], scoring=scoring)
-
-    def attend_source(self, layer: int, q: Tensor, project: Project, *, scoring: Scoring) -> Tensor:
-        assert self._memory is not None
-        return self._memory.attend(layer, q, project, scoring=scoring)
-
-    def join(self, mixed: Tensor) -> Tensor:
         n_rows, _, n_tokens, _ = mixed.shape
         return mixed.transpose(1, 2).reshape(n_rows, n_tokens, -1)
+
+
+@dataclass(eq=False)
+class RowContext(Context):
+    """Rows of equal length, each read from its beginning."""
+
+    positions: Tensor
+    dtype: torch.dtype
+    rotations: Rotations
+    # One for each window among the layers.
+    views: Mapping[int | None, View]
+    token_types: Tensor | None = None
+    memory: Memory | None = None
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:  # noqa: ARG002
+        return attention(q, k, v, view=self.views[scoring.window], scoring=scoring)
+
+    def attend_source(self, layer: int, q: Tensor, project: Project, *, scoring: Scoring) -> Tensor:
+        assert self.memory is not None
+        return self.memory.attend(layer, q, project, scoring=scoring)
 
 
 @dataclass(frozen=True)
@@ -149,7 +137,7 @@ class CachedRow:
         return self.start + self.n_new
 
 
-class CachedContext:
+class CachedContext(Context):
     """New tokens of several sequences, one behind the other in a single row (1, N, C).
 
     Attention is computed sequence by sequence, over what the cache holds of each: nothing is padded
@@ -168,7 +156,6 @@ class CachedContext:
     ) -> None:
         """`positions` (1, N) are those of the new tokens; each row has a view for each window."""
         self.positions, self.dtype, self.rotations = positions, dtype, rotations
-        self.token_types: Tensor | None = None
         self._cache = cache
         self._rows = [
             (view, cache.slots(row.blocks, row.length), row.memory)
@@ -176,9 +163,6 @@ class CachedContext:
         ]
         self._n_new = [row.n_new for row in rows]
         self._slots = cache.new_slots([(row.blocks, row.start, row.n_new) for row in rows])
-
-    def split(self, x: Tensor, n_heads: int) -> Tensor:
-        return x.view(1, x.shape[1], n_heads, -1).transpose(1, 2)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scoring: Scoring) -> Tensor:
         # All are stored before any is read: a sequence may see what another one of them shares.
@@ -197,11 +181,8 @@ class CachedContext:
             mixed.append(memory.attend(layer, part, project, scoring=scoring))
         return torch.cat(mixed, dim=2)
 
-    def join(self, mixed: Tensor) -> Tensor:
-        return mixed.transpose(1, 2).reshape(1, mixed.shape[2], -1)
 
-
-class PackedContext:
+class PackedContext(Context):
     """Samples one behind the other in a single row (1, N, C); each attends to itself only.
 
     For attention alone, the samples are spread over a grid of P x L. The cells behind a sample's
@@ -213,7 +194,6 @@ class PackedContext:
     ) -> None:
         """`positions` (1, N) begin anew in each sample; `rotations` are those of 0 .. L - 1."""
         self.positions, self.dtype, self.rotations = positions, dtype, rotations
-        self.token_types: Tensor | None = None
         self._n_samples = int(segments[-1]) + 1
         self._length = int(positions.max()) + 1
         self._slots = segments * self._length + positions[0]  # (N,) cells of the grid

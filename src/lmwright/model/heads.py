@@ -96,18 +96,8 @@ def answers(logits: Tensor, problem: str) -> Tensor:
     return logits.float() if problem == "regression" else torch.sigmoid(logits.float())
 
 
-class NoHead(nn.Module):
-    """No task: the hidden states as they are."""
-
-    def __init__(self, config: ModelConfig) -> None:  # noqa: ARG002
-        super().__init__()
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden
-
-
 HEADS = {
-    "none": NoHead,
+    "none": nn.Identity,
     "masked": MaskedHead,
     "pretraining": PretrainingHead,
     "sequence": SequenceHead,

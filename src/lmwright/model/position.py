@@ -121,18 +121,25 @@ def rotate_part(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((rotate(x[..., :d_rotated], cos, sin), x[..., d_rotated:]), dim=-1)
 
 
-class LearnedPositions(nn.Module):
-    """A trained vector for each position."""
+def position_vectors(config: ModelConfig) -> nn.Module | None:
+    """Return what is added to the embedding for the positions of tokens, where something is."""
+    if config.positions == "learned":
+        n_unused = config.position_offset
+        return Lookup(n_unused + config.max_positions, config.d_model, n_unused=n_unused)
+    return SinusoidalPositions(config) if config.positions == "sinusoidal" else None
 
-    def __init__(self, config: ModelConfig) -> None:
+
+class Lookup(nn.Module):
+    """A trained vector for each number, behind `n_unused` rows."""
+
+    def __init__(self, n_rows: int, width: int, *, n_unused: int = 0) -> None:
         super().__init__()
-        self.offset = config.position_offset
-        n_rows = config.max_positions + config.position_offset
-        self.weight = table(n_rows, config.d_model, std=0.02)
+        self.offset = n_unused
+        self.weight = table(n_rows, width, std=0.02)
 
-    def forward(self, positions: Tensor) -> Tensor:
-        """Return the vectors (B, T, C) of positions (B, T)."""
-        return F.embedding(positions + self.offset, self.weight)
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Return the vectors (B, T, C) of positions or types (B, T)."""
+        return F.embedding(numbers + self.offset, self.weight)
 
 
 class SinusoidalPositions(nn.Module):

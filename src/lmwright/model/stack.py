@@ -23,10 +23,10 @@ from lmwright.model.linear import table
 from lmwright.model.norm import identity, norm
 from lmwright.model.position import (
     GROWING,
-    LearnedPositions,
+    Lookup,
     RelativeBias,
     Rotation,
-    SinusoidalPositions,
+    position_vectors,
 )
 
 # Shapes: B batch, T tokens, S keys, C model width.
@@ -39,10 +39,9 @@ class Embedding(nn.Module):
         super().__init__()
         self.weight = table(config.vocab_size, config.d_model, std=1.0)
         self.scale = config.embedding_scale
-        kinds = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions}
-        kind = kinds.get(config.positions)
-        self.positions = None if kind is None else kind(config)
-        self.types = TokenTypes(config) if config.n_token_types else None
+        self.positions = position_vectors(config)
+        n_types = config.n_token_types
+        self.types = Lookup(n_types, config.d_model) if n_types else None
         self.norm = norm(config, config.d_model) if config.has_embedding_norm else identity
 
     def forward(self, tokens: Tensor, context: Context) -> Tensor:
@@ -58,17 +57,6 @@ class Embedding(nn.Module):
         return self.norm(x)
 
 
-class TokenTypes(nn.Module):
-    """A trained vector for the first text of a pair, and one for the second."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.weight = table(config.n_token_types, config.d_model, std=0.02)
-
-    def forward(self, types: Tensor) -> Tensor:
-        return F.embedding(types, self.weight)
-
-
 class Stack(nn.Module):
     """The blocks with what comes before and behind them."""
 
@@ -82,11 +70,11 @@ class Stack(nn.Module):
         self.norm = norm(config, config.d_model) if config.has_final_norm else identity
         is_relative = config.positions == "relative"
         self.relative = RelativeBias(config, is_causal=is_cross) if is_relative else None
-        ropes = [config.rope, *([config.local_rope] if config.local_rope else [])]
-        is_rotary = config.positions == "rotary"
-        self._rotations = [Rotation(rope, config.d_head) for rope in ropes if is_rotary]
+        ropes = [rope for rope in (config.rope, config.local_rope) if rope is not None]
+        ropes = ropes if config.positions == "rotary" else []
+        self._rotations = [Rotation(rope, config.d_head) for rope in ropes]
         # Angles that depend on how long the whole text is.
-        self._has_growing_rotations = is_rotary and any(r.scaling in GROWING for r in ropes)
+        self._has_growing_rotations = any(rope.scaling in GROWING for rope in ropes)
 
     def forward(self, tokens: Tensor, context: Context) -> Tensor:
         """Return the hidden states (B, T, C) of tokens (B, T)."""
@@ -97,7 +85,7 @@ class Stack(nn.Module):
 
     def rotations(self, positions: Tensor, dtype: torch.dtype) -> Rotations:
         """Return cosines and sines of positions (B, T)."""
-        return tuple(rotation(positions, dtype) for rotation in self._rotations)
+        return tuple(rotation(positions, dtype) for rotation in self._rotations) or ((),)
 
     def bidirectional(
         self, tokens: Tensor, dtype: torch.dtype, *, mask: Tensor | None, types: Tensor | None
@@ -115,9 +103,10 @@ class Stack(nn.Module):
         )
 
     def causal(
-        self, positions: Tensor, dtype: torch.dtype, *, memory: Memory | None = None
+        self, tokens: Tensor, dtype: torch.dtype, *, memory: Memory | None = None
     ) -> Context:
-        """Describe rows at `positions` (B, T), 0 .. T - 1, which see the tokens up to their own."""
+        """Describe whole rows like `tokens` (B, T), which see the tokens up to their own."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         views = self.views(positions, positions.shape[1], dtype)
         rotations = self.rotations(positions, dtype)
         return RowContext(positions, dtype, rotations=rotations, views=views, memory=memory)
@@ -137,8 +126,7 @@ class Stack(nn.Module):
         apart = each if self._has_growing_rotations else [positions]
         parts = zip(*(self.rotations(part, dtype) for part in apart), strict=True)
         rotations = tuple(
-            (torch.cat([cos for cos, _ in part], dim=2), torch.cat([sin for _, sin in part], dim=2))
-            for part in parts
+            tuple(torch.cat(waves, dim=2) for waves in zip(*part, strict=True)) for part in parts
         )
         return CachedContext(
             positions, dtype, rotations=rotations, views=views, rows=rows, cache=cache

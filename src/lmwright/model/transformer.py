@@ -25,17 +25,12 @@ class DecoderLM(nn.Module):
         self.head = LanguageHead(config)
         # The format of activations; weights may be wider (fp32 masters while training).
         self.compute_dtype = torch.float32
-        self.tie()
+        tie(self)
 
     @property
     def ties(self) -> dict[str, str]:
         """Parameters that are others under a second name."""
         return {"head.weight": "decoder.embedding.weight"} if self.config.ties_embeddings else {}
-
-    def tie(self) -> None:
-        """Make one parameter of those that `ties` names."""
-        if self.config.ties_embeddings:
-            self.head.weight = self.decoder.embedding.weight
 
     def hidden(self, tokens: Tensor, context: Context) -> Tensor:
         """Return the normed last hidden states (B, T, C) of tokens (B, T)."""
@@ -43,8 +38,7 @@ class DecoderLM(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, V) of plain rows: no padding, no packing, no cache."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        context = self.decoder.causal(positions, self.compute_dtype)
+        context = self.decoder.causal(tokens, self.compute_dtype)
         return self.head(self.hidden(tokens, context))
 
     def packed_hidden(self, tokens: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
@@ -85,18 +79,13 @@ class EncoderLM(nn.Module):
         self.pooler = Pooler(config) if config.has_pooler else None
         self.head = HEADS[config.head](config)
         self.compute_dtype = torch.float32
-        self.tie()
+        tie(self)
 
     @property
     def ties(self) -> dict[str, str]:
         """Parameters that are others under a second name."""
         is_tied = self.config.ties_embeddings and self.config.head in ("masked", "pretraining")
         return {"head.out.weight": "encoder.embedding.weight"} if is_tied else {}
-
-    def tie(self) -> None:
-        """Make one parameter of those that `ties` names."""
-        if self.ties:
-            self.head.out.weight = self.encoder.embedding.weight
 
     def hidden(
         self, tokens: Tensor, *, mask: Tensor | None = None, types: Tensor | None = None
@@ -127,7 +116,7 @@ class EncoderDecoderLM(nn.Module):
         self.decoder = Stack(config, CrossBlock)
         self.head = LanguageHead(config)
         self.compute_dtype = torch.float32
-        self.tie()
+        tie(self)
 
     @property
     def ties(self) -> dict[str, str]:
@@ -135,12 +124,6 @@ class EncoderDecoderLM(nn.Module):
         names = ["decoder.embedding.weight"]
         names += ["head.weight"] if self.config.ties_embeddings else []
         return dict.fromkeys(names, "encoder.embedding.weight")
-
-    def tie(self) -> None:
-        """Make one parameter of those that `ties` names."""
-        self.decoder.embedding.weight = self.encoder.embedding.weight
-        if self.config.ties_embeddings:
-            self.head.weight = self.encoder.embedding.weight
 
     def encode(self, source: Tensor, *, mask: Tensor | None = None) -> Memory:
         """Read source tokens (B, S); `mask` (B, S) is False at padding, which follows them."""
@@ -153,9 +136,8 @@ class EncoderDecoderLM(nn.Module):
 
     def forward(self, source: Tensor, tokens: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) of target tokens (B, T), which begin with the start token."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         memory = self.encode(source, mask=mask)
-        context = self.decoder.causal(positions, self.compute_dtype, memory=memory)
+        context = self.decoder.causal(tokens, self.compute_dtype, memory=memory)
         return self.head(self.hidden(tokens, context))
 
     def cached_context(self, rows: Sequence[CachedRow], cache: PagedCache) -> Context:
@@ -168,3 +150,9 @@ class EncoderDecoderLM(nn.Module):
 
 
 Model = DecoderLM | EncoderLM | EncoderDecoderLM
+
+
+def tie(model: Model) -> None:
+    """Make one parameter of those that `ties` names."""
+    for name, other in model.ties.items():
+        model.get_submodule(name.removesuffix(".weight")).weight = model.get_parameter(other)

@@ -14,14 +14,13 @@ from lmwright.formats.gguf import GgufFile
 from lmwright.formats.packed import SUFFIXES, packed_weights
 from lmwright.formats.safetensors_folder import Weights, read_weights
 from lmwright.model.checkpoint import (
-    ROPE_FACTORS,
     Checkpoint,
     read_config,
     read_gguf_layout,
     read_layout,
+    turned,
 )
 from lmwright.model.config import ModelConfig
-from lmwright.model.families.family import TensorRow
 from lmwright.model.parts import PARTS, part_of
 
 # What a file holds besides the model's parameters: a second copy, tables that are computed here.
@@ -63,6 +62,11 @@ class Inventory:
         """Bytes of all tensors in the files."""
         return sum(part.size_bytes for part in self.parts)
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits in the files for each parameter."""
+        return 8 * self.size_bytes / self.n_params
+
 
 @dataclass(frozen=True)
 class StoredTensor:
@@ -90,15 +94,11 @@ def folder_inventory(folder: Path) -> Inventory:
     shapes = {name: torch.tensor(stored.shape) for name, stored in tensors.items()}
     layout = read_layout(folder, settings, shapes)
 
-    def turned(row: TensorRow, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if row.layout == "row" and len(shape) == 2 and shape[0] == 1:
-            return shape[1:]
-        return shape[::-1] if row.layout == "transposed" else shape
-
-    stored = {row: tensors.get(name) for row, name in layout.names.items()}
-    stored = {row: s and replace(s, shape=turned(row, s.shape)) for row, s in stored.items()}
-    rest = [tensors[name] for name in set(tensors) - set(layout.names.values())]
-    return _inventory(layout, stored, rest=rest, source=folder)
+    for row, name in layout.names.items():
+        if name in tensors:  # read_layout has allowed zeros that are not stored
+            tensor = turned(row, torch.empty(tensors[name].shape, device="meta"))
+            tensors[name] = replace(tensors[name], shape=tuple(tensor.shape))
+    return _inventory(layout, tensors, source=folder)
 
 
 def gguf_inventory(file: GgufFile) -> Inventory:
@@ -108,9 +108,7 @@ def gguf_inventory(file: GgufFile) -> Inventory:
         name: StoredTensor(tensor.shape, tensor.n_bytes, tensor.type_name)
         for name, tensor in file.tensors.items()
     }
-    stored = {row: tensors[name] for row, name in layout.names.items()}
-    rest = [tensors[name] for name in tensors if name == ROPE_FACTORS]
-    return _inventory(layout, stored, rest=rest, source=file.path)
+    return _inventory(layout, tensors, source=file.path)
 
 
 def _unpacked(
@@ -131,36 +129,24 @@ def _unpacked(
 
 
 def _inventory(
-    layout: Checkpoint,
-    stored: Mapping[TensorRow, StoredTensor | None],
-    *,
-    rest: list[StoredTensor],
-    source: Path,
+    layout: Checkpoint, tensors: Mapping[str, StoredTensor], *, source: Path
 ) -> Inventory:
     """Count parameters as the configuration asks for them, and bytes as the file has them."""
-    with torch.device("meta"):
-        model = layout.family.assembly(layout.config)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     n_params: Counter[str] = Counter()
     formats: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for row, tensor in stored.items():
-        expected = (sum(shapes[name][0] for name in row.ours), *shapes[row.ours[0]][1:])
+    parts_of = dict.fromkeys(tensors, NOT_NEEDED)
+    for row, name in layout.names.items():
         part = part_of(row.ours[0])
-        n_params[part] += math.prod(expected)
-        if tensor is None:  # read_layout has allowed it: zeros that are not stored
-            continue
-        if tensor.shape != expected:
-            raise ModelError(
-                f"{source}: tensor {layout.names[row]!r} has shape {tensor.shape}, "
-                f"the configuration asks for {expected}"
-            )
-        formats[part][tensor.format] += tensor.size_bytes
-    for tensor in rest:
-        formats[NOT_NEEDED][tensor.format] += tensor.size_bytes
+        n_params[part] += math.prod(layout.shape(row))
+        if name in tensors:
+            layout.check(row, tensors[name].shape, source=source)
+            parts_of[name] = part
+    for name, part in parts_of.items():
+        formats[part][tensors[name].format] += tensors[name].size_bytes
     parts = tuple(
         StoredPart(name, n_params[name], sizes.total(), tuple(n for n, _ in sizes.most_common()))
         for name in (*PARTS, NOT_NEEDED)
         if (sizes := formats[name]) or n_params[name]
     )
     assembly = KINDS[layout.family.assembly.__name__]
-    return Inventory(layout.config, assembly, parts)
+    return Inventory(layout.model.config, assembly, parts)

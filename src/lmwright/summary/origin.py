@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,16 @@ def stated_licence(
     folder: Path, metadata: Mapping[str, Any], card: Mapping[str, Any]
 ) -> tuple[str | None, str | None]:
     """Return the licence and what states it: the .gguf, the model card, or a licence's own text."""
-    return next(_licences(folder, metadata, card), (None, None))
+    for key in ("general.license", "general.license.name"):
+        if text := _text(metadata.get(key)):
+            return text, key
+    for key in ("license", "license_name"):
+        if (text := _text(card.get(key))) and text not in NO_LICENCES:
+            return text, "README.md"
+    for path in (path for pattern in LICENCE_FILES for path in sorted(folder.glob(pattern))):
+        if path.is_file() and (text := _first_lines(path)):
+            return text, path.name
+    return None, None
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -128,21 +137,6 @@ def read_card(path: Path) -> dict[str, Any]:
 def is_starter_file(path: Path) -> bool:
     """Tell whether this is the starter in the cache, whose hash was checked when it came."""
     return path == cache_folder() / "starter" / STARTER_FILE and is_marked(path)
-
-
-def _licences(
-    folder: Path, metadata: Mapping[str, Any], card: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
-    for key in ("general.license", "general.license.name"):
-        if text := _text(metadata.get(key)):
-            yield text, key
-    names = [_text(card.get(key)) for key in ("license", "license_name")]
-    if text := next((name for name in names if name and name not in NO_LICENCES), None):
-        yield text, "README.md"
-    for pattern in LICENCE_FILES:
-        for path in sorted(folder.glob(pattern)):
-            if path.is_file() and (text := _first_lines(path)):
-                yield text, path.name
 
 
 def _first_lines(path: Path) -> str:

@@ -70,43 +70,42 @@ def _hosted(found: HostedSummary) -> list[Section]:
 
 
 def _sections(found: ModelSummary) -> list[Section]:
-    sections = [
+    specials = [token.text for token in found.tokenizer.special_tokens]
+    chat: Section = []
+    if found.dialogue is not None:
+        chat = list(_dialogue(found.dialogue, specials))
+    elif found.inventory.assembly == "decoder":
+        chat = [("chat", "no chat template: it continues texts")]
+    warnings = [("beware", _plain(text, "yellow")) for text in found.mismatches]
+    return [
         _identity(found),
         [("stored", _parts(found))],
         [("to run", _memory(found)), ("", _plain(_memory_note(found), "dim"))],
-        list(_tokenizer(found.tokenizer)),
+        [*_tokenizer(found.tokenizer), *warnings, *chat],
     ]
-    sections[-1] += [("beware", _plain(text, "yellow")) for text in found.mismatches]
-    specials = [token.text for token in found.tokenizer.special_tokens]
-    sections[-1] += _dialogue(found.dialogue, specials) if found.dialogue else []
-    if found.dialogue is None and found.inventory.assembly == "decoder":
-        sections[-1].append(("chat", "no chat template: it continues texts"))
-    return sections
 
 
 def _identity(found: ModelSummary) -> Section:
     config, kind, source = found.inventory.config, found.inventory.assembly, found.origin
+    licence = f"{source.licence} ({source.licence_source})" if source.licence else "not stated"
     article = "a" if kind == "decoder" else "an"
-    rows: Section = [
+    made = [source.base or "?", *map(_made, source.steps)] if source.steps else []
+    last = next(reversed(source.steps), None)
+    rows = [
         ("model", f"{config.family}, {article} {kind}; {found.head}"),
+        ("embeds", found.pooling),
         ("shape", _shape(found)),
         ("differs", f"from a plain pre-norm decoder by {'; '.join(found.choices) or 'nothing'}"),
         ("file", f"{_short(source.path)} ({size(found.file_bytes)})"),
+        ("title", source.title),
+        ("made", " -> ".join(made)),
+        ("", last and f"{last.time} with lmwright {last.version}; hash {last.hash[:16]}"),
+        ("sha256", source.sha256),
+        ("licence", licence),
+        ("languages", ", ".join(source.languages)),
+        ("tags", ", ".join(source.tags)),
     ]
-    if found.pooling:
-        rows.insert(1, ("embeds", found.pooling))
-    if source.title:
-        rows.append(("title", source.title))
-    if source.steps:
-        last = source.steps[-1]
-        rows.append(("made", " -> ".join([source.base or "?", *map(_made, source.steps)])))
-        rows.append(("", f"{last.time} with lmwright {last.version}; hash {last.hash[:16]}"))
-    if source.sha256:
-        rows.append(("sha256", source.sha256))
-    licence = f"{source.licence} ({source.licence_source})" if source.licence else "not stated"
-    rows.append(("licence", licence))
-    named = {"languages": source.languages, "tags": source.tags}
-    return [*rows, *((name, ", ".join(texts)) for name, texts in named.items() if texts)]
+    return [(label, text) for label, text in rows if text]
 
 
 def _made(step: Made) -> str:
@@ -146,8 +145,8 @@ def _parts(found: ModelSummary) -> Table:
             bits,
             _plain("; ".join(part.formats)),
         )
-    bits = 8 * inventory.size_bytes / inventory.n_params
-    whole = [f"{inventory.n_params:,}", "", size(inventory.size_bytes), f"{bits:.2f}", ""]
+    bits = f"{inventory.bits_per_weight:.2f}"
+    whole = [f"{inventory.n_params:,}", "", size(inventory.size_bytes), bits, ""]
     table.add_row("all", *whole, style="bold")
     return table
 

@@ -69,7 +69,7 @@ class ModelSummary:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        inventory = self.inventory
+        inventory, found = self.inventory, asdict(self)
         parts = [
             {
                 **asdict(part),
@@ -79,29 +79,17 @@ class ModelSummary:
             for part in inventory.parts
         ]
         return {
+            **{key: value for key, value in found.items() if key not in ("name", "inventory")},
             "model": self.name,
             "kind": inventory.assembly,
             "architecture": inventory.config.family,
-            "head": self.head,
-            "pooling": self.pooling,
             "labels": list(inventory.config.labels),
-            "choices": list(self.choices),
             "config": asdict(inventory.config),
-            "origin": asdict(self.origin),
-            "file_format": self.file_format,
-            "file_bytes": self.file_bytes,
             "n_params": inventory.n_params,
             "size_bytes": inventory.size_bytes,
-            "bits_per_weight": 8 * inventory.size_bytes / inventory.n_params,
+            "bits_per_weight": inventory.bits_per_weight,
             "parts": parts,
-            "context_length": self.context_length,
             "vocabulary": inventory.config.vocab_size,
-            "dtype": self.dtype,
-            "device": self.device,
-            "memory": [asdict(need) for need in self.memory],
-            "tokenizer": asdict(self.tokenizer),
-            "mismatches": list(self.mismatches),
-            "dialogue": None if self.dialogue is None else asdict(self.dialogue),
         }
 
 
@@ -145,8 +133,7 @@ def _local(model: str, *, context: int | None, batch: int) -> ModelSummary:
     from lmwright.lm import weight_bytes
 
     path = resolve(model)
-    read = _read_file if path.is_file() else _read_folder
-    metadata, inventory, tokenizer, pooling = read(path)
+    metadata, inventory, tokenizer, pooling = _read(path)
     config = inventory.config
     longest = config.max_positions
     if pooling is not None and pooling.max_tokens is not None:
@@ -222,14 +209,10 @@ def mismatches(config: ModelConfig, tokenizer: TokenizerSummary) -> Iterator[str
         yield f"token {ids} ends a reply in the model's configuration only"
 
 
-def _read_file(path: Path) -> "_Read":
-    from lmwright.summary.inventory import gguf_inventory
+def _read(path: Path) -> "_Read":
+    from lmwright.summary.inventory import folder_inventory, gguf_inventory
 
+    if path.is_dir():
+        return {}, folder_inventory(path), load_tokenizer(path), read_pooling(path)
     with open_gguf(path) as file:
         return file.metadata, gguf_inventory(file), gguf_tokenizer(file.metadata), None
-
-
-def _read_folder(path: Path) -> "_Read":
-    from lmwright.summary.inventory import folder_inventory
-
-    return {}, folder_inventory(path), load_tokenizer(path), read_pooling(path)

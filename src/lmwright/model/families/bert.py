@@ -32,12 +32,20 @@ SEQUENCE = table("""
 head.pooler.dense  bert.pooler.dense
 head.out           classifier
 """)
-BERT_HEADS: dict[Head, tuple[TensorRow, ...]] = {
+HEADS: dict[Head, tuple[TensorRow, ...]] = {
     "masked": MASKED,
     "pretraining": (*MASKED, *PRETRAINING),
     "sequence": SEQUENCE,
     "tokens": TOKENS,
     "none": (),
+}
+# The class of each head, behind the family's own name.
+CLASSES: dict[Head, str] = {
+    "masked": "ForMaskedLM",
+    "pretraining": "ForPreTraining",
+    "sequence": "ForSequenceClassification",
+    "tokens": "ForTokenClassification",
+    "none": "Model",
 }
 
 
@@ -55,16 +63,10 @@ def refine(config: ModelConfig, names: Collection[str]) -> ModelConfig:
 BERT = Family(
     name="bert",
     assembly=EncoderLM,
-    architectures={
-        "masked": "BertForMaskedLM",
-        "pretraining": "BertForPreTraining",
-        "sequence": "BertForSequenceClassification",
-        "tokens": "BertForTokenClassification",
-        "none": "BertModel",
-    },
+    architectures={head: f"Bert{CLASSES[head]}" for head in HEADS},
     keys={**COMMON_KEYS, "norm_eps": "layer_norm_eps", "n_token_types": "type_vocab_size"},
     rows=ROWS,
-    more_rows=lambda config: BERT_HEADS[config.head],
+    more_rows=lambda config: HEADS[config.head],
     choices={**CLASSIC, **POST_NORM},
     defaults={
         "max_position_embeddings": 512,

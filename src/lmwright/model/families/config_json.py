@@ -7,7 +7,7 @@ from typing import Any
 from lmwright.core.errors import ModelError
 from lmwright.model.config import Head, ModelConfig
 from lmwright.model.families.family import ConfigJson, Family
-from lmwright.model.families.rope import read_rope, rope_settings
+from lmwright.model.families.rope import read_ropes, rope_settings
 from lmwright.model.transformer import EncoderDecoderLM
 
 log = logging.getLogger(__name__)
@@ -89,10 +89,8 @@ def settings_of(family: Family, config: ModelConfig) -> dict[str, Any]:
 
 def own_fields(family: Family, given: ConfigJson) -> dict[str, Any]:
     """Return the fields that the family chooses, and those that need more than a word."""
-    found = {**family.choices, **family.read(given)}
-    if _is_rotary(family) and "rope" not in found:
-        found["rope"] = read_rope(given)
-    return found
+    ropes = read_ropes(given) if _is_rotary(family) else {}
+    return {**family.choices, **ropes, **family.read(given)}
 
 
 def _is_rotary(family: Family) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lmwright.model.config import Head
-from lmwright.model.families.bert import BERT, TOKENS
+from lmwright.model.families.bert import BERT, CLASSES, TOKENS
 from lmwright.model.families.family import COMMON_KEYS, TensorRow, table
 
 HEADS: dict[Head, tuple[TensorRow, ...]] = {
@@ -23,12 +23,7 @@ head.out           classifier
 DISTILBERT = replace(
     BERT,
     name="distilbert",
-    architectures={
-        "masked": "DistilBertForMaskedLM",
-        "sequence": "DistilBertForSequenceClassification",
-        "tokens": "DistilBertForTokenClassification",
-        "none": "DistilBertModel",
-    },
+    architectures={head: f"DistilBert{CLASSES[head]}" for head in HEADS},
     keys={
         **COMMON_KEYS,
         "d_model": "dim",

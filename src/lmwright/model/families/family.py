@@ -41,6 +41,15 @@ class Gguf:
     # What llama.cpp knows by heart: a configuration read without it -> the fields it changes.
     read: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}  # noqa: ARG005
 
+    def n_permuted(self, name: str, config: ModelConfig) -> int:
+        """Return the number of heads in which this tensor's rows are ordered anew, or 0."""
+        n_heads = {"attn_q.weight": config.n_heads, "attn_k.weight": config.n_kv_heads}
+        return n_heads.get(name.split(".", 2)[-1], 0) if self.is_permuted else 0
+
+    def shift(self, name: str) -> float:
+        """Return what this tensor holds more than Hugging Face's."""
+        return self.norm_shift if name.endswith("norm.weight") else 0.0
+
 
 @dataclass(frozen=True)
 class Family:

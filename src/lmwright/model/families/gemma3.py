@@ -1,10 +1,10 @@
 """Gemma 3: normed queries and keys for soft caps, most layers local with a rope of their own."""
 
 from dataclasses import replace
+from functools import partial
 
 from lmwright.model.config import Rope
-from lmwright.model.families.gemma2 import GEMMA2
-from lmwright.model.families.gemma_gguf import gemma_gguf
+from lmwright.model.families.gemma2 import GEMMA2, GGUF, by_heart
 from lmwright.model.families.qwen import QK_NORMS
 
 GEMMA3 = replace(
@@ -20,5 +20,10 @@ GEMMA3 = replace(
         "rope_local_base_freq": 10_000.0,
         "sliding_window_pattern": 6,
     },
-    gguf=gemma_gguf("gemma3", 6, big=62, local_rope=Rope(theta=10_000.0), usual_caps={}),
+    gguf=replace(
+        GGUF,
+        architecture="gemma3",
+        defaults={},
+        read=partial(by_heart, every=6, big=62, local_rope=Rope(theta=10_000.0)),
+    ),
 )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lmwright.model.config import Head, ModelConfig
-from lmwright.model.families.bert import BERT, ROWS, TOKENS
+from lmwright.model.families.bert import BERT, CLASSES, ROWS, TOKENS
 from lmwright.model.families.family import ConfigJson, TensorRow, table
 
 HEADS: dict[Head, tuple[TensorRow, ...]] = {
@@ -41,12 +41,7 @@ def _roberta_name(row: TensorRow) -> TensorRow:
 ROBERTA = replace(
     BERT,
     name="roberta",
-    architectures={
-        "masked": "RobertaForMaskedLM",
-        "sequence": "RobertaForSequenceClassification",
-        "tokens": "RobertaForTokenClassification",
-        "none": "RobertaModel",
-    },
+    architectures={head: f"Roberta{CLASSES[head]}" for head in HEADS},
     rows=tuple(_roberta_name(row) for row in ROWS),
     more_rows=lambda config: HEADS[config.head],
     defaults={**BERT.defaults, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},

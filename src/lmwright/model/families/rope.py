@@ -8,19 +8,21 @@ from lmwright.core.errors import ModelError
 from lmwright.model.config import ModelConfig, Rope
 from lmwright.model.families.windows import GLOBAL, LOCAL
 
-# The numbers of each scaling besides its factor: our field -> key.
+# What each scaling is told by: our field -> key.
+_PLAIN = {"theta": "rope_theta", "fraction": "partial_rotary_factor"}
+_SCALED = {**_PLAIN, "factor": "factor"}
+_STRETCHED = {**_SCALED, "original_max_positions": "original_max_position_embeddings"}
+_SHARPENED = {**_STRETCHED, "attention_factor": "attention_factor"}
 KEYS = {
-    "default": {},
-    "linear": {},
-    "dynamic": {},
-    "llama3": {"low_freq_factor": "low_freq_factor", "high_freq_factor": "high_freq_factor"},
-    "yarn": {"beta_fast": "beta_fast", "beta_slow": "beta_slow"},
-    "longrope": {"short_factors": "short_factor", "long_factors": "long_factor"},
+    "default": _PLAIN,
+    "linear": _SCALED,
+    "dynamic": _SCALED,
+    "llama3": _STRETCHED | {n: n for n in ("low_freq_factor", "high_freq_factor")},
+    "yarn": _SHARPENED | {n: n for n in ("beta_fast", "beta_slow")},
+    "longrope": _SHARPENED | {"short_factors": "short_factor", "long_factors": "long_factor"},
 }
-LISTS = ("short_factor", "long_factor")
 # What any scaling may say besides.
-COMMON = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings"}
-COMMON |= {"partial_rotary_factor", "attention_factor", "mscale", "mscale_all_dim", "truncate"}
+COMMON = {"rope_type", "type", "mscale", "mscale_all_dim", "truncate", *_SHARPENED.values()}
 
 
 def read_ropes(settings: Mapping[str, Any]) -> dict[str, Rope]:
@@ -49,50 +51,33 @@ def read_rope(settings: Mapping[str, Any], table: Mapping[str, Any] | None = Non
     if kind not in tuple(KEYS):  # from a file, so it may be what no dict can look up
         raise ModelError(f"rope_type {kind!r}; known: {', '.join(KEYS)}")
     _check_keys(kind, table)
-    fraction = table.get("partial_rotary_factor", settings.get("partial_rotary_factor", 1.0))
-    fraction = _number("partial_rotary_factor", fraction)
-    theta = _number("rope_theta", table.get("rope_theta", settings.get("rope_theta", 10_000.0)))
+    given = {key: settings.get(key) for key in _PLAIN.values()}
+    given |= {key: value for key, value in table.items() if value is not None}
+    values: dict[str, Any] = {
+        ours: _numbers(key, given[key]) if ours.endswith("_factors") else _number(key, given[key])
+        for ours, key in KEYS[kind].items()
+        if given.get(key) is not None
+    }
     if kind == "default":
-        return Rope(theta=theta, fraction=fraction)
+        return Rope(**values)
+    if "factor" not in values and kind in ("linear", "dynamic", "llama3"):
+        raise ModelError(f"rope_type {kind!r} without a factor")
     longest = int(settings.get("max_position_embeddings", 2048))
     original = longest if kind == "dynamic" else _original(settings, table, longest=longest)
-    factor = table.get("factor")
-    if factor is None and kind in ("linear", "dynamic", "llama3"):
-        raise ModelError(f"rope_type {kind!r} without a factor")
-    factor = longest / original if factor is None else _number("factor", factor)
-    # Numbers and, for longrope, lists of them.
-    values: dict[str, Any] = {
-        ours: _numbers(key, table[key]) if key in LISTS else _number(key, table[key])
-        for ours, key in KEYS[kind].items()
-        if table.get(key) is not None
-    }
-    return Rope(
-        theta=theta,
-        scaling=kind,
-        factor=factor,
-        original_max_positions=original,
-        attention_factor=_attention_factor(kind, factor, original, table=table),
-        fraction=fraction,
-        **values,
-    )
+    factor = values.setdefault("factor", longest / original)
+    values["original_max_positions"] = original
+    values["attention_factor"] = _attention_factor(kind, factor, original, table=table)
+    return Rope(scaling=kind, **values)
 
 
 def write_rope(rope: Rope) -> dict[str, Any]:
     """Return one table that says all: `rope_type`, `rope_theta` and the scaling's numbers."""
-    table: dict[str, Any] = {"rope_type": "default", "rope_theta": rope.theta}
-    if rope.fraction != 1:
-        table["partial_rotary_factor"] = rope.fraction
-    if rope.scaling == "none":
-        return table
-    table |= {"rope_type": rope.scaling, "factor": rope.factor}
-    for ours, key in KEYS[rope.scaling].items():
-        value = getattr(rope, ours)
-        table[key] = list(value) if isinstance(value, tuple) else value
-    if rope.scaling in ("llama3", "yarn", "longrope"):
-        table["original_max_position_embeddings"] = rope.original_max_positions
-    if rope.scaling in ("yarn", "longrope"):
-        table["attention_factor"] = rope.attention_factor
-    return table
+    kind = "default" if rope.scaling == "none" else rope.scaling
+    values = {key: getattr(rope, ours) for ours, key in KEYS[kind].items()}
+    values = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+    if rope.fraction == 1:
+        del values["partial_rotary_factor"]
+    return {"rope_type": kind, **values}
 
 
 def rope_settings(config: ModelConfig) -> dict[str, Any]:
@@ -128,13 +113,8 @@ def read_gguf_rope(keys: Mapping[str, Any]) -> Rope:
     factor = _number("rope.scaling.factor", keys["rope.scaling.factor"])
     original = int(keys.get("rope.scaling.original_context_length", keys["context_length"]))
     table = {"attention_factor": keys.get("rope.scaling.attn_factor")}
-    return Rope(
-        theta=theta,
-        scaling=scaling,
-        factor=factor,
-        original_max_positions=original,
-        attention_factor=_attention_factor(scaling, factor, original, table=table),
-    )
+    sharper = _attention_factor(scaling, factor, original, table=table)
+    return Rope(theta, scaling, factor, original, attention_factor=sharper)
 
 
 def write_gguf_rope(rope: Rope) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import lmwright.model
 from lmwright.model.families import FAMILIES
 
 ROOT = Path(lmwright.model.__file__).parent
-SHARED = {"__init__", "family", "config_json", "gguf_keys", "gemma_gguf", "rope", "windows"}
+SHARED = {"__init__", "family", "config_json", "gguf_keys", "rope", "windows"}
 
 
 def forwards():
