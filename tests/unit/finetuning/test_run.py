@@ -15,7 +15,7 @@ from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.run import run
 from lmwright.formats.safetensors_folder import read_weights
 from lmwright.lm import load, modules
-from lmwright.training.log import MetricsLog
+from lmwright.training import log
 
 SETTINGS = {
     "model": "base", "data": "dialogues", "epochs": 2, "batch_size": 2, "rank": 2,
@@ -77,14 +77,14 @@ def test_a_run_leaves_a_model_its_adapter_and_a_line_a_step(config, context, tmp
 
 def stop_after(monkeypatch, step):
     """Die, as by a kill, when the line of this step has been written."""
-    original = MetricsLog.write
+    original = log.append
 
-    def write(log, line):
-        original(log, line)
+    def append(path, line):
+        original(path, line)
         if line["step"] == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(MetricsLog, "write", write)
+    monkeypatch.setattr(log, "append", append)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 6])
