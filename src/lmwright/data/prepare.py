@@ -24,8 +24,7 @@ class PreparedData:
 
 def prepare(config: Data) -> PreparedData:
     """Read all sources once, drop duplicates, check the held-out questions, and split."""
-    sources = [config.source] if isinstance(config.source, str) else config.source
-    samples, questions = read(sources, config.system)
+    samples, questions = read(config.sources, config.system)
     unique = drop_duplicates(samples)
     check_heldout(unique, questions)
     n_dropped = len(samples) - len(unique)

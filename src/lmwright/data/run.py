@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def run(config: Data, out: Path, context: StepContext) -> dict[str, Any]:  # noq
     data = prepare(config)
     parts = {TRAIN: data.train, VALIDATION: data.validation, QUESTIONS: data.questions}
     for name, records in parts.items():
-        write_lines(out / name, [record.to_json() for record in records])
+        write_lines(out / name, [asdict(record) for record in records])
     return {
         "n_train": len(data.train),
         "n_validation": len(data.validation),
@@ -38,4 +39,5 @@ def write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
 def read_samples(path: Path) -> list[Sample]:
     """Read the samples that the data step wrote."""
     with path.open(encoding="utf-8") as file:
-        return [Sample.from_json(json.loads(line)) for line in file]
+        records = [json.loads(line) for line in file]
+    return [Sample(record["id"], tuple(record["messages"])) for record in records]

@@ -1,6 +1,7 @@
 """What is measured on data that was also trained on is memory, not skill."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -17,7 +18,7 @@ def sample(number: int, text: str | None = None) -> Sample:
 
 
 def write(path, samples) -> str:
-    path.write_text("".join(json.dumps(s.to_json()) + "\n" for s in samples), encoding="utf-8")
+    path.write_text("".join(json.dumps(asdict(s)) + "\n" for s in samples), encoding="utf-8")
     return str(path)
 
 

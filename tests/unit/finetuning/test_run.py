@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -25,7 +26,8 @@ SETTINGS = {
 
 def dialogue(number):
     turns = [("user", f"Question {number}?"), ("assistant", f"Answer {number}.")]
-    return Sample(f"s{number}", tuple({"role": r, "content": c} for r, c in turns)).to_json()
+    messages = tuple({"role": r, "content": c} for r, c in turns)
+    return asdict(Sample(f"s{number}", messages))
 
 
 @pytest.fixture
