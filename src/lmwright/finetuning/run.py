@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lmwright import lm
 from lmwright.core.artifact import write_json
 from lmwright.core.device import Precision
 from lmwright.core.stage import StepContext
@@ -17,15 +18,6 @@ from lmwright.finetuning.chat import CHAT, shared_system
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import merge, save_adapter
 from lmwright.finetuning.methods import learning_rate, prepare
-from lmwright.lm import (
-    LanguageModel,
-    LocalModel,
-    decoder,
-    load_local,
-    local,
-    local_model,
-    weight_bytes,
-)
 from lmwright.model.checkpoint import save
 from lmwright.model.transformer import DecoderLM
 from lmwright.tokenizer.encode import Tokenizer
@@ -58,21 +50,21 @@ def run(config: Finetune, out: Path, context: StepContext) -> dict[str, Any]:
     tokenizer.save(out / "model")
     return {
         **outcome,
-        "size_bytes": weight_bytes(out / "model"),
+        "size_bytes": lm.weight_bytes(out / "model"),
         "default_system": system,
         "audit": audit.to_json(),
     }
 
 
-def finetune(base: LanguageModel, config: Finetune) -> LocalModel:
+def finetune(base: lm.LanguageModel, config: Finetune) -> lm.LocalModel:
     """Return a copy of `base` that has learnt from `config.data` (a file, folder, starter:, hub:).
 
     `base` itself does not change, and stands for `config.model`. The data is read, checked and
     split as by a `[data]` table with this source and `config.seed`. Nothing is kept on disk: use a
     recipe for runs that can be resumed.
     """
-    base = local(base)
-    modules = decoder(base, to_be="fine-tuned")
+    base = lm.local(base)
+    modules = lm.decoder(base, to_be="fine-tuned")
     data = read_and_split(Data(source=config.data, seed=config.seed))
     longest = config.longest(modules.config.max_positions)
     train_set, validation_set = (
@@ -90,12 +82,12 @@ def finetune(base: LanguageModel, config: Finetune) -> LocalModel:
     system = shared_system(data.train)
     if system is not None:
         tokenizer.set_default_system(system)
-    return local_model(model, tokenizer, name=f"{base.name}-tuned")
+    return lm.local_model(model, tokenizer, name=f"{base.name}-tuned")
 
 
 def _open(source: str, precision: Precision) -> tuple[DecoderLM, Tokenizer]:
-    base = load_local(source, precision=precision)
-    return decoder(base, to_be="fine-tuned"), base.tokenizer
+    base = lm.load_local(source, precision=precision)
+    return lm.decoder(base, to_be="fine-tuned"), base.tokenizer
 
 
 def _save(model: DecoderLM, config: Finetune, source: str, out: Path) -> None:
