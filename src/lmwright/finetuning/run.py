@@ -12,8 +12,7 @@ from lmwright.core.artifact import write_json
 from lmwright.core.device import Precision
 from lmwright.core.stage import StepContext
 from lmwright.data.config import Data
-from lmwright.data.prepare import prepare as read_and_split
-from lmwright.data.run import TRAIN, VALIDATION, read_samples
+from lmwright.data.run import TRAIN, VALIDATION, prepare_data, read_samples
 from lmwright.finetuning.chat import CHAT, shared_system
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import merge, save_adapter
@@ -65,7 +64,7 @@ def finetune(base: lm.LanguageModel, config: Finetune) -> lm.LocalModel:
     """
     base = lm.local(base)
     modules = lm.decoder(base, to_be="fine-tuned")
-    data = read_and_split(Data(source=config.data, seed=config.seed))
+    data = prepare_data(Data(source=config.data, seed=config.seed))
     longest = config.longest(modules.config.max_positions)
     train_set, validation_set = (
         encode_all(CHAT, part, base.tokenizer, longest)[0] for part in (data.train, data.validation)

@@ -10,8 +10,7 @@ from lmwright.training import log, state
 from lmwright.training.batches import epoch_batches, micro_batches
 from lmwright.training.config import TrainingConfig
 from lmwright.training.loop import TrainingStep, train, validate
-from lmwright.training.optim import adamw
-from lmwright.training.schedule import warmup_cosine
+from lmwright.training.optim import adamw, warmup_cosine
 from lmwright.training.seeds import step_generator
 from lmwright.training.state import Progress
 from lmwright.training.task import B, E, M, T, Task
