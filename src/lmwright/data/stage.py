@@ -27,10 +27,6 @@ def source_hash(source: str) -> str:
     return hash_json([hash_path(path) for path in locate(source)])
 
 
-def _external(config: Data) -> dict[str, str]:
-    return {source: source_hash(source) for source in config.sources}
-
-
 def _estimate(config: Data, _: Mapping[str, Estimate]) -> Estimate:
     if any(source.startswith("hub:") for source in config.sources):
         return Estimate(1, 200_000_000, is_complete=False)
@@ -68,5 +64,5 @@ DATA_STAGE = Stage(
     version=1,
     run="lmwright.data.run:run",
     estimate=_estimate,
-    external=_external,
+    external=lambda config: {source: source_hash(source) for source in config.sources},
 )

@@ -87,11 +87,9 @@ def status(folder: Path) -> dict[str, Any]:
     lock = json.loads((folder / LOCK).read_text(encoding="utf-8"))
     steps = {}
     for name, step in lock["steps"].items():
-        result = Artifact(folder / name, step["hash"]).result
-        told = (
-            {key: result[key] for key in ("seconds", "passed") if key in result} if result else {}
-        )
-        steps[name] = {"stage": step["stage"], "is_done": result is not None, **told}
+        result = Artifact(folder / name, step["hash"]).result or {}
+        told = {key: result[key] for key in ("seconds", "passed") if key in result}
+        steps[name] = {"stage": step["stage"], "is_done": bool(result), **told}
     return {"run": str(folder), "name": lock["name"], "steps": steps, "lineage": lock["lineage"]}
 
 
