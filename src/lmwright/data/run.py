@@ -62,7 +62,10 @@ class PreparedData:
 def prepare_data(config: Data) -> PreparedData:
     """Read all sources once, drop duplicates, check the held-out questions, and split."""
     samples, questions = read(config.sources, config.system)
-    unique = drop_duplicates(samples)
+    seen: dict[str, Sample] = {}
+    for sample in samples:
+        seen.setdefault(json.dumps(sample.messages), sample)
+    unique = list(seen.values())
     check_heldout(unique, questions)
     n_dropped = len(samples) - len(unique)
     if config.limit is not None:
@@ -70,14 +73,6 @@ def prepare_data(config: Data) -> PreparedData:
         unique = sorted(unique, key=lambda s: draw(s, f"limit/{config.seed}"))[: config.limit]
     train, validation = split(unique, config.validation, config.seed)
     return PreparedData(train, validation, questions, n_dropped)
-
-
-def drop_duplicates(samples: Sequence[Sample]) -> list[Sample]:
-    """Keep the first of samples whose messages are the same."""
-    seen = {}
-    for sample in samples:
-        seen.setdefault(json.dumps(sample.messages), sample)
-    return list(seen.values())
 
 
 def check_heldout(samples: Sequence[Sample], questions: Sequence[Question]) -> None:
