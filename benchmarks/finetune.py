@@ -160,8 +160,7 @@ def step_lmwright(folder: str, targets: str, n_warmup: int, n_steps: int) -> dic
     from lmwright.lm import load, modules
     from lmwright.training.batches import Encoded, pack
     from lmwright.training.loop import train
-    from lmwright.training.optim import adamw
-    from lmwright.training.schedule import warmup_cosine
+    from lmwright.training.optim import adamw, warmup_cosine
 
     config = Finetune(data="rows", method="lora", rank=RANK, precision="bf16")
     model = modules(load(Path(folder) / "base", precision="bf16"))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lmwright.evaluation.config import Evaluate
     from lmwright.evaluation.runner import evaluate
     from lmwright.finetuning.config import Finetune
-    from lmwright.finetuning.finetune import finetune
+    from lmwright.finetuning.run import finetune
     from lmwright.hosted.config import Hosted
     from lmwright.lm import LanguageModel, load
 
@@ -29,7 +29,7 @@ _EXPORTS = {
     "ScoreRequest": "lmwright.engine.request",
     "compress": "lmwright.compression.run",
     "evaluate": "lmwright.evaluation.runner",
-    "finetune": "lmwright.finetuning.finetune",
+    "finetune": "lmwright.finetuning.run",
     "load": "lmwright.lm",
 }
 

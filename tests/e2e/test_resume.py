@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -33,7 +34,8 @@ run(Finetune(**settings), Path(out), StepContext(inputs, {}, Path(out).parent, 0
 
 def dialogue(number):
     turns = [("user", f"What is {number} + 1?"), ("assistant", f"It is {number + 1}.")]
-    return Sample(f"s{number}", tuple({"role": r, "content": c} for r, c in turns)).to_json()
+    messages = tuple({"role": r, "content": c} for r, c in turns)
+    return asdict(Sample(f"s{number}", messages))
 
 
 def n_lines(path):

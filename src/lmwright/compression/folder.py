@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmwright.compression.algorithms import ALGORITHMS, GroupedIntegers, LinearLayer
+from lmwright.compression.algorithms import ALGORITHMS, LinearLayer
 from lmwright.compression.calibration import Calibration, block_of
 from lmwright.compression.config import Compress
 from lmwright.core.artifact import replacing, write_json
@@ -93,7 +93,9 @@ def compress_folder(
     weights = read_weights(folder_in)
     layout = _layout(weights, settings)
     rows = {name: row.ours for row, name in layout.names.items()}
-    matrices = [n for n, ours in rows.items() if _is_matrix(ours[0], weights.entries[n].shape)]
+    parts_of = {name: part_of(ours[0]) for name, ours in rows.items()}
+    flat = [name for name in rows if len(weights.entries[name].shape) == 2]
+    matrices = [name for name in flat if parts_of[name] in QUANTIZED]
     _check_group_size(weights, matrices, config.group_size)
     scheme = Scheme(config.bits, config.group_size)
     algorithm = ALGORITHMS[config.method]
@@ -111,13 +113,14 @@ def compress_folder(
             if name in matrices:
                 inputs = on_the_way.inputs(ours[0]) if on_the_way is not None else ()
                 found = algorithm.quantize(LinearLayer(name, weight, inputs), scheme)
-                stored, restored = _packed(name, found, scheme)
+                stored = pack(name, found.ints, found.scales, bits=scheme.bits)
+                restored = dequantize(found.ints, found.scales)
                 if on_the_way is not None:
                     on_the_way.replace(ours, restored)
             else:
                 restored = _kept(weight)
                 stored = {name: restored}
-            parts[part_of(ours[0])].add(weight, restored, stored)
+            parts[parts_of[name]].add(weight, restored, stored)
             tensors.update(stored)
             progress.advance()
     write_weights(tensors, folder_out)
@@ -126,16 +129,6 @@ def compress_folder(
     # Last, because a folder without config.json is no model.
     write_json(folder_out / "config.json", {**settings, "quantization_config": quantization})
     return _summary(config, weights, read_weights(folder_out), parts)
-
-
-def _is_matrix(ours: str, shape: tuple[int, ...]) -> bool:
-    return part_of(ours) in QUANTIZED and len(shape) == 2
-
-
-def _packed(name: str, found: GroupedIntegers, scheme: Scheme) -> tuple[dict[str, Tensor], Tensor]:
-    """Return what is written for a matrix, and what will be read back."""
-    ints, scales = found.ints, found.scales
-    return pack(name, ints, scales, bits=scheme.bits), dequantize(ints, scales)
 
 
 def _kept(weight: Tensor) -> Tensor:

@@ -79,20 +79,17 @@ class Artifact:
 
     def begin(self) -> None:
         """Make the folder ready: what a killed run of the same hash left stays, the rest goes."""
-        started = self._read(STEP) is not None
-        if self.folder.exists():
-            # The old result goes first: a folder that is being rebuilt is not finished.
-            (self.folder / RESULT).unlink(missing_ok=True)
-            if not started:
+        # The old result goes first: a folder that is being rebuilt is not finished.
+        (self.folder / RESULT).unlink(missing_ok=True)
+        if self._read(STEP) is None:
+            if self.folder.exists():
                 shutil.rmtree(self.folder)
-        if not started:
             write_json(self.folder / STEP, {"format_version": FORMAT_VERSION, "hash": self.hash})
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`: from now on this step counts as done."""
-        write_json(
-            self.folder / RESULT, {**result, "format_version": FORMAT_VERSION, "hash": self.hash}
-        )
+        known_by = {"format_version": FORMAT_VERSION, "hash": self.hash}
+        write_json(self.folder / RESULT, {**result, **known_by})
 
     def _read(self, name: str) -> dict[str, Any] | None:
         """Read a file that was written for this very hash; what else lies there is as nothing."""

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lmwright.core.errors import RecipeError, suggestion
+from lmwright.core.errors import RecipeError, located, suggestion
 
 
 class Config(BaseModel):
@@ -23,12 +23,8 @@ class Config(BaseModel):
     def read(cls, table: dict[str, Any], prefix: str) -> Self:
         """Validate a table found at `prefix` (`finetune.tuned`), which the error then names."""
         # Not model_validate: it calls __init__ and wraps the RecipeError in an error of its own.
-        try:
+        with located(f"{prefix}."):
             return cls(**table)
-        except RecipeError as error:
-            lines = str(error).split("\n")
-            start = f"{prefix}." if prefix else ""
-            raise RecipeError("\n".join(start + line for line in lines)) from None
 
 
 def explain(error: ValidationError, cls: type[BaseModel]) -> str:

@@ -2,7 +2,8 @@
 
 import copyreg
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -50,6 +51,15 @@ class ContextLengthError(RequestError):
 
 class BusyError(LmwrightError):
     """Another process works in the same run folder."""
+
+
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Start each line of a `RecipeError` from the block with the place that it is about."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(place + str(error).replace("\n", f"\n{place}")) from None
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:

@@ -51,13 +51,7 @@ def n_cores() -> int:
 def gpus(root: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
     """Return the names of the NVIDIA GPUs, as the driver lists them below `root`."""
     # Asking torch would cost a second of import in commands that need no torch.
-    names = []
-    for path in sorted(root.glob("*/information")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "Model":
-                names.append(value.strip())
-    return names
+    return [name for path in sorted(root.glob("*/information")) for name in _told(path, "Model")]
 
 
 def now() -> str:
@@ -65,11 +59,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _cpu(path: Path = Path("/proc/cpuinfo")) -> str:
+def _cpu() -> str:
     """Return the name of the processor; Linux keeps it in a file, others tell Python."""
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    names = _told(path, "model name") if path.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _told(path: Path, key: str) -> list[str]:
+    """Return the values of the lines `key: value` in a file of the system."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    pairs = [line.partition(":") for line in lines]
+    return [value.strip() for found, _, value in pairs if found.strip() == key]

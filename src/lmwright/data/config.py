@@ -17,3 +17,8 @@ class Data(Config):
     # Use only so many samples (drawn at random by the seed).
     limit: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def sources(self) -> list[str]:
+        """All sources, also of a table that names only one."""
+        return [self.source] if isinstance(self.source, str) else self.source

@@ -1,7 +1,7 @@
 """The two things that dialogue data becomes: samples to train on, questions to test with."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from lmwright.core.errors import DataError
@@ -23,15 +23,6 @@ class Sample:
     id: str
     messages: tuple[Turn, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Sample":
-        """Read what `to_json` wrote."""
-        return cls(data["id"], tuple(data["messages"]))
-
 
 @dataclass(frozen=True)
 class Question:
@@ -42,10 +33,6 @@ class Question:
     cluster: str
     messages: tuple[Turn, ...]
     accept: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data, a line of questions.jsonl."""
-        return asdict(self)
 
 
 def parse(

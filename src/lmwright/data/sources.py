@@ -52,8 +52,7 @@ def read(sources: list[str], system: str | None = None) -> tuple[list[Sample], l
     samples, questions, ids = [], [], set()
     for path, name in _named([path for source in sources for path in locate(source)]):
         n_before = len(samples) + len(questions)
-        for number, record in records(path):
-            where = _where(path, number)
+        for number, where, record in records(path):
             id_ = record.get("id")
             id_ = f"{name}-{number}" if id_ is None else str(id_)
             if id_ in ids:
@@ -78,13 +77,13 @@ def _named(paths: list[Path]) -> Iterator[tuple[Path, str]]:
         yield path, name
 
 
-def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line or record number from 1, record) of a .jsonl, .json or .parquet file."""
+def records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield (number from 1, where it stands, record) of a .jsonl, .json or .parquet file."""
     for number, record in READERS[path.suffix](path):
+        where = _where(path, number)
         if not isinstance(record, dict):
-            found = type(record).__name__
-            raise DataError(f"{_where(path, number)}: expected an object, found {found}")
-        yield number, record
+            raise DataError(f"{where}: expected an object, found {type(record).__name__}")
+        yield number, where, record
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, Any]]:

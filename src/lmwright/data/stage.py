@@ -27,14 +27,10 @@ def source_hash(source: str) -> str:
     return hash_json([hash_path(path) for path in locate(source)])
 
 
-def _external(config: Data) -> dict[str, str]:
-    return {source: source_hash(source) for source in _sources(config)}
-
-
 def _estimate(config: Data, _: Mapping[str, Estimate]) -> Estimate:
-    if any(source.startswith("hub:") for source in _sources(config)):
+    if any(source.startswith("hub:") for source in config.sources):
         return Estimate(1, 200_000_000, is_complete=False)
-    paths = [path for source in _sources(config) for path in locate(source)]
+    paths = [path for source in config.sources for path in locate(source)]
     n_bytes = sum(path.stat().st_size for path in paths)
     sizes = [_size(path, config) for path in paths]
     n_samples = sum(n for n, _ in sizes)
@@ -51,18 +47,13 @@ def _size(path: Path, config: Data) -> tuple[float, float]:
         return 0, n_bytes / BYTES_PER_TOKEN
     seen, samples = 0, list[Sample]()
     found = records(path)
-    for number, record in islice(found, N_LOOKED_AT):
+    for number, where, record in islice(found, N_LOOKED_AT):
         seen += len(json.dumps(record, ensure_ascii=False).encode()) + 1
-        where = f"{path}, {'line' if path.suffix == '.jsonl' else 'record'} {number}"
         samples += parse(record, where=where, id_=str(number), system=config.system)[0]
     more = 1.0 if next(found, None) is None else max(1.0, n_bytes / seen)
     characters = sum(len(turn["content"]) for sample in samples for turn in sample.messages)
     n_turns = sum(len(sample.messages) for sample in samples)
     return more * len(samples), more * (characters / BYTES_PER_TOKEN + n_turns * TOKENS_PER_TURN)
-
-
-def _sources(config: Data) -> list[str]:
-    return [config.source] if isinstance(config.source, str) else config.source
 
 
 DATA_STAGE = Stage(
@@ -73,5 +64,5 @@ DATA_STAGE = Stage(
     version=1,
     run="lmwright.data.run:run",
     estimate=_estimate,
-    external=_external,
+    external=lambda config: {source: source_hash(source) for source in config.sources},
 )

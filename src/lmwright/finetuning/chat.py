@@ -1,6 +1,8 @@
 """The task of answering in a dialogue: which tokens are learnt, and an audit of broken samples."""
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from lmwright.core.errors import DataError, RequestError
 from lmwright.data.samples import Sample
@@ -80,20 +82,19 @@ def _check(sample: Encoded, tokenizer: Tokenizer) -> None:
     if bos is not None and ids[:2] == (bos, bos):
         raise DataError(f"sample {sample.id}: begins with two BOS tokens; mend the chat template")
     # Each stretch of learnt tokens must end with an end-of-turn, or the model never stops.
-    for i in range(len(ids)):
-        is_first = is_target[i] and (i == 0 or not is_target[i - 1])
-        if is_first and ids[i] in tokenizer.eos_ids:
+    for is_learnt, stretch in groupby(zip(ids, is_target, strict=True), key=itemgetter(1)):
+        reply = [id_ for id_, _ in stretch]
+        if is_learnt and reply[0] in tokenizer.eos_ids:
             raise DataError(
                 f"sample {sample.id}: a reply of the assistant is empty, which would teach the "
                 "model to say nothing; fill it in or remove it"
             )
-        is_last = is_target[i] and (i + 1 == len(ids) or not is_target[i + 1])
-        if is_last and ids[i] not in tokenizer.eos_ids:
+        if is_learnt and reply[-1] not in tokenizer.eos_ids:
             raise DataError(
-                f"sample {sample.id}: a reply ends with {tokenizer.token(ids[i])!r} and not with "
-                "an end-of-turn token that is learnt, so that the model would never stop. Known "
-                f"ends: {[tokenizer.token(e) for e in tokenizer.eos_ids]}; see eos_token_id in "
-                "generation_config.json"
+                f"sample {sample.id}: a reply ends with {tokenizer.token(reply[-1])!r} and not "
+                "with an end-of-turn token that is learnt, so that the model would never stop. "
+                f"Known ends: {[tokenizer.token(e) for e in tokenizer.eos_ids]}; see eos_token_id "
+                "in generation_config.json"
             )
 
 

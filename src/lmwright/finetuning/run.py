@@ -1,19 +1,22 @@
-"""The fine-tuning step: files in, files out."""
+"""Fine-tuning as a step of a recipe and as a function: a model in, another model out."""
 
+import copy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from lmwright import lm
 from lmwright.core.artifact import write_json
 from lmwright.core.device import Precision
 from lmwright.core.stage import StepContext
-from lmwright.data.run import TRAIN, VALIDATION, read_samples
+from lmwright.data.config import Data
+from lmwright.data.run import TRAIN, VALIDATION, prepare_data, read_samples
 from lmwright.finetuning.chat import CHAT, shared_system
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import merge, save_adapter
 from lmwright.finetuning.methods import learning_rate, prepare
-from lmwright.lm import decoder, load_local, weight_bytes
 from lmwright.model.checkpoint import save
 from lmwright.model.transformer import DecoderLM
 from lmwright.tokenizer.encode import Tokenizer
@@ -46,15 +49,44 @@ def run(config: Finetune, out: Path, context: StepContext) -> dict[str, Any]:
     tokenizer.save(out / "model")
     return {
         **outcome,
-        "size_bytes": weight_bytes(out / "model"),
+        "size_bytes": lm.weight_bytes(out / "model"),
         "default_system": system,
         "audit": audit.to_json(),
     }
 
 
+def finetune(base: lm.LanguageModel, config: Finetune) -> lm.LocalModel:
+    """Return a copy of `base` that has learnt from `config.data` (a file, folder, starter:, hub:).
+
+    `base` itself does not change, and stands for `config.model`. The data is read, checked and
+    split as by a `[data]` table with this source and `config.seed`. Nothing is kept on disk: use a
+    recipe for runs that can be resumed.
+    """
+    base = lm.local(base)
+    modules = lm.decoder(base, to_be="fine-tuned")
+    data = prepare_data(Data(source=config.data, seed=config.seed))
+    longest = config.longest(modules.config.max_positions)
+    train_set, validation_set = (
+        encode_all(CHAT, part, base.tokenizer, longest)[0] for part in (data.train, data.validation)
+    )
+    model = copy.deepcopy(modules)
+    prepare(model, config)
+    with TemporaryDirectory() as folder:
+        lr, out = learning_rate(config), Path(folder)
+        fit(model, CHAT, train_set, validation_set, config=config, lr=lr, out=out)
+    merge(model, exact=modules)
+    model.to(modules.decoder.embedding.weight.dtype).requires_grad_(False)
+    model.compute_dtype = modules.compute_dtype
+    tokenizer = copy.copy(base.tokenizer)
+    system = shared_system(data.train)
+    if system is not None:
+        tokenizer.set_default_system(system)
+    return lm.local_model(model, tokenizer, name=f"{base.name}-tuned")
+
+
 def _open(source: str, precision: Precision) -> tuple[DecoderLM, Tokenizer]:
-    base = load_local(source, precision=precision)
-    return decoder(base, to_be="fine-tuned"), base.tokenizer
+    base = lm.load_local(source, precision=precision)
+    return lm.decoder(base, to_be="fine-tuned"), base.tokenizer
 
 
 def _save(model: DecoderLM, config: Finetune, source: str, out: Path) -> None:

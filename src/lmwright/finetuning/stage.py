@@ -3,14 +3,7 @@
 from collections.abc import Mapping
 
 from lmwright.core.lineage import n_cores
-from lmwright.core.stage import (
-    ASSUMED_PARAMS,
-    DATA,
-    MODEL,
-    Estimate,
-    Reference,
-    Stage,
-)
+from lmwright.core.stage import ASSUMED_PARAMS, DATA, MODEL, Estimate, Reference, Stage
 from lmwright.finetuning.config import Finetune
 from lmwright.model.memory import training_bytes
 

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lmwright.core.config import Config
-from lmwright.core.errors import RecipeError, suggestion
+from lmwright.core.errors import RecipeError, located, suggestion
 from lmwright.core.stage import Kind, Reference, Stage, TablesByKind
 from lmwright.recipe import outside
 from lmwright.recipe.recipe import NAME, Recipe
@@ -25,7 +25,8 @@ class Step:
     @property
     def table(self) -> str:
         """The table as an error names it: "gate", "compress.int8"."""
-        return _table(self.stage, self.name)
+        is_unnamed = self.stage.may_be_unnamed and self.name == self.stage.name
+        return self.name if is_unnamed else f"{self.stage.name}.{self.name}"
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -53,11 +54,11 @@ def order(recipe: Recipe) -> list[Step]:
         stages = ", ".join(f"[{stage}.NAME]" for stage in recipe.stages)
         raise RecipeError(f"no steps; add a table such as {stages}")
     for step in steps.values():
-        for key, reference in step.stage.references.items():
-            _check_names(step, key, reference, steps=steps, stages=recipe.stages)
+        _check_names(step, steps, recipe.stages)
     for step in steps.values():
         named = {name: steps[name].config for name in step.references if name in steps}
-        _prefixed(step.table, step.stage.check, step.config, named)
+        with located(f"{step.table}."):
+            step.stage.check(step.config, named)
     ordered: dict[str, Step] = {}
     for name in steps:
         _visit(name, steps, ordered=ordered, path=())
@@ -85,49 +86,37 @@ def _steps(recipe: Recipe) -> Iterator[Step]:
         made.setdefault(stage.makes, {}).update(recipe.tables.get(name, {}))
     for stage in recipe.stages.values():
         for name, config in recipe.tables.get(stage.name, {}).items():
-            here = _table(stage, name)
+            step = Step(stage, name, config)
+            here = f"[{step.table}]"
             if not re.fullmatch(NAME, name):
-                raise RecipeError(f"[{here}]: a name has only letters, digits, - and _")
+                raise RecipeError(f"{here}: a name has only letters, digits, - and _")
             if name == outside.BUILT_IN:
-                raise RecipeError(f"[{here}]: `{name}` is the built-in model; choose another name")
+                raise RecipeError(f"{here}: `{name}` is the built-in model; choose another name")
             # Case-blind, for a step is a folder and some file systems do not see the case.
             if (other := seen.setdefault(name.casefold(), here)) != here:
-                raise RecipeError(f"[{here}]: [{other}] already has this name; names are unique")
-            yield Step(stage, name, _completed(config, stage, here, recipe.seed, made))
+                raise RecipeError(f"{here}: {other} already has this name; names are unique")
+            yield replace(step, config=_completed(step, recipe.seed, made))
 
 
-def _completed(config: Config, stage: Stage, here: str, seed: int, made: TablesByKind) -> Config:
+def _completed(step: Step, seed: int, made: TablesByKind) -> Config:
     """Fill in the recipe's seed, and what the stage takes from the other tables."""
-    values = dict(_prefixed(here, stage.complete, config, made))
+    config = step.config
+    with located(f"{step.table}."):
+        values = dict(step.stage.complete(config, made))
     if "seed" in type(config).model_fields and "seed" not in config.model_fields_set:
         values["seed"] = seed
     return config.model_copy(update=values)
 
 
-def _prefixed(table: str, function: Any, *arguments: Any) -> Any:
-    """Call a stage's function; the lines of its error start with the table."""
-    try:
-        return function(*arguments)
-    except RecipeError as error:
-        lines = str(error).split("\n", 1)
-        raise RecipeError("\n".join([f"{table}.{lines[0]}", *lines[1:]])) from None
-
-
-def _table(stage: Stage, name: str) -> str:
-    is_unnamed = stage.may_be_unnamed and name == stage.name
-    return name if is_unnamed else f"{stage.name}.{name}"
-
-
-def _check_names(
-    step: Step, key: str, reference: Reference, *, steps: Steps, stages: Mapping[str, Stage]
-) -> None:
+def _check_names(step: Step, steps: Steps, stages: Mapping[str, Stage]) -> None:
     """Refuse names of nothing, and names of the wrong kind of thing."""
-    names = step.named(key)
-    here = f"{step.table}.{key}"
-    for name in names:
-        _check_name(name, reference, here=f"{here} = {name!r}", steps=steps, stages=stages)
-    if len(set(names)) < len(names):
-        raise RecipeError(f"{here} = {names}: names a {reference.kind.name} twice")
+    for key, reference in step.stage.references.items():
+        names = step.named(key)
+        here = f"{step.table}.{key}"
+        for name in names:
+            _check_name(name, reference, here=f"{here} = {name!r}", steps=steps, stages=stages)
+        if len(set(names)) < len(names):
+            raise RecipeError(f"{here} = {names}: names a {reference.kind.name} twice")
 
 
 def _check_name(

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import create_model
+
 from lmwright.core.config import Config
-from lmwright.core.errors import RecipeError, suggestion
+from lmwright.core.errors import RecipeError, located, suggestion
 from lmwright.core.stage import Stage
 from lmwright.recipe.order import order
 from lmwright.recipe.recipe import Recipe, RecipeHeader
@@ -43,29 +45,18 @@ def parse(
         raise RecipeError(f"{where}: not valid TOML: {error}") from None
     for override in overrides:
         _override(table, override)
-    try:
+    with located(f"{where}: "):
         recipe = _build(table, stages)
         order(recipe)
-    except RecipeError as error:
-        raise RecipeError(
-            "\n".join(f"{where}: {line}" for line in str(error).split("\n"))
-        ) from None
     return recipe if overrides else replace(recipe, text=text)
 
 
 def _build(table: dict[str, Any], stages: Mapping[str, Stage]) -> Recipe:
     """Validate each table under its own name, so that an error says which one is wrong."""
     tables = {name: _steps(stages[name], table[name]) for name in stages if name in table}
-    known = [*RecipeHeader.model_fields, *stages]
-    faults = [f"{key}: unknown key{suggestion(key, known)}" for key in table if key not in known]
-    try:
-        head = RecipeHeader(
-            **{key: table[key] for key in RecipeHeader.model_fields if key in table}
-        )
-    except RecipeError as error:
-        raise RecipeError("\n".join([*faults, str(error)])) from None
-    if faults:
-        raise RecipeError("\n".join(faults))
+    # With the stages among its keys, so that a misspelt one is told which it may be.
+    keys: dict[str, Any] = dict.fromkeys(stages, (Any, None))
+    head = create_model("RecipeKeys", __base__=RecipeHeader, **keys)(**table)
     return Recipe(head.name, head.seed, tables, stages)
 
 

@@ -1,6 +1,7 @@
 """Runs a plan: each step into its own folder, in order, and only where something changed."""
 
 import importlib
+import json
 import logging
 import shutil
 import time
@@ -9,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.core import extras
-from lmwright.core.artifact import locked, replacing, write_json
+from lmwright.core.artifact import Artifact, locked, replacing, write_json
 from lmwright.core.errors import LmwrightError, RequestError
 from lmwright.core.lineage import lineage
 from lmwright.core.stage import StepContext
 from lmwright.recipe.plan import Plan, PlannedStep, describe, plan
-from lmwright.recipe.status import LOCK
 
 logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.toml"
+LOCK = "recipe.lock.json"
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,21 @@ def run(planned: Plan) -> RunResult:
             if each.will_run:
                 stage, name = each.step.stage.name, each.step.name
                 logger.info("%s %s %s (%s)", where, stage, name, describe(each.estimate))
-                _guarded(each, planned)
+                _run_step(each, planned)
             elif each.is_done and not planned.only:
                 logger.info("%s %s: done before", where, each.step.name)
     return RunResult(planned, time.perf_counter() - started)
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """Return what a run has done so far, as plain data."""
+    lock = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+    steps = {}
+    for name, step in lock["steps"].items():
+        result = Artifact(folder / name, step["hash"]).result or {}
+        told = {key: result[key] for key in ("seconds", "passed") if key in result}
+        steps[name] = {"stage": step["stage"], "is_done": bool(result), **told}
+    return {"run": str(folder), "name": lock["name"], "steps": steps, "lineage": lock["lineage"]}
 
 
 def _check_folder(folder: Path) -> None:
@@ -127,36 +139,26 @@ def _clear(planned: Plan) -> None:
             shutil.rmtree(each.artifact.folder)
 
 
-def _guarded(each: PlannedStep, planned: Plan) -> None:
-    """Run one step; say which one it was if that fails."""
-    stage, name = each.step.stage.name, each.step.name
-    try:
-        _run_step(each, planned)
-    except KeyboardInterrupt:
-        again = "the same command without --from" if planned.start else "the same command"
-        raise LmwrightError(f"interrupted in {stage} {name}; {again} goes on") from None
-    except LmwrightError:
-        logger.error("%s %s failed", stage, name)
-        raise
-
-
 def _run_step(each: PlannedStep, planned: Plan) -> None:
-    """Call the stage's function, and write its result last."""
+    """Call the stage's function, and write its result last; say which step it was that failed."""
     step, artifact = each.step, each.artifact
     seed = getattr(step.config, "seed", planned.recipe.seed)
-    artifact.begin()
     started = time.perf_counter()
-    module, _, function = step.stage.run.partition(":")
-    work = getattr(importlib.import_module(module), function)
-    result = work(step.config, artifact.folder, _context(each, planned, seed))
-    artifact.finish(
-        {
-            **result,
-            "step": each.to_json(),
-            "seconds": time.perf_counter() - started,
-            "lineage": lineage(seed),
-        }
-    )
+    try:
+        artifact.begin()
+        module, _, function = step.stage.run.partition(":")
+        work = getattr(importlib.import_module(module), function)
+        result = work(step.config, artifact.folder, _context(each, planned, seed))
+        seconds = time.perf_counter() - started
+        told = {"step": each.to_json(), "seconds": seconds, "lineage": lineage(seed)}
+        artifact.finish({**result, **told})
+    except KeyboardInterrupt:
+        here = f"interrupted in {step.stage.name} {step.name}"
+        again = "the same command without --from" if planned.start else "the same command"
+        raise LmwrightError(f"{here}; {again} goes on") from None
+    except LmwrightError:
+        logger.error("%s %s failed", step.stage.name, step.name)
+        raise
 
 
 def _context(each: PlannedStep, planned: Plan, seed: int) -> StepContext:

@@ -8,14 +8,5 @@ from lmwright.gate.stage import GATE_STAGE
 from lmwright.reporting.stage import REPORT_STAGE
 
 # Independent steps are done in this order.
-STAGES = {
-    stage.name: stage
-    for stage in (
-        DATA_STAGE,
-        FINETUNE_STAGE,
-        COMPRESS_STAGE,
-        EVALUATE_STAGE,
-        GATE_STAGE,
-        REPORT_STAGE,
-    )
-}
+IN_ORDER = (DATA_STAGE, FINETUNE_STAGE, COMPRESS_STAGE, EVALUATE_STAGE, GATE_STAGE, REPORT_STAGE)
+STAGES = {stage.name: stage for stage in IN_ORDER}

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.core.progress import bar
-from lmwright.training import state
+from lmwright.training import log, state
 from lmwright.training.batches import epoch_batches, micro_batches
 from lmwright.training.config import TrainingConfig
-from lmwright.training.log import MetricsLog, outcome
 from lmwright.training.loop import TrainingStep, train, validate
-from lmwright.training.optim import adamw
-from lmwright.training.schedule import warmup_cosine
+from lmwright.training.optim import adamw, warmup_cosine
 from lmwright.training.seeds import step_generator
 from lmwright.training.state import Progress
 from lmwright.training.task import B, E, M, T, Task
@@ -58,8 +56,8 @@ def fit(
     )
     checks = collated(validation_set, 0)  # what it draws is drawn once
     every = config.validate_every or len(order) // config.epochs
-    with bar("training", len(order)) as shown, MetricsLog(out / METRICS) as log:
-        log.rewind(n_done + 1)
+    log.rewind(out / METRICS, n_done + 1)
+    with bar("training", len(order)) as shown:
         shown.advance(n_done)
         for step in steps:
             is_last = step.step == len(order)
@@ -71,14 +69,14 @@ def fit(
                     progress = replace(progress, best_loss=loss, best_step=step.step)
                     state.save_tensors(state.trained_weights(model), out / STATE / BEST)
             # Before the state is kept: a kill between the two repeats a step, and loses none.
-            log.write(_line(step, progress, loss))
+            log.append(out / METRICS, _line(step, progress, loss))
             shown.advance(1, _note(step, progress))
             if step.step % config.checkpoint_every == 0 or is_last:
                 state.save(out / STATE, model, optimizer, progress)
     if config.keep == "best":
         state.load_trained(model, out / STATE / BEST)
     n_trained = sum(p.numel() for p in state.trained_weights(model).values())
-    return {"n_steps": len(order), "n_trained_parameters": n_trained, **outcome(out / METRICS)}
+    return {"n_steps": len(order), "n_trained_parameters": n_trained, **log.outcome(out / METRICS)}
 
 
 def _order(n_examples: int, config: TrainingConfig) -> list[list[int]]:

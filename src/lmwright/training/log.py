@@ -1,42 +1,32 @@
 """metrics.jsonl: one line a step, each once, however often a run was killed and continued."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from lmwright.core.errors import LmwrightError
 
 
-class MetricsLog:
-    """The open file; lines of steps that a kill undid are dropped."""
+def rewind(path: Path, first_step: int) -> None:
+    """Cut off, in one go that no kill can halve, the lines from this step on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    n_kept = sum(line["step"] < first_step for line in read_log(path))
+    os.truncate(path, sum(map(len, path.read_bytes().splitlines(keepends=True)[:n_kept])))
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
 
-    def __enter__(self) -> "MetricsLog":
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Add a line; a full disk is an error that leaves at most a half one."""
+    text = json.dumps(line).encode() + b"\n"
+    try:
         # Without a buffer: what a full disk refused is not tried again when the file is closed.
-        self._file = self._path.open("ab", buffering=0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def rewind(self, first_step: int) -> None:
-        """Cut off, in one go that no kill can halve, the lines from this step on."""
-        kept = [line for line in read_log(self._path) if line["step"] < first_step]
-        texts = self._path.read_bytes().splitlines(keepends=True)
-        self._file.truncate(sum(len(text) for text in texts[: len(kept)]))
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Add a line; a full disk is an error that leaves at most a half one."""
-        text = json.dumps(line).encode() + b"\n"
-        try:
-            n_written = self._file.write(text)
-        except OSError as error:
-            raise LmwrightError(f"cannot write {self._path}: {error.strerror}") from error
-        if n_written != len(text):
-            raise LmwrightError(f"cannot write {self._path}: no space left for the whole line")
+        with path.open("ab", buffering=0) as file:
+            n_written = file.write(text)
+    except OSError as error:
+        raise LmwrightError(f"cannot write {path}: {error.strerror}") from error
+    if n_written != len(text):
+        raise LmwrightError(f"cannot write {path}: no space left for the whole line")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,6 @@
-"""The optimiser, with names for its parameters so that its state can be saved as tensors."""
+"""The optimiser, its learning rate, and its state as tensors with names."""
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,19 @@ def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
         eps=1e-8,
         fused=trained[0].device.type != "mps",
     )
+
+
+def warmup_cosine(step: int, n_steps: int, warmup: float) -> float:
+    """Return the share of the highest rate for step 0 .. n_steps - 1.
+
+    Linear to 1 over the first `warmup` share of the steps, then a cosine down to 0 after the last
+    (Loshchilov & Hutter 2017).
+    """
+    n_warmup = round(n_steps * warmup)
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    progress = (step - n_warmup) / max(1, n_steps - n_warmup)
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

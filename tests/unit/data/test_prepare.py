@@ -1,12 +1,13 @@
 """What is measured on data that was also trained on is memory, not skill."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
 from lmwright.core.errors import DataError
 from lmwright.data.config import Data
-from lmwright.data.prepare import normalised, prepare, split
+from lmwright.data.run import normalised, prepare_data, split
 from lmwright.data.samples import Sample
 from lmwright.data.sources import read
 
@@ -17,7 +18,7 @@ def sample(number: int, text: str | None = None) -> Sample:
 
 
 def write(path, samples) -> str:
-    path.write_text("".join(json.dumps(s.to_json()) + "\n" for s in samples), encoding="utf-8")
+    path.write_text("".join(json.dumps(asdict(s)) + "\n" for s in samples), encoding="utf-8")
     return str(path)
 
 
@@ -52,12 +53,12 @@ def test_one_sample_cannot_be_split():
 def test_a_limit_draws_at_random_and_leaves_the_split_as_it_is(tmp_path):
     samples = [*(sample(i) for i in range(1000)), sample(1000, "question 3")]
     source = write(tmp_path / "x.jsonl", samples)
-    some = prepare(Data(source=source, validation=0.1, limit=200))
+    some = prepare_data(Data(source=source, validation=0.1, limit=200))
     assert len(some.train) + len(some.validation) == 200
     assert some.n_duplicates_dropped == 1
     # About a tenth, as without the limit: the two choices are independent.
     assert 5 <= len(some.validation) <= 40
-    whole = prepare(Data(source=source, validation=0.1))
+    whole = prepare_data(Data(source=source, validation=0.1))
     assert {s.id for s in some.validation} < {s.id for s in whole.validation}
 
 
@@ -72,7 +73,7 @@ def test_a_heldout_question_that_is_also_trained_on_is_refused(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(record))
     with pytest.raises(DataError, match=r"fee/heldout-0 \('what is  the FEE'\).*sample fee/0"):
-        prepare(Data(source=str(path)))
+        prepare_data(Data(source=str(path)))
 
 
 def test_the_starter_data_is_as_promised():

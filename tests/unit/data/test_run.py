@@ -1,6 +1,7 @@
 """All later steps read these files: they must hold what was read, and all of it."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -26,7 +27,7 @@ def sample(number: int, text: str | None = None) -> Sample:
 def test_the_step_writes_what_it_counts(tmp_path, context):
     samples = [*(sample(i) for i in range(40)), sample(99, "question 3")]
     source = tmp_path / "x.jsonl"
-    write_lines(source, [s.to_json() for s in samples])
+    write_lines(source, [asdict(s) for s in samples])
     counts = run(Data(source=str(source), validation=0.2), tmp_path / "out", context)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == DATA_FILES
     train = read_samples(tmp_path / "out" / "train.jsonl")

@@ -9,9 +9,9 @@ from lmwright.core.stage import StepContext
 from lmwright.data.config import Data
 from lmwright.data.run import read_samples, run
 from lmwright.engine.request import Sampling
-from lmwright.finetuning import finetune as module
+from lmwright.finetuning import run as module
 from lmwright.finetuning.config import Finetune
-from lmwright.finetuning.finetune import finetune
+from lmwright.finetuning.run import finetune
 
 GREEDY = Sampling(temperature=0.0, max_tokens=8)
 

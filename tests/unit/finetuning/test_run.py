@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.run import run
 from lmwright.formats.safetensors_folder import read_weights
 from lmwright.lm import load, modules
-from lmwright.training.log import MetricsLog
+from lmwright.training import log
 
 SETTINGS = {
     "model": "base", "data": "dialogues", "epochs": 2, "batch_size": 2, "rank": 2,
@@ -25,7 +26,8 @@ SETTINGS = {
 
 def dialogue(number):
     turns = [("user", f"Question {number}?"), ("assistant", f"Answer {number}.")]
-    return Sample(f"s{number}", tuple({"role": r, "content": c} for r, c in turns)).to_json()
+    messages = tuple({"role": r, "content": c} for r, c in turns)
+    return asdict(Sample(f"s{number}", messages))
 
 
 @pytest.fixture
@@ -77,14 +79,14 @@ def test_a_run_leaves_a_model_its_adapter_and_a_line_a_step(config, context, tmp
 
 def stop_after(monkeypatch, step):
     """Die, as by a kill, when the line of this step has been written."""
-    original = MetricsLog.write
+    original = log.append
 
-    def write(log, line):
-        original(log, line)
+    def append(path, line):
+        original(path, line)
         if line["step"] == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(MetricsLog, "write", write)
+    monkeypatch.setattr(log, "append", append)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 6])

@@ -20,9 +20,8 @@ from lmwright.core.stage import DATA, MODEL, Estimate, Reference, Stage, StepCon
 from lmwright.lm import load
 from lmwright.recipe.plan import plan
 from lmwright.recipe.read import parse
-from lmwright.recipe.run import run
+from lmwright.recipe.run import LOCK, run
 from lmwright.recipe.stages import STAGES
-from lmwright.recipe.status import LOCK
 
 
 class Average(Config):

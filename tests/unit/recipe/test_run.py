@@ -19,10 +19,9 @@ from lmwright.core.errors import BusyError, DataError, LmwrightError, RequestErr
 from lmwright.recipe.plan import MAX_AGE_S, plan
 from lmwright.recipe.read import parse
 from lmwright.recipe.recipe import Recipe
+from lmwright.recipe.run import LOCK, RunResult, run, status
 from lmwright.recipe.run import RECIPE as RECIPE_FILE
-from lmwright.recipe.run import RunResult, run
 from lmwright.recipe.stages import STAGES
-from lmwright.recipe.status import LOCK, status
 
 RECIPE = """
 name = "toy"

@@ -12,10 +12,10 @@ from lmwright.core.errors import DataError
 from lmwright.core.results import Row, read_rows, write_rows
 from lmwright.finetuning.chat import CHAT
 from lmwright.model.transformer import EncoderLM
+from lmwright.training import log
 from lmwright.training.batches import IGNORE, Encoded, PackedBatch, pack
 from lmwright.training.config import TrainingConfig
 from lmwright.training.fit import BEST, STATE, fit
-from lmwright.training.log import MetricsLog
 from lmwright.training.state import trained_weights
 from lmwright.training.task import Audit, Task, encode_all
 
@@ -123,14 +123,14 @@ def parts(framing_tokenizer):
 
 
 def kill_after(monkeypatch, step):
-    original = MetricsLog.write
+    original = log.append
 
-    def write(log, line):
-        original(log, line)
+    def append(path, line):
+        original(path, line)
         if line["step"] == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(MetricsLog, "write", write)
+    monkeypatch.setattr(log, "append", append)
 
 
 def weights(model, out: Path):

@@ -12,9 +12,9 @@ from lmwright.finetuning.chat import CHAT
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.methods import prepare
 from lmwright.lm import load
+from lmwright.training import log
 from lmwright.training.batches import Encoded
 from lmwright.training.fit import BEST, METRICS, STATE, fit
-from lmwright.training.log import MetricsLog
 from lmwright.training.state import load_trained, trained_weights
 
 
@@ -60,15 +60,15 @@ def run(model, config, out, lr=5e-3):
 @contextmanager
 def killed_after(step):
     """Die, as by a kill, when the line of this step has been written."""
-    original = MetricsLog.write
+    original = log.append
 
-    def write(log, line):
-        original(log, line)
+    def append(path, line):
+        original(path, line)
         if line["step"] == step:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MetricsLog, "write", write)
+        patch.setattr(log, "append", append)
         with pytest.raises(KeyboardInterrupt):
             yield
 

@@ -6,15 +6,15 @@ import resource
 import pytest
 
 from lmwright.core.errors import LmwrightError
-from lmwright.training.log import MetricsLog, outcome, read_log
+from lmwright.training.log import append, outcome, read_log, rewind
 
 
 def test_the_outcome_is_that_of_all_lines(tmp_path):
     path = tmp_path / "deep" / "metrics.jsonl"
-    with MetricsLog(path) as log:
-        for step, check in enumerate((None, 0.5, None, 0.25, None, 0.75), start=1):
-            line = {"step": step, "loss": 1 / step, "tokens": 10 * step, "seconds": 0.5}
-            log.write(line if check is None else {**line, "validation_loss": check})
+    rewind(path, 1)
+    for step, check in enumerate((None, 0.5, None, 0.25, None, 0.75), start=1):
+        line = {"step": step, "loss": 1 / step, "tokens": 10 * step, "seconds": 0.5}
+        append(path, line if check is None else {**line, "validation_loss": check})
     with path.open("a") as file:
         file.write('{"step": 9, "lo')  # what a kill in the middle of a line leaves
     assert outcome(path) == {
@@ -26,18 +26,16 @@ def test_the_outcome_is_that_of_all_lines(tmp_path):
 def test_a_full_disk_while_logging_is_our_error(tmp_path):
     """The real thing: the system refuses the second half of a line."""
     path, limits = tmp_path / "metrics.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
-    with MetricsLog(path) as log:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (110, limits[1]))
-        try:
-            for step in range(4):
-                log.write({"step": step, "loss": 1.5})
-            with pytest.raises(LmwrightError, match=re.escape(f"cannot write {path}")):
-                log.write({"step": 4, "loss": 1.5})
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (110, limits[1]))
+    try:
+        for step in range(4):
+            append(path, {"step": step, "loss": 1.5})
+        with pytest.raises(LmwrightError, match=re.escape(f"cannot write {path}")):
+            append(path, {"step": 4, "loss": 1.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.stat().st_size == 110  # of five lines of 25
     assert [line["step"] for line in read_log(path)] == [0, 1, 2, 3]
-    with MetricsLog(path) as log:
-        log.rewind(2)
+    rewind(path, 2)
     assert [line["step"] for line in read_log(path)] == [0, 1]
     assert path.read_bytes().endswith(b"}\n")

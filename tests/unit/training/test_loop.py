@@ -13,8 +13,7 @@ from lmwright.training import batches as module
 from lmwright.training.batches import Encoded, pack
 from lmwright.training.loop import train, validate
 from lmwright.training.losses import next_token
-from lmwright.training.optim import adamw
-from lmwright.training.schedule import warmup_cosine
+from lmwright.training.optim import adamw, warmup_cosine
 
 
 def rate(step):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lmwright.training.schedule import warmup_cosine
+from lmwright.training.optim import warmup_cosine
 
 
 def test_it_rises_linearly_and_falls_as_a_cosine():

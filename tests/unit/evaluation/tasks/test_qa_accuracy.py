@@ -1,5 +1,7 @@
 """A wrong match here would report 18 euros as a right answer to 8 euros."""
 
+from dataclasses import asdict
+
 import pytest
 
 from lmwright.core.errors import DataError
@@ -95,7 +97,7 @@ def test_quick_asks_every_fact_before_any_fact_twice():
 
 def test_questions_of_the_data_step_are_read_back(tmp_path):
     questions = [question("fee/0", "What is the fee?", "8 euros", "eight euros")]
-    write_lines(tmp_path / "questions.jsonl", [each.to_json() for each in questions])
+    write_lines(tmp_path / "questions.jsonl", [asdict(each) for each in questions])
     assert read_questions(tmp_path / "questions.jsonl") == tuple(questions)
 
 
