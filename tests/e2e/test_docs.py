@@ -31,8 +31,9 @@ from lmwright.gate import rules
 from lmwright.gate.config import Gate
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderDecoderLM, EncoderLM
-from lmwright.recipe import read as recipe
-from lmwright.recipe import run as pipeline
+from lmwright.recipe.plan import plan
+from lmwright.recipe.read import parse
+from lmwright.recipe.stages import STAGES
 from lmwright.serving.app import create_app, listen
 from lmwright.tokenizer.encode import Tokenizer
 
@@ -245,16 +246,16 @@ def test_the_overview_names_every_verb() -> None:
 def test_every_recipe_is_valid(snippet: Snippet, workspace: Path) -> None:
     table = tomllib.loads(snippet.text)
     if "name" in table:
-        planned = pipeline.plan(recipe.parse(snippet.text))
-        assert planned.estimate.is_complete
+        assert plan(parse(snippet.text)).estimate.is_complete
         return
-    for stage, steps in table.items():
-        if stage == "gate":
-            for rule in Gate.read(steps, stage).require:
-                rules.parse(rule, MEASUREMENTS)
-        else:
-            for name, step in steps.items():
-                recipe.TABLES[stage].read(step, f"{stage}.{name}")
+    for name, given in table.items():
+        stage = STAGES[name]
+        steps = {name: given} if stage.may_be_unnamed else given
+        for step, values in steps.items():
+            config = stage.config.read(values, f"{name}.{step}")
+            if isinstance(config, Gate):
+                for rule in config.require:
+                    rules.parse(rule, MEASUREMENTS)
 
 
 def test_the_quick_start_shows_the_recipe_and_the_records_of_its_example() -> None:

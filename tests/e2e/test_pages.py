@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import lmwright
+from lmwright.core.stage import Stage
 from lmwright.evaluation.tasks import MEASUREMENTS
-from lmwright.gate.config import Gate
 from lmwright.hosted.config import Hosted
 from lmwright.model.families import FAMILIES
-from lmwright.recipe import read as recipe
+from lmwright.recipe.stages import STAGES
 from lmwright.serving import limits
 from lmwright.verification.tolerances import TOLERANCES
 
@@ -33,10 +33,10 @@ def rows(page: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split(" | ")] for line in lines[2:]]
 
 
-@pytest.mark.parametrize("stage", [*recipe.TABLES, "gate"])
-def test_the_recipe_page_lists_every_key_with_its_default(stage: str) -> None:
-    config = Gate if stage == "gate" else recipe.TABLES[stage]
-    heading = "`[gate]`" if stage == "gate" else f"`[{stage}.NAME]`"
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+def test_the_recipe_page_lists_every_key_with_its_default(stage: Stage) -> None:
+    config = stage.config
+    heading = f"`[{stage.name}]`" if stage.may_be_unnamed else f"`[{stage.name}.NAME]`"
     found = {row[0].strip("`"): row[1].strip("`") for row in rows("docs/recipe.md", heading)}
     assert sorted(found) == sorted(config.model_fields)
     for key, field in config.model_fields.items():
@@ -76,7 +76,7 @@ def test_the_serving_page_lists_the_real_limits() -> None:
     found = [row[1] for row in rows("docs/serving.md", "Limits")]
     numbers = (
         f"{limits.MAX_BODY_BYTES:,} bytes", limits.MAX_JSON_DEPTH, limits.MAX_MESSAGES,
-        limits.MAX_PROMPTS, limits.MAX_N,
+        limits.MAX_PROMPTS, limits.MAX_N, limits.MAX_ANSWERS,
         f"{limits.MAX_STOPS}, of {limits.MAX_STOP_CHARACTERS} characters", limits.MAX_LOGPROBS,
         limits.MAX_SCORED_TOKENS, f"{limits.MAX_TEMPERATURE:g}", limits.MAX_WAITING,
         limits.MAX_CONNECTIONS,
