@@ -94,7 +94,8 @@ class Session(Protocol):
     def forward(self, rows: Sequence[NewTokens]) -> np.ndarray:
         """Read new tokens; return the logits (rows, V) fp32 of what follows the last of each row.
 
-        Rows may read what earlier rows of the same call write (shared blocks).
+        They may be computed together, and then rounded otherwise than alone. Rows may read what
+        earlier rows of the same call write (shared blocks).
         """
         ...
 

@@ -9,6 +9,8 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from lmwright.core.errors import ContextLengthError, RequestError
 from lmwright.engine.answer import RunningAnswer
 from lmwright.engine.backend import NewTokens, WritingBackend
@@ -32,12 +34,15 @@ class EngineLimits:
     # Tokens that two prompts must have in common for the second not to read them: a rest that is
     # read alone is rounded otherwise (in bf16), which a few tokens are not worth.
     min_shared: int = 64
+    # Whether an answer has the same bits as if it were alone, also in bf16: prompts are read one at
+    # a time and share nothing.
+    is_isolated: bool = False
     # Tokens whose keys and values are kept at most; room for one whole context there is always.
     n_kv_tokens: int = 65_536
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 1:
+            if not isinstance(value, bool) and value < 1:
                 raise ValueError(f"{name} = {value}: expected 1 or more")
 
 
@@ -132,7 +137,7 @@ class Engine:
         return [answer.number for answer in answers]
 
     def step(self) -> list[tuple[int, Chunk]]:
-        """Do one forward pass for all that runs; return (number, piece) of what became certain.
+        """Go on with all that runs; return (number, piece) of what became certain.
 
         The piece that carries a completion is an answer's last.
         """
@@ -140,7 +145,7 @@ class Engine:
         work = list(self._next_work())
         if not work:
             return []
-        logits = self._session.forward([tokens for _, tokens in work])
+        logits = self._forward([tokens for _, tokens in work])
         pieces: list[tuple[int, Chunk]] = []
         for (row, tokens), scores in zip(work, logits, strict=True):
             row.length += len(tokens.token_ids)
@@ -154,6 +159,17 @@ class Engine:
                     pieces.append((answer.number, chunk))
         self._rows = [each for row in self._rows for each in self._continued(row)]
         return pieces
+
+    def _forward(self, work: Sequence[NewTokens]) -> list[np.ndarray]:
+        """Return the logits (V,) behind each; if isolated, only single tokens are read together."""
+        if not self._limits.is_isolated:
+            return list(self._session.forward(work))
+        singles = [i for i, tokens in enumerate(work) if len(tokens.token_ids) == 1]
+        batches = [singles, *([i] for i in range(len(work)) if i not in singles)]
+        logits: dict[int, np.ndarray] = {}
+        for batch in filter(None, batches):
+            logits.update(zip(batch, self._session.forward([work[i] for i in batch]), strict=True))
+        return [logits[i] for i in range(len(work))]
 
     def cancel(self, answer_id: int) -> None:
         """Stop an answer; its row and its blocks are free at once. One that is done is left."""
@@ -211,6 +227,8 @@ class Engine:
 
         It is worth waiting for a row that is still reading what this one begins with.
         """
+        if self._limits.is_isolated:
+            return []
         size = self._blocks.block_size
         best: list[int] = []
         n_coming = 0

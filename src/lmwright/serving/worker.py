@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -15,8 +14,8 @@ from lmwright.serving import limits
 from lmwright.serving.errors import ApiError, internal_error, refusal
 from lmwright.serving.route import Piece, Submission
 
-# No prompt takes over what was read of another: in bf16 its answer would then depend on that one.
-LIMITS = EngineLimits(min_shared=sys.maxsize)
+# What a client gets must not depend on what others ask for at the same time.
+LIMITS = EngineLimits(is_isolated=True)
 
 # An error or None is the last that a request gets.
 Posted = Piece | ApiError | None

@@ -109,11 +109,12 @@ def test_a_prompt_is_read_as_if_there_were_no_other() -> None:
         early = worker.submit(asking("x" * 80 + "1", n_tokens=2))
         await steps.begun(1)
         late = worker.submit(asking("x" * 80 + "2", n_tokens=1))
-        steps.let(2)
+        steps.let(3)
         assert (await texts(early), await texts(late)) == ([(0, "a"), (0, "b")], [(0, "a")])
 
-    # What both begin with would be read once otherwise: other products, other last bits.
-    assert with_worker(scenario).n_tokens == [[81], [1, 81]]
+    # Otherwise what both begin with would be read once, and the rest along with the other's token:
+    # other products, other last bits.
+    assert with_worker(scenario).n_tokens == [[81], [1], [81]]
 
 
 def test_a_long_prompt_holds_up_nobody() -> None:
@@ -121,14 +122,14 @@ def test_a_long_prompt_holds_up_nobody() -> None:
         long = worker.submit(asking("x" * 160, n_tokens=1))
         await steps.begun(1)
         short = worker.submit(asking("2", n_tokens=5))
-        steps.let(6)
+        steps.let(11)
         # It reads its prompt and answers while the long prompt is read in chunks.
         assert "".join(text for _, text in await texts(short)) == "abcde"
         assert not long.is_running
         steps.let(4)
         assert await texts(long) == [(0, "a")]
 
-    assert with_worker(scenario, chunk=16).n_tokens == [[16], [16, 1], *[[1, 16]] * 4, *[[16]] * 4]
+    assert with_worker(scenario, chunk=16).n_tokens == [[16], *[[1], [16]] * 5, *[[16]] * 4]
 
 
 def test_a_full_queue_is_429_and_has_room_again_after_an_answer() -> None:

@@ -16,8 +16,8 @@ from lmwright.model.transformer import DecoderLM, EncoderDecoderLM
 
 # Tokens that pass through the model at once: bounds the memory of reading a prompt.
 MAX_CHUNK = 2048
-# Rows of one token each that pass through the model together. Up to 32 of them, a matrix product
-# in bf16 gives each the same bits as alone (measured with oneDNN on AMX): so are their answers.
+# Rows that pass through the model together. Up to 32 of one token each, a matrix product in bf16
+# gives each the same bits as alone (measured with oneDNN on AMX): so are their answers.
 MAX_TOGETHER = 32
 
 
@@ -44,7 +44,8 @@ class TorchSession:
         logits = []
         for group in _groups(rows):
             *_, hidden = self._parts(group)  # (N, C)
-            last = self._model.head(hidden[-len(group) :])  # (rows, V)
+            ends = np.cumsum([len(row.token_ids) for row in group]) - 1 if len(group) > 1 else [-1]
+            last = self._model.head(hidden[ends])  # (rows, V)
             logits.append(last.float().cpu().numpy())
         return np.concatenate(logits)
 
@@ -94,15 +95,13 @@ class TorchSession:
 
 
 def _groups(rows: Sequence[NewTokens]) -> Iterator[list[NewTokens]]:
-    """Yield rows that pass through together, in their order: single tokens, or a row alone.
-
-    A prompt alone is computed as it would be without the others.
-    """
+    """Yield rows that pass through together, in their order; one of more tokens stands alone."""
     group: list[NewTokens] = []
+    n_tokens = 0
     for row in rows:
-        is_single = len(row.token_ids) == 1
-        if group and (len(group[0].token_ids) > 1 or not is_single or len(group) == MAX_TOGETHER):
+        n_tokens += len(row.token_ids)
+        if group and (n_tokens > MAX_CHUNK or len(group) == MAX_TOGETHER):
             yield group
-            group = []
+            group, n_tokens = [], len(row.token_ids)
         group.append(row)
     yield group
