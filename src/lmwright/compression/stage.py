@@ -24,7 +24,7 @@ def _estimate(config: Compress, known: Mapping[str, Estimate]) -> Estimate:
 
 COMPRESS_STAGE = Stage(
     name="compress",
-    title="Compression",
+    title="Compressing",
     config=Compress,
     makes=MODEL,
     version=1,

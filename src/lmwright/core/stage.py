@@ -81,7 +81,7 @@ class Stage:
 
     # The table, the verb of the command line and the function of a program.
     name: str
-    # How a report says what was done: "Fine-tuning".
+    # How a sentence says what was done: "Fine-tuning starter to tuned improved ...".
     title: str
     config: type[Config]
     makes: Kind
