@@ -132,7 +132,7 @@ def reals(scratch: Path) -> Iterator[tuple[str, str, Callable[[], list[float]]]]
     yield (
         "starter (SmolLM2-135M), saved by lmwright",
         "transformers",
-        lambda: decoder(starter.model, opened(plain), ids),
+        lambda: decoder(lm.modules(starter), opened(plain), ids),
     )
     opened(plain).save_pretrained(again)
     yield (
