@@ -14,22 +14,22 @@ from typing import Annotated
 import typer
 
 from lmwright import __version__
-from lmwright.cli import export, models, recipes
+from lmwright.cli import export, models, new, recipes, serve, show
 from lmwright.core import extras
 from lmwright.core.errors import LmwrightError, RequestError
 
 # In the order in which `--help` lists them.
 VERBS = (
-    recipes.new,
+    new.new,
     recipes.run,
     models.generate,
     models.chat,
     recipes.evaluate,
-    models.show,
+    show.show,
     recipes.doctor,
     export.convert,
     export.verify,
-    models.serve,
+    serve.serve,
 )
 
 app = typer.Typer(

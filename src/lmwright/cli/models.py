@@ -1,4 +1,4 @@
-"""The verbs about one model: generate, chat, show, serve."""
+"""The verbs that talk to a model: generate, chat."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmwright.cli import options
-from lmwright.cli.listing import fields, say
+from lmwright.cli.listing import say
 from lmwright.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -137,51 +137,6 @@ def _answer(conversation: "Conversation", line: str, *, as_json: bool) -> None:
         print(json.dumps({"prompt": line, "text": "".join(pieces), "is_cut": is_cut}), flush=True)
     else:
         print(" [cut]" if is_cut else "")
-
-
-def show(
-    what: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A run's folder, or a model.")],
-    context: Annotated[
-        int | None, typer.Option(help="Tell the memory for so many tokens (default: a few).")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Tell the memory for so many texts at once (default: 1).")
-    ] = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Show what a run has done, or what a model is."""
-    from lmwright.recipe.run import LOCK, status
-
-    folder = Path(what)
-    result = folder / "result.json"
-    is_run = (folder / LOCK).is_file()
-    if not is_run and not (result.is_file() and not (folder / "model").is_dir()):
-        from lmwright.summary.page import page
-        from lmwright.summary.summary import summarise
-
-        found = summarise(what, context=context, batch=batch)
-        say(page(found, is_terminal=sys.stdout.isatty()), found.to_json(), as_json=as_json)
-        return
-    if context is not None or batch is not None:
-        raise RequestError(f"{what}: --context and --batch are for models")
-    told = status(folder) if is_run else json.loads(result.read_text(encoding="utf-8"))
-    say(fields(told), told, as_json=as_json)
-
-
-def serve(
-    model: options.ModelName = "starter",
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    key_file: Annotated[
-        Path | None, typer.Option(help="A file with the API key that clients must send.")
-    ] = None,
-) -> None:
-    """Serve a model to OpenAI's clients over HTTP."""
-    from lmwright import lm
-    from lmwright.serving.app import serve as listen
-
-    key = key_file.read_text(encoding="utf-8").strip() if key_file is not None else None
-    listen(lm.load(model), host=host, port=port, api_key=key)
 
 
 def _sampling(**values: Any) -> "Sampling":

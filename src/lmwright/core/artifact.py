@@ -13,12 +13,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lmwright.core.errors import BusyError, LmwrightError
+from lmwright.core.errors import BusyError, LmwrightError, StateError
 
 FORMAT_VERSION = 1
 RESULT = "result.json"
 STEP = "step.json"
 LOCK = ".lock"
+MAX_STATE_BYTES = 256 << 20
 
 
 @contextmanager
@@ -48,6 +49,30 @@ def write_json(path: Path, data: Any) -> None:
     text = json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_state(path: Path, *, remedy: str) -> dict[str, Any]:
+    """Read a JSON object that lmwright wrote earlier.
+
+    Raises a StateError that names the file and ends with `remedy` ("run its recipe again") if it
+    cannot be read, is larger than such files get, or holds anything else. FileNotFoundError passes.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_STATE_BYTES + 1)
+        if len(raw) > MAX_STATE_BYTES:
+            raise ValueError(f"it has more than {MAX_STATE_BYTES:,} bytes")
+        data = json.loads(raw.decode("utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read: {error.strerror or error}; {remedy}") from None
+    # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
+    except (ValueError, RecursionError) as error:
+        raise StateError(f"{path}: is damaged ({error}); {remedy}") from None
+    if not isinstance(data, dict):
+        raise StateError(f"{path}: is damaged (no JSON object); {remedy}")
+    return data
 
 
 def hash_json(data: Any) -> str:

@@ -53,6 +53,16 @@ class BusyError(LmwrightError):
     """Another process works in the same run folder."""
 
 
+class StateError(LmwrightError):
+    """A file that lmwright wrote is damaged; the message names it and says what to do."""
+
+
+class InterruptError(LmwrightError):
+    """The user ended the work (Ctrl-C): exit code 130, as a shell reports it."""
+
+    exit_code = 130
+
+
 @contextmanager
 def located(place: str) -> Iterator[None]:
     """Start each line of a `RecipeError` from the block with the place that it is about."""

@@ -1,7 +1,6 @@
 """Runs a plan: each step into its own folder, in order, and only where something changed."""
 
 import importlib
-import json
 import logging
 import shutil
 import time
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.core import extras
-from lmwright.core.artifact import Artifact, locked, replacing, write_json
-from lmwright.core.errors import LmwrightError, RequestError
+from lmwright.core.artifact import Artifact, locked, read_state, replacing, write_json
+from lmwright.core.errors import InterruptError, LmwrightError, RequestError
 from lmwright.core.lineage import lineage
 from lmwright.core.stage import StepContext
 from lmwright.recipe.plan import Plan, PlannedStep, describe, plan
@@ -84,7 +83,7 @@ def run(planned: Plan) -> RunResult:
 
 def status(folder: Path) -> dict[str, Any]:
     """Return what a run has done so far, as plain data."""
-    lock = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+    lock = read_state(folder / LOCK, remedy="run its recipe again")
     steps = {}
     for name, step in lock["steps"].items():
         result = Artifact(folder / name, step["hash"]).result or {}
@@ -155,7 +154,7 @@ def _run_step(each: PlannedStep, planned: Plan) -> None:
     except KeyboardInterrupt:
         here = f"interrupted in {step.stage.name} {step.name}"
         again = "the same command without --from" if planned.start else "the same command"
-        raise LmwrightError(f"{here}; {again} goes on") from None
+        raise InterruptError(f"{here}; {again} goes on") from None
     except LmwrightError:
         logger.error("%s %s failed", step.stage.name, step.name)
         raise

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from lmwright.core.artifact import Artifact, hash_json, hash_path, locked, replacing, write_json
-from lmwright.core.errors import BusyError, LmwrightError
+from lmwright.core.artifact import (
+    Artifact,
+    hash_json,
+    hash_path,
+    locked,
+    read_state,
+    replacing,
+    write_json,
+)
+from lmwright.core.errors import BusyError, LmwrightError, StateError
 
 
 def test_a_file_is_replaced_only_if_the_block_succeeds(tmp_path):
@@ -115,3 +123,27 @@ def test_two_runs_cannot_work_in_one_folder(tmp_path):
         refused = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert "BusyError" in refused.stderr
     assert subprocess.run(command, env=environment, capture_output=True).stdout == b"in\n"
+
+
+DAMAGED = [
+    b"",
+    b"{",
+    b"[1]",
+    b"\xff\xfe{}",
+    b"null",
+    b"[" * 100_000,
+    b'{"a": ' + b"1" * 5000 + b"}",
+]
+
+
+@pytest.mark.parametrize("raw", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_file_of_our_own_is_named_with_the_remedy(tmp_path, raw):
+    path = tmp_path / "result.json"
+    path.write_bytes(raw)
+    with pytest.raises(StateError, match=r"result\.json: is damaged .*; run its recipe again$"):
+        read_state(path, remedy="run its recipe again")
+
+
+def test_a_missing_file_of_our_own_is_left_to_the_caller(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_state(tmp_path / "result.json", remedy="run its recipe again")
