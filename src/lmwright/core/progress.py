@@ -1,5 +1,6 @@
 """Progress bars with time left, on stderr only, so that stdout stays machine-readable."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,5 +32,12 @@ def bar(description: str, total: float) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    # What is printed meanwhile stays above the bar, unless it goes to a file: rich would send that
+    # to the terminal, too.
+    with Progress(
+        *columns,
+        console=console,
+        redirect_stdout=sys.stdout.isatty(),
+        disable=not console.is_terminal,
+    ) as progress:
         yield Bar(progress, progress.add_task(description, total=total, note=""))
