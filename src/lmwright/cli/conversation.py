@@ -79,11 +79,11 @@ class Conversation:
 
     def retry(self) -> Generator[str]:
         """Ask the last question again, with the next seed; without an answer, keep the old one."""
-        kept, (question, _) = list(self.turns), self._last_exchange("/retry")
+        kept, question = list(self.turns), self._last_exchange("/retry")[0]["content"]
         del self.turns[-2:]
         self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % 2**64)
         try:
-            yield from self.reply(question["content"])
+            yield from self.reply(question)
         finally:
             if len(self.turns) < len(kept):
                 self.turns = kept
@@ -128,9 +128,9 @@ class Conversation:
         return "  ".join(f"{name}={getattr(self.sampling, name)}" for name in SETTINGS)
 
     def _undo(self, _: str) -> str:
-        question, _ = self._last_exchange("/undo")
+        question = self._last_exchange("/undo")[0]["content"]
         del self.turns[-2:]
-        first_line = question["content"].partition("\n")[0]
+        first_line = question.partition("\n")[0]
         return f"forgotten: {first_line[:60]}"
 
     def _last_exchange(self, command: str) -> tuple[Message, Message]:

@@ -15,7 +15,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout and n
 # The ranges are those of `Sampling`, which is not imported for a page of help.
 MaxTokens = Annotated[int, typer.Option(help="Stop after so many tokens; 1 or more.")]
 Temperature = Annotated[
-    float, typer.Option(help="0 to 100; 0 always takes the likeliest token, more draws more freely.")
+    float,
+    typer.Option(help="0 to 100; 0 always takes the likeliest token, more draws more freely."),
 ]
 TopK = Annotated[
     int, typer.Option(help="Draw from the k likeliest tokens; 0 or more, where 0 means all.")
@@ -35,7 +36,4 @@ Stop = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same text; 0 to 2**64 - 1.")]
 # Those of lmwright.evaluation.tasks, which is not imported for a page of help.
-TASKS = (
-    "qa_accuracy",
-    "multiple_choice",
-)
+TASKS = ("qa_accuracy", "multiple_choice", "bits_per_byte", "gender_gap", "refusals", "speed")

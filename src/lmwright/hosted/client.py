@@ -96,7 +96,7 @@ class Client:
         return list(self.ask_each(path, inquiries))
 
     def ask_each(self, path: str, inquiries: Sequence[Inquiry[T]]) -> Iterator[T]:
-        """Post requests as `ask_all` does, and yield each answer once it and all before are here."""
+        """Post requests as `ask_all` does, and yield the answers in order, each when it is here."""
         if not inquiries:
             return
         # The first one alone: if the endpoint cannot do it at all, nothing else is sent.
