@@ -1,9 +1,10 @@
 """The verb chat: a dialogue with a model, at a terminal or line by line from a pipe."""
 
+import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ from lmwright.core.errors import ContextLengthError, LmwrightError, RequestError
 
 if TYPE_CHECKING:
     from lmwright.cli.conversation import Conversation
+    from lmwright.cli.editor import LineEditor
 
 # Also those of other programs, which fingers know.
 EXITS = ("/exit", "/quit", "/bye")
@@ -42,13 +44,15 @@ def chat(
         )
     conversation = Conversation(loaded, sampling, system=system)
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
-    read = _editor() if is_terminal else _piped
+    editor = _editor() if is_terminal else None
+    read, hushed = (editor.read, editor.hushed) if editor else (_piped, contextlib.nullcontext)
     while True:
         try:
             text = read()
             if text.strip() in EXITS:
                 return
-            _obey_or_answer(conversation, text, as_json=as_json)
+            with hushed():
+                _obey_or_answer(conversation, text, as_json=as_json)
         except EOFError:
             return
         except KeyboardInterrupt:
@@ -63,12 +67,12 @@ def chat(
             print(f"error: {error}{hint}", file=sys.stderr)
 
 
-def _editor() -> Callable[[], str]:
+def _editor() -> "LineEditor":
     from lmwright.cli.editor import LineEditor
     from lmwright.hub import cache_folder
 
     print("/help lists the commands and keys; Ctrl-C ends a reply, Ctrl-D the chat.")
-    return LineEditor(cache_folder() / "chat_history").read
+    return LineEditor(cache_folder() / "chat_history")
 
 
 def _piped() -> str:

@@ -45,6 +45,25 @@ class LineEditor:
         # Bytes that are no UTF-8 arrive as lone surrogates, which no tokenizer takes.
         return text.encode(errors="surrogateescape").decode(errors="replace")
 
+    @contextlib.contextmanager
+    def hushed(self) -> Iterator[None]:
+        """Keep what is typed meanwhile off the screen, whole, for the next `read`."""
+        try:
+            import termios
+        except ImportError:  # Windows
+            yield
+            return
+        terminal = sys.stdin.fileno()
+        before = termios.tcgetattr(terminal)
+        silent = termios.tcgetattr(terminal)
+        # Not by lines either: of those, a terminal keeps 4,095 characters and drops the rest.
+        silent[3] &= ~(termios.ECHO | termios.ICANON)
+        try:
+            termios.tcsetattr(terminal, termios.TCSADRAIN, silent)
+            yield
+        finally:
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
 
 class _Commands(Completer):
     """The names of commands and settings, and of files to save to."""
