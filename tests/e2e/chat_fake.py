@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from serve_fake import SlowBackend
+
 from fakes import ByteTokenizer
 from lmwright import lm
 from lmwright.cli import main
 from lmwright.lm import LocalModel
-from serve_fake import SlowBackend
 
 
 def load(model: str) -> LocalModel:

@@ -1,4 +1,4 @@
-"""A chat at a real terminal (a pty): editing, long pastes, Ctrl-C and Ctrl-D as people press them."""
+"""A chat at a real terminal (a pty): what a pipe cannot show, keys above all, is shown here."""
 
 import json
 import os
