@@ -96,7 +96,7 @@ def measured() -> Scores:
         Clerk("int8", 56, 1.051, 142 * MB, 2e-5),
         Clerk("int4", 50, 1.12, 83 * MB, 1e-5),
     ]
-    return evaluate(models, questions=QUESTIONS, parents=PARENTS)  # pyright: ignore
+    return evaluate(models, data=QUESTIONS, parents=PARENTS)  # pyright: ignore
 
 
 def step(stage: str, title: str, makes: str, inputs: list[str], **more: Any) -> dict[str, Any]:
