@@ -80,10 +80,10 @@ class LanguageModel(Protocol):
         """Continue each prompt; order is kept, batching is internal."""
         ...
 
-    def generate_each(
+    def completions(
         self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Completion]]:
-        """Continue prompts; yield each one's number and answer as soon as it is finished."""
+        """Continue each prompt; yield (its number, from 0, and the answer) as soon as one ends."""
         ...
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
@@ -186,24 +186,21 @@ class LocalModel:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Continue each prompt; order is kept, batching is internal."""
-        completions = dict(self.generate_each(prompts, sampling))
+        completions = dict(self.completions(prompts, sampling))
         return [completions[i] for i in range(len(prompts))]
 
-    def generate_each(
+    def completions(
         self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Completion]]:
-        """Continue prompts; yield each one's number and answer as soon as it is finished."""
+        """Continue each prompt; yield (its number, from 0, and the answer) as soon as one ends."""
         backend = cast(WritingBackend, self._able("generate"))
         admitted = [self.admit(prompt, sampling) for prompt in prompts]
         if sampling.n_beams > 1:
-            yield from beam_search(backend, self.tokenizer, admitted) if admitted else ()
-            return
+            return iter(beam_search(backend, self.tokenizer, admitted)) if admitted else iter(())
         engine = self.engine()
         for each in admitted:  # numbered from 0
             engine.add(each.prompt_ids, [each.sampling])
-        for number, chunk in _chunks(engine):
-            if chunk.completion is not None:
-                yield number, chunk.completion
+        return ((i, c.completion) for i, c in _chunks(engine) if c.completion is not None)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
         """Continue one prompt piece by piece; no piece ends inside a character or a stop string."""

@@ -44,7 +44,8 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 def plan(planned: "Plan") -> str:
     """Return the steps of a run with what each of them takes, and the sum."""
-    from lmwright.recipe.plan import describe, duration
+    from lmwright.core.figures import duration
+    from lmwright.recipe.plan import describe
 
     rows = [["step", "stage", "state", "time", "memory"]]
     for each in planned.steps:

@@ -87,7 +87,7 @@ def _in_order(
     waiting: dict[int, Completion] = {}
     n_given = 0
     with bar("generate", total=len(prompts)) as progress:
-        for number, completion in model.generate_each(prompts, sampling):
+        for number, completion in model.completions(prompts, sampling):
             waiting[number] = completion
             progress.advance()
             while n_given in waiting:

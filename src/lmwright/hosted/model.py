@@ -91,13 +91,13 @@ class HostedModel:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Continue each prompt; order is kept."""
-        completions = dict(self.generate_each(prompts, sampling))
+        completions = dict(self.completions(prompts, sampling))
         return [completions[i] for i in range(len(prompts))]
 
-    def generate_each(
+    def completions(
         self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Completion]]:
-        """Continue prompts; yield each one's number and answer, those of dialogues first."""
+        """Continue each prompt; yield (its number, from 0, and the answer) as soon as one ends."""
         for path in (CHAT, TEXT):
             numbers = [i for i, prompt in enumerate(prompts) if _path(prompt) == path]
             read = partial(replies.completion, name=self.name)

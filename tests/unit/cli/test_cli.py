@@ -39,7 +39,7 @@ class Parrot:
     def info(self) -> ModelInfo:
         return ModelInfo("parrot", 10, 20, 16.0, 64, "float32", "cpu")
 
-    def generate_each(
+    def completions(
         self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Completion]]:
         # The shorter a prompt, the sooner it is answered.
