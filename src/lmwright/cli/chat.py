@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import sys
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmwright.cli import options
-from lmwright.cli.models import opened, sampled
+from lmwright.cli.models import opened, sampled, visible
 from lmwright.core.errors import ContextLengthError, LmwrightError, RequestError
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 # Also those of other programs, which fingers know.
 EXITS = ("/exit", "/quit", "/bye")
-# What would move the cursor, or worse, if a model said it at a terminal.
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def chat(
@@ -103,7 +100,7 @@ def _answer(conversation: "Conversation", reply: Generator[str], *, as_json: boo
         for piece in reply:
             pieces.append(piece)
             if not as_json:
-                print(_visible(piece), end="", flush=True)
+                print(visible(piece), end="", flush=True)
     except KeyboardInterrupt:
         is_cut = True
         reply.close()
@@ -119,7 +116,3 @@ def _answer(conversation: "Conversation", reply: Generator[str], *, as_json: boo
         is_short = reason == "length"
         limit = f" [max_tokens = {conversation.sampling.max_tokens} reached]" if is_short else ""
         print(" [cut]" if is_cut else limit)
-
-
-def _visible(text: str) -> str:
-    return CONTROLS.sub("\ufffd", text) if sys.stdout.isatty() else text

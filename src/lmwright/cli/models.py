@@ -1,5 +1,6 @@
 """The verb generate, and how every verb opens a model to talk to."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from lmwright.core.errors import RequestError
 if TYPE_CHECKING:
     from lmwright.engine.request import Completion, Prompt, Sampling
     from lmwright.lm import LanguageModel
+
+# What would move the cursor, or worse, if a model said it at a terminal.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def generate(
@@ -60,7 +64,7 @@ def generate(
         given = as_messages(given)
     if prompt is not None and not as_json:
         for chunk in loaded.stream(given[0], sampling):
-            print(chunk.text, end="", flush=True)
+            print(visible(chunk.text), end="", flush=True)
         print()
         return
     started = time.perf_counter()
@@ -69,7 +73,7 @@ def generate(
         for asked, completion in zip(given, _in_order(loaded, given, sampling), strict=True):
             answers.append({"prompt": asked, **asdict(completion)})
             if not as_json:
-                print(completion.text, flush=True)
+                print(visible(completion.text), flush=True)
     finally:
         # An interrupted run has said what was done; with --json that is one document, too.
         if as_json and answers:
@@ -122,3 +126,8 @@ def sampled(**values: Any) -> "Sampling":
         return Sampling(**values)
     except ValueError as error:
         raise RequestError(f"--{str(error).replace('_', '-', 1)}") from None
+
+
+def visible(text: str) -> str:
+    """Return a model's text as a terminal may show it; elsewhere it stays as it is."""
+    return CONTROLS.sub("\ufffd", text) if sys.stdout.isatty() else text
