@@ -102,7 +102,8 @@ def serve(
     with listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listener.getsockname()[1]}/v1"
-        log.info("serving %s at %s (Ctrl-C ends)", model.name, url)
+        page = url.removesuffix("v1")
+        log.info("serving %s at %s, and a page to chat at %s (Ctrl-C ends)", model.name, url, page)
         config = uvicorn.Config(
             app,
             # The plain parser, as it bounds the size of the headers.
