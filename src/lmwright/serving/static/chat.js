@@ -3,7 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const KEY = "lmwright-key";
 
-// What the model is, as /v1/models tells it; null until it is known.
+// What the model is, as v1/models tells it; null until it is known.
 let model = null;
 // The dialogue as the model is given it, without the system message.
 let turns = [];
@@ -173,10 +173,10 @@ const can = (what) => model !== null && model.capabilities.includes(what);
 function request(text) {
   const body = { model: model.id, stream: true, temperature: Number($("temperature").value) };
   if ($("max-tokens").value) body.max_tokens = Number($("max-tokens").value);
-  if (!can("chat")) return ["/v1/completions", { ...body, prompt: text }];
+  if (!can("chat")) return ["v1/completions", { ...body, prompt: text }];
   const system = $("system").value.trim();
   const first = system ? [{ role: "system", content: system }] : [];
-  return ["/v1/chat/completions", { ...body, messages: [...first, ...turns] }];
+  return ["v1/chat/completions", { ...body, messages: [...first, ...turns] }];
 }
 
 async function send() {
@@ -259,7 +259,7 @@ function begin() {
 
 async function open() {
   try {
-    const response = await ask("/v1/models");
+    const response = await ask("v1/models");
     model = (await response.json()).data[0];
   } catch (error) {
     if (error.status === 401) askForKey(sessionStorage.getItem(KEY) ? "This key is wrong." : "");
@@ -306,7 +306,10 @@ $("message").addEventListener("input", () => {
   fit();
   refresh();
 });
-$("stop").addEventListener("click", () => running?.abort());
+$("stop").addEventListener("click", () => {
+  running?.abort();
+  $("message").focus();
+});
 $("new").addEventListener("click", begin);
 $("settings").addEventListener("submit", (event) => event.preventDefault());
 $("settings-button").addEventListener("click", () => showSettings($("settings").hidden));
