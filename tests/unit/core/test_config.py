@@ -18,14 +18,14 @@ def test_all_faults_are_told_at_once_each_with_its_place():
     with pytest.raises(RecipeError) as caught:
         Table.read({"rnak": 4, "rank": 0}, "finetune.tuned")
     assert str(caught.value).split("\n") == [
-        "finetune.tuned.rank = 0: Input should be greater than or equal to 1",
+        "finetune.tuned.rank = 0: expected a whole number of at least 1",
         "finetune.tuned.data: missing; add data = ...",
         "finetune.tuned.rnak: unknown key; did you mean 'rank'?",
     ]
 
 
 def test_python_callers_get_the_same_error_without_the_place():
-    with pytest.raises(RecipeError, match=r"^rank = 'many': Input should be a valid integer"):
+    with pytest.raises(RecipeError, match=r"^rank = 'many': expected a whole number of at least 1"):
         Table(data="x", rank="many")
 
 

@@ -74,8 +74,8 @@ def test_a_json_list_has_records_instead_of_lines(tmp_path, content, expected):
         ("missing.jsonl", "'missing.jsonl': no such file or folder"),
         ("*.jsonl", r"'\*.jsonl': no such file or folder"),
         ("starter:bank-suport", "did you mean 'bank-support'"),
-        (".", "no .jsonl, .json, .parquet file in"),
-        ("notes.txt", "expected one of .jsonl, .json, .parquet, not '.txt'"),
+        (".", "no .jsonl, .json, .csv, .tsv, .parquet file in"),
+        ("notes.txt", "expected one of .jsonl, .json, .csv, .tsv, .parquet, not '.txt'"),
     ],
 )
 def test_a_source_that_is_not_there_is_named(tmp_path, monkeypatch, source, expected):
