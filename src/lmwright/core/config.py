@@ -75,6 +75,8 @@ def _expected(fault: Mapping[str, Any], field: FieldInfo | None) -> str:
         found = _number(field.annotation, [*field.metadata])
         if found is not None:
             return f"expected {found}"
+    if kind == "too_short":
+        return f"expected at least {fault['ctx']['min_length']}"
     said = str(fault["msg"]).removeprefix("Value error, ")
     return said.replace("Input should be", "expected").replace("a valid string", "a text")
 

@@ -142,8 +142,8 @@ class Stage:
     settle: Callable[[Any, Mapping[str, Named], Mapping[str, Estimate]], Mapping[str, Any]] = (
         lambda _config, _steps, _known: {}
     )
-    # One line for each thing that will work, but perhaps not as its author hoped.
-    warn: Callable[[Any, Mapping[str, Estimate]], Sequence[str]] = lambda _config, _known: ()
+    # What is worth knowing before a step runs, a line each: what was settled, what may be little.
+    remarks: Callable[[Any, Mapping[str, Estimate]], Sequence[str]] = lambda _config, _known: ()
     # The optional libraries (keys of `extras.EXTRAS`) that a step imports.
     needs: Callable[[Any], tuple[str, ...]] = lambda _: ()
     # Whether [gate] alone is a step of that name; else only [gate.NAME] is one.

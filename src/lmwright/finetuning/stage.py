@@ -69,10 +69,15 @@ def _settle(
     return {} if data.n_samples is None else config.schedule(data.n_samples)
 
 
-def _warn(config: Finetune, known: Mapping[str, Estimate]) -> list[str]:
+def _remarks(config: Finetune, known: Mapping[str, Estimate]) -> list[str]:
     n_samples = known[config.data].n_samples
-    said = None if n_samples is None else config.warning(n_samples)
-    return [said] if said else []
+    if n_samples is None:
+        return ["how many epochs suit the data is known once they are here"]
+    steps = config.steps_per_epoch(n_samples)
+    plural = "s" if config.epochs != 1 else ""
+    told = f"{config.epochs} epoch{plural} of {steps} steps, the {config.keep} weights are kept"
+    short = config.warning(n_samples)
+    return [told, short] if short else [told]
 
 
 FINETUNE_STAGE = Stage(
@@ -88,6 +93,6 @@ FINETUNE_STAGE = Stage(
     relation="finetune",
     complete=_complete,
     settle=_settle,
-    warn=_warn,
+    remarks=_remarks,
     needs=lambda _: ("torch",),
 )

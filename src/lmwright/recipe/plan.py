@@ -29,8 +29,8 @@ class PlannedStep:
     is_done: bool
     will_run: bool
     estimate: Estimate
-    # What will work, but perhaps not as its author hopes.
-    warnings: tuple[str, ...] = ()
+    # What is worth knowing before it runs.
+    remarks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what a step is: enough to do it again, and to tell of it without its stage."""
@@ -84,7 +84,7 @@ class Plan:
                 "is_done": each.is_done,
                 "will_run": each.will_run,
                 "estimate": each.estimate.to_json(),
-                "warnings": list(each.warnings),
+                "remarks": list(each.remarks),
             }
             for each in self.steps
         ]
@@ -120,8 +120,8 @@ def plan(
         is_done = artifact.result is not None
         will_run = (not is_done or step.name in redone) and only in (None, step.name)
         cost = known[step.name]
-        warnings = tuple(step.stage.warn(step.config, known))
-        planned.append(PlannedStep(step, artifact, inputs, is_done, will_run, cost, warnings))
+        remarks = tuple(step.stage.remarks(step.config, known))
+        planned.append(PlannedStep(step, artifact, inputs, is_done, will_run, cost, remarks))
     if only:
         _check_inputs_done(only, planned, folder)
     return Plan(recipe, folder, tuple(planned), only, start)

@@ -27,9 +27,17 @@ class RecipeHeader(Config):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if not re.fullmatch(NAME, name):
-            raise ValueError(NAME_RULE)
+        if fault := name_fault(name):
+            raise ValueError(fault)
         return name
+
+
+def name_fault(name: str) -> str | None:
+    """Say why a name could not be a folder's, with one that could; nothing of a good one."""
+    if re.fullmatch(NAME, name):
+        return None
+    fitting = re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-")[:30] or "mine"
+    return f"{NAME_RULE}; for example {fitting}"
 
 
 @dataclass(frozen=True)
