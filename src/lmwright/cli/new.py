@@ -40,10 +40,10 @@ def new(
             file.write(text)
     except FileExistsError:
         raise RequestError(f"{path} exists already; choose another name") from None
-    missing = [] if template != OWN or Path(f"{name}.jsonl").exists() else [f"{name}.jsonl"]
-    first = f"put your data into {missing[0]} (docs/data.md), then " if missing else ""
-    data = {"recipe": str(path), "missing": missing}
-    say(f"wrote {path}; next: {first}lmwright run {path}", data, as_json=as_json)
+    data = Path(f"{name}.jsonl")
+    needs_data = template == OWN and not data.exists()
+    first = f"put your data into {data} (docs/data.md), then " if needs_data else ""
+    say(f"wrote {path}; next: {first}lmwright run {path}", {"recipe": str(path)}, as_json=as_json)
 
 
 def _renamed(text: str, template: str, name: str) -> str:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from lmwright.core import figures
 from lmwright.core.artifact import RESULT, read_state
 from lmwright.core.results import Scores
 from lmwright.core.stage import StepContext
@@ -23,7 +22,7 @@ def remarks(scores: Scores, context: StepContext) -> list[str]:
         if metric is None or training is None or metric.value >= LOW_ACCURACY:
             continue
         notes.append(
-            f"{model} answers {figures.figure(metric.value, metric.unit)} of the held-out "
+            f"{model} answers {100 * metric.value:.0f} % of the held-out "
             f"questions; it was trained for {training['n_steps']} steps ({training['epochs']} "
             f"epochs, {training['keep']} weights). {_advice(training)}"
         )
@@ -46,7 +45,7 @@ def _advice(training: dict[str, Any]) -> str:
 
 def _training(model: str, context: StepContext) -> dict[str, Any] | None:
     """Return how a model of the run was trained, if it was; not one made from such a model."""
-    if model not in context.parents:
+    if model not in context.parents or model not in context.inputs:
         return None
     path = Path(context.inputs[model]).parent / RESULT
     if not path.is_file():

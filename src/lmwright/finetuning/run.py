@@ -14,7 +14,7 @@ from lmwright.core.artifact import write_json
 from lmwright.core.device import Precision
 from lmwright.core.stage import StepContext
 from lmwright.data.config import Data
-from lmwright.data.run import TRAIN, VALIDATION, prepare_data, read_samples
+from lmwright.data.run import QUESTIONS, TRAIN, VALIDATION, prepare_data, read_samples
 from lmwright.finetuning.chat import CHAT, shared_system
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import merge, save_adapter
@@ -44,6 +44,8 @@ def run(config: Finetune, out: Path, context: StepContext) -> dict[str, Any]:
     audit.show()
     write_json(out / "audit.json", audit.to_json())
 
+    has_facts = (data / QUESTIONS).stat().st_size > 0
+    config = config.settled(len(train_set), has_facts=has_facts)
     outcome = _fit(model, train_set, validation_set, config=config, out=out)
     system = shared_system(samples)
     if system is not None:
@@ -52,6 +54,9 @@ def run(config: Finetune, out: Path, context: StepContext) -> dict[str, Any]:
     tokenizer.save(out / "model")
     return {
         **outcome,
+        "epochs": config.epochs,
+        "keep": config.keep,
+        "lr": config.peak_lr,
         "size_bytes": lm.weight_bytes(out / "model"),
         "default_system": system,
         "audit": audit.to_json(),
@@ -73,6 +78,7 @@ def finetune(base: lm.LanguageModel, config: Finetune) -> lm.LocalModel:
         encode_all(CHAT, part, base.tokenizer, longest)[0] for part in (data.train, data.validation)
     )
     model = copy.deepcopy(modules)
+    config = config.settled(len(train_set), has_facts=bool(data.questions))
     with TemporaryDirectory() as folder:
         _fit(model, train_set, validation_set, config=config, out=Path(folder))
     merge(model, exact=modules)
@@ -94,13 +100,11 @@ def _fit(
     out: Path,
 ) -> dict[str, Any]:
     """Make the model trainable and train it; say so where that will be short."""
-    config = config.settled(len(train_set))
     if said := config.warning(len(train_set)):
         log.warning("%s", said)
     prepare(model, config)
     lr = config.peak_lr
-    outcome = fit(model, CHAT, train_set, validation_set, config=config, lr=lr, out=out)
-    return {**outcome, "epochs": config.epochs, "keep": config.keep, "lr": lr}
+    return fit(model, CHAT, train_set, validation_set, config=config, lr=lr, out=out)
 
 
 def _open(source: str, precision: Precision) -> tuple[DecoderLM, Tokenizer]:

@@ -66,7 +66,9 @@ def _settle(
     if model.matrices is not None:
         config.check_rank(model.matrices.d_model)
     # Of data on a hub the size is known once it is here: training settles it then.
-    return {} if data.n_samples is None else config.schedule(data.n_samples)
+    if data.n_samples is None:
+        return {}
+    return config.schedule(data.n_samples, has_facts=bool(data.n_questions))
 
 
 def _remarks(config: Finetune, known: Mapping[str, Estimate]) -> list[str]:

@@ -79,7 +79,10 @@ def _append(start: str, steps: Steps, ordered: dict[str, Step]) -> None:
             del way[name]
         elif missing in way:
             names = list(way)
-            cycle = " -> ".join([*names[names.index(missing) :], missing])
+            steps_of = [*names[names.index(missing) :], missing]
+            if len(steps_of) > 10:
+                steps_of = [*steps_of[:8], "...", missing]
+            cycle = " -> ".join(steps_of)
             raise RecipeError(f"{cycle}: these steps wait for each other; one needs another input")
         else:
             way[missing] = iter(steps[missing].references)

@@ -33,20 +33,19 @@ class TrainingConfig(Config):
     # Which weights the model ends with: those with the lowest validation loss, or the last. When
     # facts are learnt by heart, the loss rises (each wrong answer is given with more certainty)
     # while more and more answers become right: then the last are better. So they are by default
-    # where there is little data.
+    # where there is little data, or held-out questions about facts.
     keep: Literal["best", "last"] | None = None
     seed: SeedNumber = 0
 
-    def schedule(self, n_samples: int) -> dict[str, Any]:
+    def schedule(self, n_samples: int, *, has_facts: bool = False) -> dict[str, Any]:
         """Return `epochs` and `keep`, as given or as suits so many samples."""
-        steps = self.steps_per_epoch(n_samples)
-        needed = max(EPOCHS, math.ceil(ENOUGH_STEPS / steps))
-        keep = self.keep or ("last" if needed > EPOCHS else "best")
+        needed = max(EPOCHS, math.ceil(ENOUGH_STEPS / self.steps_per_epoch(n_samples)))
+        keep = self.keep or ("last" if has_facts or needed > EPOCHS else "best")
         return {"epochs": self.epochs or needed, "keep": keep}
 
-    def settled(self, n_samples: int) -> Self:
-        """Return the table with nothing left open that depends on the number of samples."""
-        return self.model_copy(update=self.schedule(n_samples))
+    def settled(self, n_samples: int, *, has_facts: bool = False) -> Self:
+        """Return the table with nothing left open that depends on the data."""
+        return self.model_copy(update=self.schedule(n_samples, has_facts=has_facts))
 
     def steps_per_epoch(self, n_samples: int) -> int:
         """Return how many optimiser steps see every sample once."""
