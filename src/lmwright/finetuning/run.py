@@ -44,7 +44,8 @@ def run(config: Finetune, out: Path, context: StepContext) -> dict[str, Any]:
     audit.show()
     write_json(out / "audit.json", audit.to_json())
 
-    has_facts = (data / QUESTIONS).stat().st_size > 0
+    questions = data / QUESTIONS
+    has_facts = questions.is_file() and questions.stat().st_size > 0
     config = config.settled(len(train_set), has_facts=has_facts)
     outcome = _fit(model, train_set, validation_set, config=config, out=out)
     system = shared_system(samples)

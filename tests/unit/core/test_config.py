@@ -43,7 +43,7 @@ class Numbers(Config):
     seed: SeedNumber = 0
     rate: float | None = Field(default=None, gt=0, le=1)
     share: float = Field(default=0.5, ge=0, lt=1)
-    prices: dict[str, tuple[Annotated[float, Field(ge=0, le=1_000_000)], float]] = {}
+    prices: dict[str, tuple[Annotated[float, Field(ge=0, le=1_000_000)], float]] = Field(default={})
     names: list[str] = Field(default=["a"], min_length=1)
     keep: Literal["best", "last"] = "best"
     label: str = ""

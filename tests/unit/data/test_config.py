@@ -8,7 +8,7 @@ from lmwright.data.config import Data
 
 @pytest.mark.parametrize("source", ["", "  ", [], ["a.jsonl", ""], 5, None])
 def test_a_source_must_be_named(source: object) -> None:
-    with pytest.raises(RecipeError, match="^source = .*: expected the name of a source"):
+    with pytest.raises(RecipeError, match=r"^source = .*: expected the name of a source"):
         Data(source=source)
 
 
