@@ -56,6 +56,7 @@ def run(config: Finetune, out: Path, context: StepContext) -> dict[str, Any]:
     return {
         **outcome,
         "epochs": config.epochs,
+        "batch_size": config.batch_size,
         "keep": config.keep,
         "lr": config.peak_lr,
         "size_bytes": lm.weight_bytes(out / "model"),

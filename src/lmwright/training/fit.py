@@ -82,7 +82,7 @@ def fit(
 
 def _order(n_examples: int, config: TrainingConfig) -> list[list[int]]:
     """Return which examples each step sees."""
-    size, seed = config.batch_size, config.seed
+    size, seed = config.schedule(n_examples)["batch_size"], config.seed
     epochs = (
         epoch_batches(n_examples, batch_size=size, seed=seed, epoch=epoch)
         for epoch in range(config.schedule(n_examples)["epochs"])

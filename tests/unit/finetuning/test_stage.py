@@ -35,16 +35,16 @@ def test_the_plan_holds_every_value_and_its_hash_follows_each(
 ) -> None:
     step = planned().steps[1]
     told = step.to_json()["config"]
-    assert {key: told[key] for key in ("lr", "alpha", "epochs", "keep")} == {
-        "lr": 1e-3, "alpha": 32.0, "epochs": 22, "keep": "last"
+    assert {key: told[key] for key in ("lr", "alpha", "epochs", "batch_size", "keep")} == {
+        "lr": 1e-3, "alpha": 32.0, "epochs": 11, "batch_size": 4, "keep": "last"
     }  # fmt: skip
-    assert step.remarks == ("22 epochs of 7 steps, the last weights are kept",)
+    assert step.remarks == ("11 epochs of 14 steps, the last weights are kept",)
     monkeypatch.setitem(finetune_config.LEARNING_RATES, "lora", 2e-3)
     assert planned().steps[1].artifact.hash != step.artifact.hash
 
 
 def test_values_written_out_are_the_same_step_as_those_left_open() -> None:
-    given = planned("finetune.t.epochs=22", "finetune.t.keep=last", "finetune.t.lr=0.001")
+    given = planned("finetune.t.epochs=11", "finetune.t.batch_size=4", "finetune.t.keep=last")
     assert given.steps[1].artifact.hash == planned().steps[1].artifact.hash
     other = planned("finetune.t.method=full").steps[1].to_json()["config"]
     assert (other["lr"], other["alpha"]) == (1e-4, None)
@@ -52,8 +52,8 @@ def test_values_written_out_are_the_same_step_as_those_left_open() -> None:
 
 def test_too_few_steps_are_said_before_they_are_made() -> None:
     told, short = planned("finetune.t.epochs=3").steps[1].remarks
-    assert told == "3 epochs of 7 steps, the last weights are kept"
-    assert short.startswith("21 optimiser steps are few")
+    assert told == "3 epochs of 14 steps, the last weights are kept"
+    assert short.startswith("42 optimiser steps are few")
 
 
 def test_data_that_are_not_here_leave_the_epochs_open() -> None:
