@@ -4,7 +4,7 @@ import types
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from lmwright.core.errors import RecipeError, located, suggestion
@@ -23,6 +23,18 @@ class Config(BaseModel):
     """A table of the recipe; a wrong key or value is a `RecipeError` that says what was meant."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_no_truth_is_a_number(cls, values: Any) -> Any:
+        # pydantic takes true for 1.
+        for key, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(key)
+            if isinstance(value, bool) and field is not None:
+                fits = _number(field.annotation, [*field.metadata])
+                if fits is not None:
+                    raise RecipeError(f"{key} = {str(value).lower()}: expected {fits}")
+        return values
 
     # pydantic's own __init__ takes keywords only, of any type: it validates them itself.
     def __init__(self, /, **values: Any) -> None:

@@ -54,6 +54,7 @@ class Numbers(Config):
     [
         ({"seed": 2**64}, f"seed = {2**64}: expected a whole number from 0 to {2**63 - 1:,}"),
         ({"seed": 1.5}, f"seed = 1.5: expected a whole number from 0 to {2**63 - 1:,}"),
+        ({"seed": True}, "seed = true: expected a whole number from 0 to "),
         ({"rate": float("inf")}, "rate = inf: expected a number above 0 and at most 1"),
         ({"rate": float("nan")}, "rate = nan: expected a number above 0 and at most 1"),
         ({"share": 1}, "share = 1: expected a number of at least 0 and below 1"),
