@@ -156,7 +156,7 @@ def step_lmwright(folder: str, targets: str, n_warmup: int, n_steps: int) -> dic
     """Time lmwright's training loop, as `lmwright run` uses it."""
     from lmwright.finetuning.chat import CHAT
     from lmwright.finetuning.config import Finetune
-    from lmwright.finetuning.methods import learning_rate, prepare
+    from lmwright.finetuning.methods import prepare
     from lmwright.lm import load, modules
     from lmwright.training.batches import Encoded, pack
     from lmwright.training.loop import train
@@ -177,7 +177,7 @@ def step_lmwright(folder: str, targets: str, n_warmup: int, n_steps: int) -> dic
         [[pack(samples)]] * n_total,
         loss_fn=CHAT.loss,
         optimizer=adamw(model, config.weight_decay),
-        rate=lambda step: learning_rate(config) * warmup_cosine(step - 1, n_total, 0.0),
+        rate=lambda step: config.peak_lr * warmup_cosine(step - 1, n_total, 0.0),
         max_grad_norm=1.0,
     )
     losses, seconds, n_targets = [], [], 0
@@ -308,7 +308,6 @@ def prepare_recipe(folder: str, overrides: list[str]) -> dict[str, Any]:
 
     from lmwright.core.stage import StepContext
     from lmwright.data.run import run
-    from lmwright.finetuning.methods import learning_rate
     from lmwright.lm import load
     from lmwright.recipe.read import read
 
@@ -318,7 +317,7 @@ def prepare_recipe(folder: str, overrides: list[str]) -> dict[str, Any]:
     context = StepContext({}, {}, Path(folder), seed=0)
     counts = run(plan.tables["data"]["dialogues"], Path(folder) / "data", context)
     tuned = plan.tables["finetune"]["tuned"]
-    settings = {"lr": learning_rate(tuned), "alpha": tuned.lora_alpha}
+    settings = {"lr": tuned.peak_lr, "alpha": tuned.lora_alpha}
     return {"finetune": tuned.model_dump(mode="json") | settings, **counts}
 
 

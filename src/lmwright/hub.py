@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from lmwright.core.artifact import RESULT, STEP, hash_path, replacing, write_json
 from lmwright.core.errors import DataError, LmwrightError, ModelError, suggestion
+from lmwright.core.paths import expanded
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def resolve(model: str) -> Path:
         return fetch(model)
     if model.startswith("openai:"):
         raise ModelError(f"{model}: a hosted model, whose weights are not here; this needs them")
-    path = Path(model).expanduser()
+    path = expanded(model)
     if path.is_dir():
         return resolve_folder(path)
     if path.is_file():

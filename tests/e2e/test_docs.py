@@ -26,6 +26,8 @@ import uvicorn
 import lmwright
 from lmwright import cli, lm
 from lmwright.data import samples
+from lmwright.data.config import Data
+from lmwright.data.run import prepare_data
 from lmwright.evaluation.tasks import MEASUREMENTS
 from lmwright.gate import rules
 from lmwright.gate.config import Gate
@@ -264,7 +266,7 @@ def test_the_quick_start_shows_the_recipe_and_the_records_of_its_example() -> No
     found = list(snippets(ROOT / "docs" / "quickstart.md"))
     recipes = [snippet.text for snippet in found if snippet.language == "toml"]
     assert recipes[0] == (EXAMPLES / "climbing.toml").read_text(encoding="utf-8")
-    records = [path.read_text(encoding="utf-8") for path in EXAMPLES.glob("climbing/*.jsonl")]
+    records = [path.read_text(encoding="utf-8") for path in EXAMPLES.rglob("*.jsonl")]
     shown = [snippet.text for snippet in found if snippet.language == "json"]
     assert shown
     assert all(any(text in file for file in records) for text in shown)
@@ -286,6 +288,15 @@ def test_the_quick_start_counts_what_its_example_holds() -> None:
         f"and {n_heldout} held-out ones",
     ):
         assert text in page, text
+
+
+def test_the_short_way_counts_what_its_example_holds() -> None:
+    page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    data = prepare_data(Data(source=str(EXAMPLES / "shop.jsonl")))
+    n_facts = len({question.cluster for question in data.questions})
+    assert f"with {n_facts} facts" in page
+    assert f"{len(data.train) + len(data.validation)} dialogues to\nlearn from" in page
+    assert f"{len(data.questions)} held-out questions" in page
 
 
 @pytest.mark.parametrize("snippet", of("json"))

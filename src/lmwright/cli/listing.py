@@ -57,7 +57,10 @@ def plan(planned: "Plan") -> str:
         rows.append([each.step.name, each.step.stage.name, state, *needs])
     is_due = any(each.will_run for each in planned.steps)
     total = describe(planned.estimate) if is_due else "all done"
-    return f"{columns(rows)}\n\n{planned.folder}: {total}"
+    lines = [columns(rows), "", f"{planned.folder}: {total}"]
+    for each in planned.steps:
+        lines += [f"{each.step.table}: {text}" for text in each.remarks if each.will_run]
+    return "\n".join(lines)
 
 
 def decision(result: Mapping[str, Any], name: str = "gate") -> str:

@@ -83,6 +83,8 @@ def _print_outcome(result: "RunResult", *, as_json: bool) -> None:
     for kind, made in steps:
         if kind == EVALUATION and (found := made.result) is not None:
             say(Scores.from_json(found), found, as_json=False)
+            for note in found.get("notes", ()):
+                print(f"\n{note}")
     for name, decision in decisions.items():
         print(f"\n{listing.decision(decision, name)}")
     for path in pages:

@@ -96,7 +96,7 @@ def compress_folder(
     parts_of = {name: part_of(ours[0]) for name, ours in rows.items()}
     flat = [name for name in rows if len(weights.entries[name].shape) == 2]
     matrices = [name for name in flat if parts_of[name] in QUANTIZED]
-    _check_group_size(weights, matrices, config.group_size)
+    config.check_widths({repr(name): weights.entries[name].shape[1] for name in sorted(matrices)})
     scheme = Scheme(config.bits, config.group_size)
     algorithm = ALGORITHMS[config.method]
     if algorithm.needs_inputs and not calibration:
@@ -157,21 +157,6 @@ def _check_not_quantized(folder: Path, settings: Mapping[str, Any]) -> None:
     raise RequestError(
         f"{folder}: is quantised already ({method}); a second rounding only adds error. "
         "Compress the model that it was made from"
-    )
-
-
-def _check_group_size(weights: Weights, names: Sequence[str], group_size: int) -> None:
-    """Refuse, before any work, a group size that does not divide all widths."""
-    widths = {name: weights.entries[name].shape[1] for name in sorted(names)}
-    unfit = next((name for name, width in widths.items() if width % group_size), None)
-    if unfit is None:
-        return
-    common = math.gcd(*widths.values())
-    fitting = [size for size in range(8, min(common, 256) + 1) if common % size == 0]
-    remedy = ", ".join(map(str, fitting)) if fitting else f"none: all widths share only {common}"
-    raise RequestError(
-        f"group_size = {group_size}: does not divide the width {widths[unfit]} of {unfit!r}; "
-        f"sizes that fit all matrices: {remedy}"
     )
 
 

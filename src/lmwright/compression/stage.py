@@ -1,9 +1,10 @@
 """The stage `[compress.NAME]`: what a recipe must know of it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from lmwright.compression.config import Compress
-from lmwright.core.stage import ASSUMED_PARAMS, MODEL, Estimate, Reference, Stage
+from lmwright.core.stage import ASSUMED_PARAMS, MODEL, Estimate, Named, Reference, Stage
 from lmwright.model.memory import inference_bytes
 
 # Parameters a second that are read, rounded, packed and written (2 cores of an AMD EPYC).
@@ -19,7 +20,17 @@ def _estimate(config: Compress, known: Mapping[str, Estimate]) -> Estimate:
         inference_bytes(size, n_models=2),
         is_complete=n_params is not None,
         n_params=n_params,
+        matrices=known[config.model].matrices,
     )
+
+
+def _settle(
+    config: Compress, _: Mapping[str, Named], known: Mapping[str, Estimate]
+) -> dict[str, Any]:
+    matrices = known[config.model].matrices
+    if matrices is not None:
+        config.check_widths({f"a matrix of {n} x {k}": k for n, k in matrices.shapes})
+    return {}
 
 
 COMPRESS_STAGE = Stage(
@@ -33,5 +44,6 @@ COMPRESS_STAGE = Stage(
     references={"model": Reference(MODEL)},
     parents=("model",),
     relation="quantized",
+    settle=_settle,
     needs=lambda _: ("torch",),
 )

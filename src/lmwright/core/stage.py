@@ -4,8 +4,8 @@ A stage is a package with a `stage.py` that holds its record and imports nothing
 the work is named as "module:function" and imported when a step runs.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,24 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Matrices:
+    """The linear layers of a model's blocks, by their sizes alone."""
+
+    d_model: int
+    # (outputs, inputs) of each matrix of one block.
+    shapes: tuple[tuple[int, int], ...]
+    n_blocks: int
+
+
+# SmolLM2-135M: queries, keys, values, what mixes them; gate, up, down.
+ASSUMED_MATRICES = Matrices(
+    d_model=576,
+    shapes=((576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)),
+    n_blocks=30,
+)
+
+
+@dataclass(frozen=True)
 class Estimate:
     """About how long a step takes and how much memory it needs, and how large what it makes is."""
 
@@ -50,9 +68,17 @@ class Estimate:
     memory_bytes: int
     # False where something (a download, an endpoint) could not be looked at beforehand.
     is_complete: bool = True
-    # Of a model that is made; of data: the tokens of one pass. None: not known.
+    # Of a model that is made; of data: the tokens of one pass, its samples for training and its
+    # held-out questions. None: not known.
     n_params: int | None = None
+    matrices: Matrices | None = None
     n_tokens: int | None = None
+    n_samples: int | None = None
+    n_questions: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, without the sizes of single matrices."""
+        return {key: value for key, value in asdict(self).items() if key != "matrices"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +92,14 @@ class StepContext:
     run_folder: Path
     # The table's own seed, or the recipe's. A stage that draws has the key: it is hashed with it.
     seed: int
+
+
+@dataclass(frozen=True)
+class Named:
+    """A step that a table names: its own table, and the models that what it makes is made from."""
+
+    config: Any
+    parents: tuple[str, ...] = ()
 
 
 # The tables of a recipe by what their steps make.
@@ -100,9 +134,16 @@ class Stage:
     external: Callable[[Any], Mapping[str, str]] = lambda _: {}
     # Values for keys that a table leaves open, from the other tables of the recipe.
     complete: Callable[[Any, TablesByKind], Mapping[str, Any]] = lambda _config, _made: {}
-    # Raises a RecipeError for what can be seen before anything runs; gets the tables that it names.
-    # Its message starts with the key; the table's name is put before it.
-    check: Callable[[Any, Mapping[str, Any]], None] = lambda _config, _named: None
+    # Raises a RecipeError for what the recipe alone shows; gets all steps of it by name. The
+    # message starts with the key; the table's name is put before it.
+    check: Callable[[Any, Mapping[str, Named]], None] = lambda _config, _steps: None
+    # Values for keys that depend on what is known of the things that a table names (the size of
+    # its data, the width of its model); raises a RecipeError where they do not fit together.
+    settle: Callable[[Any, Mapping[str, Named], Mapping[str, Estimate]], Mapping[str, Any]] = (
+        lambda _config, _steps, _known: {}
+    )
+    # What is worth knowing before a step runs, a line each: what was settled, what may be little.
+    remarks: Callable[[Any, Mapping[str, Estimate]], Sequence[str]] = lambda _config, _known: ()
     # The optional libraries (keys of `extras.EXTRAS`) that a step imports.
     needs: Callable[[Any], tuple[str, ...]] = lambda _: ()
     # Whether [gate] alone is a step of that name; else only [gate.NAME] is one.

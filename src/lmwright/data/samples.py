@@ -1,12 +1,23 @@
 """The two things that dialogue data becomes: samples to train on, questions to test with."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from lmwright.core.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
+# Who speaks in ShareGPT's `conversations` -> our role.
+SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "tool": "tool",
+    "observation": "tool",
+}
 
 
 class Turn(TypedDict):
@@ -76,8 +87,10 @@ class _Record:
 
     def dialogue(self, *turns: tuple[str, str]) -> tuple[Turn, ...]:
         messages = [Turn(role=role, content=content) for role, content in turns]
-        if self.system is not None and (not messages or messages[0]["role"] != "system"):
-            messages.insert(0, Turn(role="system", content=self.system))
+        # A record may bring its own.
+        system = self.text("system", default="") or self.system
+        if system is not None and (not messages or messages[0]["role"] != "system"):
+            messages.insert(0, Turn(role="system", content=system))
         return tuple(messages)
 
 
@@ -92,25 +105,64 @@ def _dialogue(record: _Record) -> tuple[list[Sample], list[Question]]:
         if not isinstance(message.get("content"), str):
             raise DataError(f"{record.where}: messages[{i}]: content is missing or no text")
         turns.append((message["role"], message["content"]))
+    return _ended(record, turns), []
+
+
+def _conversation(record: _Record) -> tuple[list[Sample], list[Question]]:
+    """Read ShareGPT's form, in which FastChat and LLaMA-Factory keep dialogues."""
+    messages = record.fields["conversations"]
+    if not isinstance(messages, list) or not messages:
+        raise DataError(f"{record.where}: conversations: expected a list that is not empty")
+    turns = []
+    for i, message in enumerate(messages):
+        here = f"{record.where}: conversations[{i}]"
+        if not isinstance(message, dict) or not isinstance(message.get("value"), str):
+            raise DataError(f"{here}: expected a `from` and a `value` that is a text")
+        speaker = message.get("from")
+        if not isinstance(speaker, str) or speaker not in SPEAKERS:
+            raise DataError(f"{here}: from = {speaker!r}: expected one of {', '.join(SPEAKERS)}")
+        turns.append((SPEAKERS[speaker], message["value"]))
+    return _ended(record, turns), []
+
+
+def _ended(record: _Record, turns: list[tuple[str, str]]) -> list[Sample]:
+    """Return a dialogue's sample; it must end with what is to be learnt."""
     if turns[-1][0] != "assistant" or not turns[-1][1].strip():
         raise DataError(
             f"{record.where}: the last message must be the assistant's, and not empty: it is what "
             "the model learns"
         )
-    return [Sample(record.id, record.dialogue(*turns))], []
+    return [Sample(record.id, record.dialogue(*turns))]
 
 
-def _completion(record: _Record) -> tuple[list[Sample], list[Question]]:
-    turns = (("user", record.text("prompt")), ("assistant", record.text("completion")))
-    return [Sample(record.id, record.dialogue(*turns))], []
+def _pair(question: str, answer: str) -> "Reader":
+    """Return a reader of records with one field for each side."""
+
+    def read(record: _Record) -> tuple[list[Sample], list[Question]]:
+        turns = (("user", record.text(question)), ("assistant", record.text(answer)))
+        return [Sample(record.id, record.dialogue(*turns))], []
+
+    return read
 
 
 def _instruction(record: _Record) -> tuple[list[Sample], list[Question]]:
     # Alpaca (Taori et al. 2023): an instruction, and often a text that it is about.
     task, text = record.text("instruction"), record.text("input", default="")
     prompt = f"{task}\n\n{text}" if text.strip() else task
-    turns = (("user", prompt), ("assistant", record.text("output")))
+    turns = [*_history(record), ("user", prompt), ("assistant", record.text("output"))]
     return [Sample(record.id, record.dialogue(*turns))], []
+
+
+def _history(record: _Record) -> list[tuple[str, str]]:
+    """Return the turns before an instruction: LLaMA-Factory's pairs of texts."""
+    pairs = record.fields.get("history") or []
+    is_pairs = isinstance(pairs, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+        for pair in pairs
+    )
+    if not is_pairs:
+        raise DataError(f"{record.where}: history: expected a list of [question, answer]")
+    return [turn for asked, said in pairs for turn in (("user", asked), ("assistant", said))]
 
 
 def _faq(record: _Record) -> tuple[list[Sample], list[Question]]:
@@ -141,10 +193,14 @@ def _faq(record: _Record) -> tuple[list[Sample], list[Question]]:
     return samples, tests
 
 
+Reader = Callable[[_Record], tuple[list[Sample], list[Question]]]
 # What a record must have to be of a shape, and who reads it.
-SHAPES = {
+SHAPES: dict[str, tuple[set[str], Reader]] = {
     "a dialogue": ({"messages"}, _dialogue),
+    "a conversation": ({"conversations"}, _conversation),
     "a FAQ entry": ({"questions", "answers"}, _faq),
     "an instruction": ({"instruction", "output"}, _instruction),
-    "a completion": ({"prompt", "completion"}, _completion),
+    "a completion": ({"prompt", "completion"}, _pair("prompt", "completion")),
+    "a response": ({"prompt", "response"}, _pair("prompt", "response")),
+    "a question": ({"question", "answer"}, _pair("question", "answer")),
 }

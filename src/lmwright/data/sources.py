@@ -1,5 +1,6 @@
 """Where data comes from: the package's starter sets, files, folders, globs, the Hub."""
 
+import csv
 import glob
 import json
 from collections.abc import Iterator
@@ -9,12 +10,17 @@ from typing import Any
 
 from lmwright.core import extras
 from lmwright.core.errors import DataError, suggestion
+from lmwright.core.paths import expanded
 from lmwright.data.samples import Question, Sample, parse
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 STARTER = Path(str(files("lmwright.data"))) / "starter"
 # A line of a data file is one sample, not a book.
 MAX_LINE_BYTES = 16 * 1024 * 1024
+# What is counted in a file.
+PLACES = {".jsonl": "line", ".csv": "row", ".tsv": "row"}
+# Tried in this order; spreadsheets of many countries write semicolons.
+DELIMITERS = (",", ";", "\t", "|")
 
 
 def locate(source: str) -> list[Path]:
@@ -29,7 +35,7 @@ def locate(source: str) -> list[Path]:
         from lmwright.hub import fetch
 
         return _in_folder(fetch(source, kind="dataset"), source)
-    path = Path(source)
+    path = expanded(source)
     if path.is_dir():
         return _in_folder(path, source)
     if path.is_file():
@@ -37,7 +43,7 @@ def locate(source: str) -> list[Path]:
             raise DataError(f"{path}: expected one of {', '.join(SUFFIXES)}, not {path.suffix!r}")
         return [path]
     # Path.glob refuses absolute patterns.
-    found = sorted(Path(p) for p in glob.glob(source, recursive=True))  # noqa: PTH207
+    found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))  # noqa: PTH207
     found = [p for p in found if p.suffix in SUFFIXES and p.is_file()]
     if not found:
         raise DataError(
@@ -78,7 +84,7 @@ def _named(paths: list[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield (number from 1, where it stands, record) of a .jsonl, .json or .parquet file."""
+    """Yield (number from 1, where it stands, record) of a file of one of `SUFFIXES`."""
     for number, record in READERS[path.suffix](path):
         where = _where(path, number)
         if not isinstance(record, dict):
@@ -112,11 +118,71 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         batches = pq.ParquetFile(path).iter_batches()
         yield from enumerate((r for batch in batches for r in batch.to_pylist()), start=1)
-    except (pa.ArrowException, OSError) as error:
+    # Text columns are not checked when they are written, only when they are read.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}") from None
 
 
-READERS = {".jsonl": _read_lines, ".json": _read_list, ".parquet": _read_parquet}
+def _read_table(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the rows of a CSV file by the names in its first line; numbers are a spreadsheet's."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = next((line for line in file if line.strip()), "")
+            delimiter, names = _columns(path, first)
+            file.seek(0)
+            rows = (row for row in csv.reader(file, delimiter=delimiter, strict=True) if any(row))
+            next(rows)
+            for number, row in enumerate(rows, start=2):
+                if len(row) != len(names):
+                    raise DataError(
+                        f"{_where(path, number)}: {len(row)} fields, but {len(names)} columns "
+                        f"({', '.join(names)}); a text with {delimiter!r} or a line break in it "
+                        'must be in double quotes, a " inside it twice'
+                    )
+                yield number, dict(zip(names, row, strict=True))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 ({error.reason}); save the file as CSV in UTF-8"
+        ) from None
+    except csv.Error as error:
+        raise DataError(f"{path}: not a table: {error}") from None
+
+
+def _columns(path: Path, line: str) -> tuple[str, list[str]]:
+    """Return the delimiter by which a first line names the columns of a known shape, and those."""
+    found = []
+    for delimiter in DELIMITERS:
+        try:
+            row = next(csv.reader([line], delimiter=delimiter))
+        except (csv.Error, StopIteration):
+            continue
+        names = [name.strip().lower() for name in row]
+        if any(set(names) >= {*columns} for columns in TABLE_COLUMNS):
+            if len(set(names)) < len(names):
+                raise DataError(f"{path}: the first line names a column twice: {', '.join(names)}")
+            return delimiter, names
+        found = max(found, names, key=len)
+    pairs = " or ".join(", ".join(names) for names in TABLE_COLUMNS)
+    raise DataError(
+        f"{path}: the first line must name the columns, among them {pairs}; "
+        f"found: {', '.join(found)[:200] or 'nothing'}"
+    )
+
+
+# What a table may hold; the other shapes have lists in them.
+TABLE_COLUMNS = (
+    ("question", "answer"),
+    ("prompt", "response"),
+    ("prompt", "completion"),
+    ("instruction", "output"),
+)
+READERS = {
+    ".jsonl": _read_lines,
+    ".json": _read_list,
+    ".csv": _read_table,
+    ".tsv": _read_table,
+    ".parquet": _read_parquet,
+}
 
 
 def _parse_json(text: bytes, where: str) -> Any:
@@ -138,7 +204,7 @@ def _parse_json(text: bytes, where: str) -> Any:
 
 
 def _where(path: Path, number: int) -> str:
-    return f"{path}, {'line' if path.suffix == '.jsonl' else 'record'} {number}"
+    return f"{path}, {PLACES.get(path.suffix, 'record')} {number}"
 
 
 def _in_folder(folder: Path, source: str) -> list[Path]:

@@ -1,6 +1,6 @@
 """A measurement as one record: what is asked, how it is counted, and what the number means."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lmwright.core.errors import RequestError, suggestion
@@ -37,11 +37,31 @@ class Measurement:
         return Selection(self.n_items[suite], tuple(questions))
 
 
-def check_tasks(tasks: Sequence[str], measurements: Mapping[str, Measurement]) -> None:
-    """Refuse a task that no measurement belongs to."""
-    known = {measurement.task for measurement in measurements.values()}
+def check_tasks(
+    tasks: Sequence[str], measurements: Mapping[str, Measurement], *, has_questions: bool
+) -> None:
+    """Refuse a task that no measurement belongs to, or whose questions are missing."""
+    known = {each.task: each for each in measurements.values()}
     for name in tasks:
         if name in RENAMED:
             raise RequestError(f"tasks: {name!r} is called {RENAMED[name]!r} now")
         if name not in known:
             raise RequestError(f"tasks: no task {name!r}{suggestion(name, known)}")
+        if known[name].needs_questions and not has_questions:
+            raise RequestError(
+                f"tasks: {name!r} needs held-out questions; name a data step (data = ...) whose "
+                "records have `heldout` and `accept`, or leave the task out"
+            )
+
+
+def left_out(
+    tasks: Collection[str] | None, measurements: Mapping[str, Measurement], *, has_questions: bool
+) -> dict[str, str]:
+    """Return why a metric is not measured, for each that is not; None are all tasks."""
+    reasons = {}
+    for metric, each in measurements.items():
+        if tasks is not None and each.task not in tasks:
+            reasons[metric] = f"the task {each.task!r} was not asked for"
+        elif each.needs_questions and not has_questions:
+            reasons[metric] = "the evaluation has no held-out questions (data = ...)"
+    return reasons

@@ -14,6 +14,7 @@ from lmwright.data.run import QUESTIONS
 from lmwright.data.samples import Question
 from lmwright.evaluation.config import Evaluate
 from lmwright.evaluation.measurement import Measurement
+from lmwright.evaluation.remarks import remarks
 from lmwright.evaluation.runner import (
     Choice,
     Measured,
@@ -71,7 +72,8 @@ def run(
                 found.keep(metric)
     scores = conclude(measured, choice, parents=context.parents, seed=config.seed)
     counts = {name: each.n_items[config.suite] for name, each in measurements.items()}
-    return {**scores.to_json(), "counts": counts, "rows": folders}
+    found = {**scores.to_json(), "counts": counts, "rows": folders}
+    return {**found, "notes": remarks(scores, context)}
 
 
 def _quality(

@@ -14,7 +14,7 @@ from lmwright.core.progress import Bar, bar
 from lmwright.core.results import EXACT, Metric, Row, Scores, read_rows, write_rows
 from lmwright.data.config import Data
 from lmwright.data.samples import Question
-from lmwright.evaluation.measurement import Measurement, check_tasks
+from lmwright.evaluation.measurement import Measurement, check_tasks, left_out
 from lmwright.evaluation.questions import heldout
 from lmwright.evaluation.selection import Suite, starter_lines
 from lmwright.evaluation.speed import peak_memory
@@ -137,20 +137,9 @@ def choose(
     measurements: Mapping[str, Measurement] = MEASUREMENTS,
 ) -> Choice:
     """Return what to measure, and why each other metric is not measured."""
-    check_tasks(tasks or (), measurements)
-    chosen, not_measured = [], {}
-    for metric, each in measurements.items():
-        if tasks is not None and each.task not in tasks:
-            not_measured[metric] = f"the task {each.task!r} was not asked for"
-        elif each.needs_questions and not questions:
-            if tasks is not None:
-                raise RequestError(
-                    f"tasks: {each.task!r} needs held-out questions; name a data step that has "
-                    "some (data = ...)"
-                )
-            not_measured[metric] = "the evaluation has no held-out questions (data = ...)"
-        else:
-            chosen.append(each)
+    check_tasks(tasks or (), measurements, has_questions=bool(questions))
+    not_measured = left_out(tasks, measurements, has_questions=bool(questions))
+    chosen = [each for metric, each in measurements.items() if metric not in not_measured]
     if not chosen:
         raise RequestError(
             "tasks = []: nothing to measure; name at least one task, or leave it out"

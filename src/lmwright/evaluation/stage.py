@@ -12,6 +12,7 @@ from lmwright.core.stage import (
     EVALUATION,
     MODEL,
     Estimate,
+    Named,
     Reference,
     Stage,
     TablesByKind,
@@ -49,6 +50,18 @@ def _complete(config: Evaluate, made: TablesByKind) -> dict[str, Any]:
     return {"data": names[0]}
 
 
+def _check(config: Evaluate, _: Mapping[str, Named]) -> None:
+    config.check_tasks(has_questions=config.data is not None)
+
+
+def _settle(
+    config: Evaluate, _: Mapping[str, Named], known: Mapping[str, Estimate]
+) -> dict[str, Any]:
+    if config.data is not None:
+        config.check_tasks(has_questions=known[config.data].n_questions != 0)
+    return {}
+
+
 def _needs(config: Evaluate) -> tuple[str, ...]:
     is_local = not all(map(is_hosted, config.models))
     return ("torch", "pyarrow", "scipy") if is_local else ("pyarrow", "scipy")
@@ -66,5 +79,7 @@ EVALUATE_STAGE = Stage(
     # The questions that come with the package are an input, too.
     external=lambda _: {"starter questions": hash_path(STARTER)},
     complete=_complete,
+    check=_check,
+    settle=_settle,
     needs=_needs,
 )

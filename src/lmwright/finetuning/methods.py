@@ -13,14 +13,14 @@ from lmwright.model.transformer import Model
 
 @dataclass(frozen=True)
 class Method:
-    """A way to fine-tune, with the learning rate that suits it."""
+    """A way to fine-tune; the learning rate that suits it is in `LEARNING_RATES`."""
 
-    lr: float
     # Makes what is trained fp32 and want a gradient; the rest may be in the given format.
     prepare: Callable[[Model, Finetune, torch.dtype], None]
 
 
 def _lora(model: Model, config: Finetune, dtype: torch.dtype) -> None:
+    config.check_rank(model.config.d_model)
     model.to(dtype)
     add_lora(model, config.rank, alpha=config.lora_alpha, seed=config.seed)
 
@@ -29,7 +29,7 @@ def _full(model: Model, config: Finetune, dtype: torch.dtype) -> None:  # noqa: 
     model.float().requires_grad_(True)
 
 
-METHODS = {"lora": Method(1e-3, _lora), "full": Method(1e-4, _full)}
+METHODS = {"lora": Method(_lora), "full": Method(_full)}
 
 
 def prepare(model: Model, config: Finetune) -> None:
@@ -37,8 +37,3 @@ def prepare(model: Model, config: Finetune) -> None:
     dtype = compute_dtype(config.precision, next(model.parameters()).device)
     METHODS[config.method].prepare(model, config, dtype)
     model.compute_dtype = dtype
-
-
-def learning_rate(config: Finetune) -> float:
-    """Return the highest learning rate, given or what suits the method."""
-    return config.lr or METHODS[config.method].lr

@@ -1,6 +1,8 @@
 """Fine-tuning as a step of a recipe and as a function: a model in, another model out."""
 
 import copy
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,16 +14,19 @@ from lmwright.core.artifact import write_json
 from lmwright.core.device import Precision
 from lmwright.core.stage import StepContext
 from lmwright.data.config import Data
-from lmwright.data.run import TRAIN, VALIDATION, prepare_data, read_samples
+from lmwright.data.run import QUESTIONS, TRAIN, VALIDATION, prepare_data, read_samples
 from lmwright.finetuning.chat import CHAT, shared_system
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.lora import merge, save_adapter
-from lmwright.finetuning.methods import learning_rate, prepare
+from lmwright.finetuning.methods import prepare
 from lmwright.model.checkpoint import save
 from lmwright.model.transformer import DecoderLM
 from lmwright.tokenizer.encode import Tokenizer
+from lmwright.training.batches import Encoded
 from lmwright.training.fit import fit
 from lmwright.training.task import encode_all
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Finetune, out: Path, context: StepContext) -> dict[str, Any]:
@@ -39,9 +44,10 @@ def run(config: Finetune, out: Path, context: StepContext) -> dict[str, Any]:
     audit.show()
     write_json(out / "audit.json", audit.to_json())
 
-    prepare(model, config)
-    lr = learning_rate(config)
-    outcome = fit(model, CHAT, train_set, validation_set, config=config, lr=lr, out=out)
+    questions = data / QUESTIONS
+    has_facts = questions.is_file() and questions.stat().st_size > 0
+    config = config.settled(len(train_set), has_facts=has_facts)
+    outcome = _fit(model, train_set, validation_set, config=config, out=out)
     system = shared_system(samples)
     if system is not None:
         tokenizer.set_default_system(system)
@@ -49,6 +55,10 @@ def run(config: Finetune, out: Path, context: StepContext) -> dict[str, Any]:
     tokenizer.save(out / "model")
     return {
         **outcome,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "keep": config.keep,
+        "lr": config.peak_lr,
         "size_bytes": lm.weight_bytes(out / "model"),
         "default_system": system,
         "audit": audit.to_json(),
@@ -70,10 +80,9 @@ def finetune(base: lm.LanguageModel, config: Finetune) -> lm.LocalModel:
         encode_all(CHAT, part, base.tokenizer, longest)[0] for part in (data.train, data.validation)
     )
     model = copy.deepcopy(modules)
-    prepare(model, config)
+    config = config.settled(len(train_set), has_facts=bool(data.questions))
     with TemporaryDirectory() as folder:
-        lr, out = learning_rate(config), Path(folder)
-        fit(model, CHAT, train_set, validation_set, config=config, lr=lr, out=out)
+        _fit(model, train_set, validation_set, config=config, out=Path(folder))
     merge(model, exact=modules)
     model.to(modules.decoder.embedding.weight.dtype).requires_grad_(False)
     model.compute_dtype = modules.compute_dtype
@@ -82,6 +91,22 @@ def finetune(base: lm.LanguageModel, config: Finetune) -> lm.LocalModel:
     if system is not None:
         tokenizer.set_default_system(system)
     return lm.local_model(model, tokenizer, name=f"{base.name}-tuned")
+
+
+def _fit(
+    model: DecoderLM,
+    train_set: Sequence[Encoded],
+    validation_set: Sequence[Encoded],
+    *,
+    config: Finetune,
+    out: Path,
+) -> dict[str, Any]:
+    """Make the model trainable and train it; say so where that will be short."""
+    if said := config.warning(len(train_set)):
+        log.warning("%s", said)
+    prepare(model, config)
+    lr = config.peak_lr
+    return fit(model, CHAT, train_set, validation_set, config=config, lr=lr, out=out)
 
 
 def _open(source: str, precision: Precision) -> tuple[DecoderLM, Tokenizer]:

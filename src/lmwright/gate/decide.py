@@ -12,7 +12,7 @@ from lmwright.core.decision import GateResult, Outcome, RuleResult, Side
 from lmwright.core.errors import RecipeError, suggestion
 from lmwright.core.results import Comparison, MetricSpec, Scores
 from lmwright.gate.config import Gate
-from lmwright.gate.rules import GateRule, parse
+from lmwright.gate.rules import GateRule, check_unit, parse
 
 
 def decide(gate: Gate, scores: Scores) -> GateResult:
@@ -21,7 +21,7 @@ def decide(gate: Gate, scores: Scores) -> GateResult:
     for key, name in (("model", gate.model), ("baseline", baseline)):
         if name not in scores.models:
             raise RecipeError(
-                f"gate.{key} = {name!r}: not in evaluation {gate.evaluation!r}"
+                f"{key} = {name!r}: not in evaluation {gate.evaluation!r}"
                 f"{suggestion(name, scores.models)}"
             )
     known = [*(spec.name for spec in scores.specs), *scores.not_measured]
@@ -82,8 +82,7 @@ def _decide(rule: GateRule, scores: Scores, *, model: str, baseline: str) -> Rul
             return _absent(rule, f"{rule.metric} was not measured on {name}: {reason}.")
     spec = scores.spec(rule.metric)
     assert spec is not None, "parse knows all names"
-    if rule.kind in ("value", "not worse"):
-        _check_percent(rule, spec.unit)
+    check_unit(rule, spec.unit)
     looked = _look(rule, spec, scores, model=model, baseline=baseline)
     if looked is None:
         return _absent(rule, f"{rule.metric} was not measured on {model}.")
@@ -102,23 +101,6 @@ def _decide(rule: GateRule, scores: Scores, *, model: str, baseline: str) -> Rul
 def _absent(rule: GateRule, evidence: str) -> RuleResult:
     return RuleResult(
         rule.text, False, evidence, rule.metric, None, None, None, None, "not measured"
-    )
-
-
-def _check_percent(rule: GateRule, unit: str) -> None:
-    """Refuse `80%` or `3 points` for what is no share: it could only be meant as a change."""
-    if not rule.is_percent or unit in figures.SHARES:
-        return
-    amount = f"{100 * (rule.amount or 0):g}"
-    remedy = (
-        f"give the margin in that unit, or write {rule.metric} <= +{amount}%"
-        if rule.kind == "not worse"
-        else f"write {rule.metric} {rule.side} +{amount}% or -{amount}% for a change against the "
-        "baseline, or give the limit without %"
-    )
-    raise RecipeError(
-        f"gate.require {rule.text!r}: {rule.metric} is no share but in {unit or 'plain numbers'}; "
-        f"{remedy}"
     )
 
 
@@ -155,14 +137,13 @@ def _look(
 def _pair(rule: GateRule, scores: Scores, *, model: str, baseline: str) -> Comparison:
     if model == baseline:
         raise RecipeError(
-            f"gate.require {rule.text!r}: gate.model and the baseline are both {model!r}; "
-            "name another gate.baseline"
+            f"require {rule.text!r}: model and baseline are both {model!r}; name another baseline"
         )
     found = scores.comparison(rule.metric, model, baseline=baseline)
     if found is None:
         others = sorted({each.baseline for each in scores.comparisons if each.model == model})
         raise RecipeError(
-            f"gate.baseline = {baseline!r}: {model} was not compared with it on {rule.metric}; "
+            f"baseline = {baseline!r}: {model} was not compared with it on {rule.metric}; "
             f"it was compared with: {', '.join(others) or 'nothing'}"
         )
     return found

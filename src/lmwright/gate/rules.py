@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from lmwright.core import figures
 from lmwright.core.decision import Side
 from lmwright.core.errors import RecipeError, suggestion
 from lmwright.core.results import EXACT, RENAMED
@@ -17,6 +18,8 @@ GRAMMAR = """a rule is one of
   METRIC not worse by 0.05     ... within this margin (metric's unit), or: by 3 points
   METRIC better                the paired change lies wholly on the good side"""
 
+# No metric is larger: bytes of a model, tokens a second.
+MAX_NUMBER = 1e15
 _NUMBER = r"\d[\d_,]*(?:\.\d+)?|\.\d+"
 _LIMIT = re.compile(rf"(\w+)\s*(>=|<=)\s*([+-]?)({_NUMBER})\s*(%?)")
 _WORDS = re.compile(rf"(\w+)\s+(?:(better)|not\s+worse(?:\s+by\s+({_NUMBER})(\s*points?)?)?)")
@@ -54,13 +57,32 @@ def parse(text: str, metrics: Iterable[str] = ()) -> GateRule:
     known = [*metrics, *EXACT]
     if rule.metric in RENAMED and rule.metric not in known:
         raise RecipeError(
-            f"gate.require {text!r}: {rule.metric!r} is called {RENAMED[rule.metric]!r} now"
+            f"require {text!r}: {rule.metric!r} is called {RENAMED[rule.metric]!r} now"
         )
     if metrics and rule.metric not in known:
         raise RecipeError(
-            f"gate.require {text!r}: no metric {rule.metric!r}{suggestion(rule.metric, known)}"
+            f"require {text!r}: no metric {rule.metric!r}{suggestion(rule.metric, known)}"
         )
     return rule
+
+
+def check_unit(rule: GateRule, unit: str) -> None:
+    """Refuse `80%` or `3 points` for what is no share: it could only be meant as a change."""
+    if rule.kind not in ("value", "not worse"):
+        return
+    if not rule.is_percent or unit in figures.SHARES:
+        return
+    amount = f"{100 * (rule.amount or 0):g}"
+    remedy = (
+        f"give the margin in that unit, or write {rule.metric} <= +{amount}%"
+        if rule.kind == "not worse"
+        else f"write {rule.metric} {rule.side} +{amount}% or -{amount}% for a change against the "
+        "baseline, or give the limit without %"
+    )
+    raise RecipeError(
+        f"require {rule.text!r}: {rule.metric} is no share but in {unit or 'plain numbers'}; "
+        f"{remedy}"
+    )
 
 
 def _parse(text: str) -> GateRule:
@@ -68,7 +90,7 @@ def _parse(text: str) -> GateRule:
         metric, side, sign, digits, percent = found.groups()
         if sign and not percent:
             raise RecipeError(
-                f"gate.require {text!r}: a signed number is a change and needs a %, "
+                f"require {text!r}: a signed number is a change and needs a %, "
                 f"for example {metric} {side} {sign}{digits}%"
             )
         amount = _number(digits) * (-1 if sign == "-" else 1) / (100 if percent else 1)
@@ -86,8 +108,11 @@ def _parse(text: str) -> GateRule:
             return GateRule(text, metric, "better")
         margin = None if digits is None else _number(digits) / (100 if points else 1)
         return GateRule(text, metric, "not worse", amount=margin, is_percent=bool(points))
-    raise RecipeError(f"gate.require {text!r}: not a rule; {GRAMMAR}")
+    raise RecipeError(f"require {text!r}: not a rule; {GRAMMAR}")
 
 
 def _number(digits: str) -> float:
-    return float(digits.replace(",", "").replace("_", ""))
+    number = float(digits.replace(",", "").replace("_", ""))
+    if number > MAX_NUMBER:
+        raise RecipeError(f"require: {digits[:20]}: expected at most {MAX_NUMBER:g}")
+    return number

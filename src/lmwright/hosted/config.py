@@ -6,7 +6,7 @@ from pydantic import Field
 
 from lmwright.core.config import Config
 
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class Hosted(Config):
@@ -15,9 +15,9 @@ class Hosted(Config):
     # Requests on their way at the same time.
     n_parallel: int = Field(default=4, ge=1, le=64)
     # Start no more requests a minute than this (default: as fast as answers come).
-    requests_per_minute: float | None = Field(default=None, gt=0)
+    requests_per_minute: float | None = Field(default=None, gt=0, le=1_000_000)
     # How long to wait for the next byte of an answer.
-    timeout_s: float = Field(default=120.0, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0, le=86_400)
     # After a 429, a 5xx, a timeout or a lost connection; each wait is longer, or as asked for.
     n_retries: int = Field(default=5, ge=0, le=20)
     # Keep answers that cannot change (LMWRIGHT_HOME/hosted), so that the same request is free.

@@ -7,9 +7,9 @@ from typing import Any
 
 from lmwright.core.config import Config
 from lmwright.core.errors import RecipeError, located, suggestion
-from lmwright.core.stage import Kind, Reference, Stage, TablesByKind
+from lmwright.core.stage import Kind, Named, Reference, Stage, TablesByKind
 from lmwright.recipe import outside
-from lmwright.recipe.recipe import NAME, Recipe
+from lmwright.recipe.recipe import NAME, NAME_RULE, Recipe
 
 Steps = Mapping[str, "Step"]
 
@@ -55,27 +55,37 @@ def order(recipe: Recipe) -> list[Step]:
         raise RecipeError(f"no steps; add a table such as {stages}")
     for step in steps.values():
         _check_names(step, steps, recipe.stages)
+    named = {step.name: Named(step.config, step.parents) for step in steps.values()}
     for step in steps.values():
-        named = {name: steps[name].config for name in step.references if name in steps}
         with located(f"{step.table}."):
             step.stage.check(step.config, named)
     ordered: dict[str, Step] = {}
     for name in steps:
-        _visit(name, steps, ordered=ordered, path=())
+        _append(name, steps, ordered)
     return list(ordered.values())
 
 
-def _visit(name: str, steps: Steps, *, ordered: dict[str, Step], path: tuple[str, ...]) -> None:
-    """Append a step after everything that it needs (depth first)."""
-    if name in ordered:
+def _append(start: str, steps: Steps, ordered: dict[str, Step]) -> None:
+    """Append a step after everything that it needs: depth first, without recursion."""
+    if start in ordered:
         return
-    if name in path:
-        cycle = " -> ".join([*path[path.index(name) :], name])
-        raise RecipeError(f"{cycle}: these steps wait for each other; one needs another input")
-    for reference in steps[name].references:
-        if reference in steps:
-            _visit(reference, steps, ordered=ordered, path=(*path, name))
-    ordered[name] = steps[name]
+    # The way to the step that is looked at, each with those of its inputs not looked at yet.
+    way = {start: iter(steps[start].references)}
+    while way:
+        name, inputs = next(reversed(way.items()))
+        missing = next((each for each in inputs if each in steps and each not in ordered), None)
+        if missing is None:
+            ordered[name] = steps[name]
+            del way[name]
+        elif missing in way:
+            names = list(way)
+            steps_of = [*names[names.index(missing) :], missing]
+            if len(steps_of) > 10:
+                steps_of = [*steps_of[:8], "...", missing]
+            cycle = " -> ".join(steps_of)
+            raise RecipeError(f"{cycle}: these steps wait for each other; one needs another input")
+        else:
+            way[missing] = iter(steps[missing].references)
 
 
 def _steps(recipe: Recipe) -> Iterator[Step]:
@@ -89,7 +99,7 @@ def _steps(recipe: Recipe) -> Iterator[Step]:
             step = Step(stage, name, config)
             here = f"[{step.table}]"
             if not re.fullmatch(NAME, name):
-                raise RecipeError(f"{here}: a name has only letters, digits, - and _")
+                raise RecipeError(f"{here}: {NAME_RULE}")
             if name == outside.BUILT_IN:
                 raise RecipeError(f"{here}: `{name}` is the built-in model; choose another name")
             # Case-blind, for a step is a folder and some file systems do not see the case.

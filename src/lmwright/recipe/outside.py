@@ -1,12 +1,18 @@
 """Models from elsewhere: what a recipe names but does not make."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lmwright.core.artifact import hash_json, hash_path
 from lmwright.core.errors import ModelError, RecipeError
-from lmwright.core.stage import ASSUMED_PARAMS, MODEL, Estimate
+from lmwright.core.paths import expanded
+from lmwright.core.stage import ASSUMED_MATRICES, ASSUMED_PARAMS, MODEL, Estimate, Matrices
 from lmwright.hosted import address
 from lmwright.hub import REFERENCE, STARTER_SHA256, resolve
+
+if TYPE_CHECKING:
+    from lmwright.model.config import ModelConfig
+    from lmwright.summary.inventory import Inventory
 
 # The one kind of thing that need not be made by a step, and the name of the model that is there.
 KIND = MODEL
@@ -16,7 +22,7 @@ BUILT_IN = "starter"
 def exists(name: str) -> bool:
     """Tell whether there is such a file or folder."""
     # An empty name would be the present folder.
-    return name != "" and Path(name).expanduser().exists()
+    return name != "" and expanded(name).exists()
 
 
 def check(name: str, here: str, *, allows_hosted: bool) -> bool:
@@ -64,13 +70,36 @@ def model_hash(name: str) -> str:
 
 
 def estimate(name: str) -> Estimate:
-    """Return about how many parameters a model has, where something local tells."""
-    path, n_params = Path(name), None
+    """Return about how many parameters a model has, and in what matrices, where a file tells."""
     if name == BUILT_IN:
-        n_params = ASSUMED_PARAMS
-    elif path.suffix == ".gguf" and path.is_file():
-        # Most GGUF files are quantised to four or five bits.
-        n_params = int(path.stat().st_size / 0.6)
-    elif path.is_dir():
-        n_params = sum(file.stat().st_size for file in path.rglob("*.safetensors")) // 2 or None
-    return Estimate(0, 0, is_complete=n_params is not None, n_params=n_params)
+        return Estimate(0, 0, n_params=ASSUMED_PARAMS, matrices=ASSUMED_MATRICES)
+    if found := _inventory(expanded(name)):
+        return Estimate(0, 0, n_params=found.n_params, matrices=_matrices(found.config))
+    return Estimate(0, 0, is_complete=False)
+
+
+def _inventory(path: Path) -> "Inventory | None":
+    """Return what the headers of a local model tell; None where it is not here, or broken."""
+    try:
+        if not path.exists():
+            return None
+        # Brings torch, which planning for the starter does without.
+        from lmwright.formats.gguf import open_gguf
+        from lmwright.summary.inventory import folder_inventory, gguf_inventory
+
+        path = resolve(str(path))
+        if path.is_dir():
+            return folder_inventory(path)
+        with open_gguf(path) as file:
+            return gguf_inventory(file)
+    # The step that opens it says what is wrong with the model, or with the installation.
+    except (ModelError, ImportError):
+        return None
+
+
+def _matrices(config: "ModelConfig") -> Matrices:
+    d_model, d_mix = config.d_model, config.n_heads * config.d_head
+    d_kv = config.n_kv_heads * config.d_head
+    attention = ((d_mix, d_model), (d_kv, d_model), (d_kv, d_model), (d_model, d_mix))
+    inner = ((config.d_ff, d_model),) * (2 if config.is_gated else 1)
+    return Matrices(d_model, (*attention, *inner, (d_model, config.d_ff)), config.n_layers)

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lmwright.core.artifact import Artifact, hash_json
-from lmwright.core.errors import RequestError, suggestion
+from lmwright.core.errors import RequestError, located, suggestion
 from lmwright.core.figures import duration
-from lmwright.core.stage import Estimate
+from lmwright.core.stage import Estimate, Named
 from lmwright.recipe import outside
 from lmwright.recipe.order import Step, order
 from lmwright.recipe.recipe import Recipe
@@ -30,6 +30,8 @@ class PlannedStep:
     is_done: bool
     will_run: bool
     estimate: Estimate
+    # What is worth knowing before it runs.
+    remarks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what a step is: enough to do it again, and to tell of it without its stage."""
@@ -82,11 +84,12 @@ class Plan:
                 **each.to_json(),
                 "is_done": each.is_done,
                 "will_run": each.will_run,
-                "estimate": asdict(each.estimate),
+                "estimate": each.estimate.to_json(),
+                "remarks": list(each.remarks),
             }
             for each in self.steps
         ]
-        return {"folder": str(self.folder), "steps": steps, "estimate": asdict(self.estimate)}
+        return {"folder": str(self.folder), "steps": steps, "estimate": self.estimate.to_json()}
 
 
 def plan(
@@ -98,6 +101,7 @@ def plan(
     """
     folder = out or Path("runs") / recipe.name
     steps = order(recipe)
+    named = {step.name: Named(step.config, step.parents) for step in steps}
     _check_selection(steps, only=only, start=start)
     redone = _followers(steps, start) if start else set()
     hashes: dict[str, str] = {}
@@ -108,6 +112,7 @@ def plan(
             # A step comes after all that it names: what is not known yet is from elsewhere.
             if name not in hashes:
                 hashes[name], known[name] = outside.model_hash(name), outside.estimate(name)
+        step = _settled(step, named, known)
         inputs = {name: hashes[name] for name in step.references}
         inputs |= step.stage.external(step.config)
         hashes[step.name] = _step_hash(step, inputs)
@@ -116,10 +121,18 @@ def plan(
         is_done = artifact.result is not None
         will_run = (not is_done or step.name in redone) and only in (None, step.name)
         cost = known[step.name]
-        planned.append(PlannedStep(step, artifact, inputs, is_done, will_run, cost))
+        remarks = tuple(step.stage.remarks(step.config, known))
+        planned.append(PlannedStep(step, artifact, inputs, is_done, will_run, cost, remarks))
     if only:
         _check_inputs_done(only, planned, folder)
     return Plan(recipe, folder, tuple(planned), only, start)
+
+
+def _settled(step: Step, named: Mapping[str, Named], known: Mapping[str, Estimate]) -> Step:
+    """Fill in what depends on a step's inputs; what does not fit them is an error now."""
+    with located(f"{step.table}."):
+        values = step.stage.settle(step.config, named, known)
+    return replace(step, config=step.config.model_copy(update=dict(values)))
 
 
 def describe(estimate: Estimate) -> str:

@@ -15,6 +15,10 @@ from lmwright.recipe.order import order
 from lmwright.recipe.recipe import Recipe, RecipeHeader
 from lmwright.recipe.stages import STAGES
 
+# A table of a step, in it the table `hosted`, in that `prices`, and there pairs.
+MAX_DEPTH = 16
+TOO_DEEP = f"tables or lists inside each other deeper than {MAX_DEPTH} levels"
+
 
 def read(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe file; `overrides` are like `seed=7` or `STAGE.STEP.KEY=VALUE`."""
@@ -39,13 +43,11 @@ def parse(
     stages: Mapping[str, Stage] = STAGES,
 ) -> Recipe:
     """Check a recipe written in TOML that may hold `stages`; an error starts with `where`."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{where}: not valid TOML: {error}") from None
+    table = _toml(text, f"{where}: not valid TOML")
     for override in overrides:
         _override(table, override)
     with located(f"{where}: "):
+        _check_depth(table)
         recipe = _build(table, stages)
         order(recipe)
     return recipe if overrides else replace(recipe, text=text)
@@ -99,10 +101,31 @@ def _override(table: dict[str, Any], override: str) -> None:
 def _value(text: str, override: str) -> Any:
     """Read a TOML value; a bare word is a string, so that `method=full` needs no quotes."""
     try:
-        table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError as error:
+        table = _toml(f"value = {text}", f"--set {override}: not a TOML value")
+    except RecipeError:
         if text[:1] in ("[", "{", '"', "'"):
-            raise RecipeError(f"--set {override}: not a TOML value: {error}") from None
+            raise
         return text
     # A line break could smuggle in a second key.
     return table["value"] if len(table) == 1 else text
+
+
+def _toml(text: str, fault: str) -> dict[str, Any]:
+    """Read TOML; what is none, or is more than Python reads, is an error that starts as given."""
+    try:
+        return tomllib.loads(text)
+    # ValueError: not TOML, or a number of thousands of digits.
+    except ValueError as error:
+        raise RecipeError(f"{fault}: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{fault}: {TOO_DEEP}") from None
+
+
+def _check_depth(table: dict[str, Any]) -> None:
+    """Refuse tables and lists inside each other deeper than any recipe needs."""
+    level: list[Any] = [table]
+    for _ in range(MAX_DEPTH):
+        inner = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [v for values in inner for v in values if isinstance(v, dict | list)]
+    if level:
+        raise RecipeError(TOO_DEEP)

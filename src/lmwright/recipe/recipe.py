@@ -6,21 +6,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import Field
+from pydantic import field_validator
 
-from lmwright.core.config import Config
+from lmwright.core.config import Config, SeedNumber
 from lmwright.core.stage import Stage
 from lmwright.recipe.stages import STAGES
 
-NAME = r"[A-Za-z0-9_-]+"
+# A name is a folder's name, too; file systems take 255 bytes.
+NAME = r"[A-Za-z0-9_-]{1,100}"
+NAME_RULE = "a name has only letters, digits, - and _, at most 100 of them"
 
 
 class RecipeHeader(Config):
     """What stands above the tables of a recipe."""
 
-    name: str = Field(pattern=f"^{NAME}$")
+    name: str
     # Steps that do not set their own seed take this one.
-    seed: int = Field(default=0, ge=0)
+    seed: SeedNumber = 0
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if fault := name_fault(name):
+            raise ValueError(fault)
+        return name
+
+
+def name_fault(name: str) -> str | None:
+    """Say why a name could not be a folder's, with one that could; nothing of a good one."""
+    if re.fullmatch(NAME, name):
+        return None
+    fitting = re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-")[:30] or "mine"
+    return f"{NAME_RULE}; for example {fitting}"
 
 
 @dataclass(frozen=True)

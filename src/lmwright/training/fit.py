@@ -38,6 +38,7 @@ def fit(
         generator = step_generator(config.seed, step, "batches")
         return micro_batches(task, examples, config.micro_batch_tokens, generator)
 
+    config = config.settled(len(train_set))
     optimizer = adamw(model, config.weight_decay)
     progress = state.restore(out / STATE, model, optimizer)
     order, n_done = _order(len(train_set), config), progress.n_steps_done
@@ -55,7 +56,7 @@ def fit(
         n_done=n_done,
     )
     checks = collated(validation_set, 0)  # what it draws is drawn once
-    every = config.validate_every or len(order) // config.epochs
+    every = config.validate_every or config.steps_per_epoch(len(train_set))
     log.rewind(out / METRICS, n_done + 1)
     with bar("training", len(order)) as shown:
         shown.skip(n_done)
@@ -81,10 +82,10 @@ def fit(
 
 def _order(n_examples: int, config: TrainingConfig) -> list[list[int]]:
     """Return which examples each step sees."""
-    size, seed = config.batch_size, config.seed
+    size, seed = config.schedule(n_examples)["batch_size"], config.seed
     epochs = (
         epoch_batches(n_examples, batch_size=size, seed=seed, epoch=epoch)
-        for epoch in range(config.epochs)
+        for epoch in range(config.schedule(n_examples)["epochs"])
     )
     return [batch for epoch in epochs for batch in epoch]
 

@@ -224,6 +224,28 @@ def test_new_writes_a_recipe_that_can_be_planned(capsys: pytest.CaptureFixture[s
     assert not Path("runs").exists()
 
 
+def test_new_speaks_of_the_recipe_that_it_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    for template in ("support", "own"):
+        assert cli.main(["new", f"my-{template}", "--template", template]) == 0
+        text = Path(f"my-{template}.toml").read_text(encoding="utf-8")
+        for before in (f" {template}.toml", f"runs/{template}/", f'"{template}.jsonl"'):
+            assert before not in text
+        assert f"lmwright chat runs/my-{template}/int8" in text
+    said = capsys.readouterr().out
+    assert "next: put your data into my-own.jsonl (docs/data.md), then lmwright run" in said
+    Path("other.jsonl").write_text("{}", encoding="utf-8")
+    assert cli.main(["new", "other", "--template", "own"]) == 0
+    assert "next: lmwright run other.toml" in capsys.readouterr().out
+
+
+def test_new_offers_a_name_that_will_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["new", "my shop"]) == 2
+    said = capsys.readouterr().err
+    assert "only letters, digits, - and _" in said
+    assert "for example my-shop" in said
+    assert cli.main(["new", "x" * 300]) == 2
+
+
 def test_new_never_overwrites(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.toml").write_text("precious", encoding="utf-8")
     assert cli.main(["new", "mine"]) == 2

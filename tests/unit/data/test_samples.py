@@ -22,7 +22,10 @@ FAQ = {"questions": ["q1", "q2", "q3"], "answers": ["a1", "a2"]}
     "record",
     [
         {"messages": TURNS},
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
         {"prompt": "a", "completion": "b"},
+        {"prompt": "a", "response": "b"},
+        {"question": "a", "answer": "b", "topic": "c"},
         {"instruction": "a", "output": "b", "input": ""},
         {"questions": ["a"], "answers": ["b"]},
     ],
@@ -40,6 +43,20 @@ def test_a_system_message_is_added_where_there_is_none():
     (sample,), _ = read({"messages": own}, system="s")
     assert [role for role, _ in said(sample)] == ["system", "user", "assistant"]
     assert said(sample)[0] == ("system", "own")
+
+
+def test_a_record_may_bring_its_own_system_message():
+    for record in (
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+        {"prompt": "a", "completion": "b"},
+    ):
+        (sample,), _ = read({**record, "system": "own"}, system="s")
+        assert said(sample) == [("system", "own"), ("user", "a"), ("assistant", "b")]
+
+
+def test_the_turns_before_an_instruction_stand_before_it():
+    (sample,), _ = read({"instruction": "c", "output": "d", "history": [["a", "b"]]})
+    assert said(sample) == [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
 
 
 def test_a_faq_teaches_every_question_and_tests_the_heldout_ones():
@@ -69,6 +86,12 @@ def test_a_faq_teaches_every_question_and_tests_the_heldout_ones():
         ({**FAQ, "questions": "q"}, "questions: expected a list of texts"),
         ({**FAQ, "heldout": ["h"]}, "heldout questions need `accept`"),
         ({"instruction": "a", "output": "b", "input": 3}, "input = 3"),
+        ({"conversations": []}, "conversations: expected a list that is not empty"),
+        ({"conversations": [{"role": "user"}]}, r"conversations\[0\]: expected a `from` and a"),
+        ({"conversations": [{"from": "bot", "value": "a"}]}, "from = 'bot': expected one of human"),
+        ({"conversations": [{"from": "human", "value": "a"}]}, "the last message must be the"),
+        ({"instruction": "a", "output": "b", "history": ["a"]}, "history: expected a list of"),
+        ({"question": "a", "answer": ""}, "answer = '': expected a text that is not empty"),
         ({"text": "a"}, "none of the known shapes"),
     ],
 )

@@ -74,8 +74,8 @@ def test_a_json_list_has_records_instead_of_lines(tmp_path, content, expected):
         ("missing.jsonl", "'missing.jsonl': no such file or folder"),
         ("*.jsonl", r"'\*.jsonl': no such file or folder"),
         ("starter:bank-suport", "did you mean 'bank-support'"),
-        (".", "no .jsonl, .json, .parquet file in"),
-        ("notes.txt", "expected one of .jsonl, .json, .parquet, not '.txt'"),
+        (".", "no .jsonl, .json, .csv, .tsv, .parquet file in"),
+        ("notes.txt", "expected one of .jsonl, .json, .csv, .tsv, .parquet, not '.txt'"),
     ],
 )
 def test_a_source_that_is_not_there_is_named(tmp_path, monkeypatch, source, expected):
@@ -145,3 +145,66 @@ def test_a_file_that_is_named_twice_would_count_twice(tmp_path):
     path = str(write(tmp_path / "train.jsonl", GOOD))
     with pytest.raises(DataError, match="name this file twice"):
         read([path, str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("content", "delimiter"),
+    [
+        ("question,answer\nWhat?,This.\n", ","),
+        ("Question;Answer;Topic\nWhat?;This.;x\n", ";"),
+        ("\ufeffprompt\tresponse\r\nWhat?\tThis.\r\n", "tab"),
+        ("instruction|input|output\nWhat?||This.\n", "|"),
+        ('"prompt","completion"\n\n"What?","This."\n', ","),
+    ],
+)
+def test_a_table_is_read_by_the_names_in_its_first_line(tmp_path, content, delimiter):
+    path = write(tmp_path / "faq.csv", content)
+    (sample,), _ = read([str(path)])
+    assert [turn["content"] for turn in sample.messages] == ["What?", "This."], delimiter
+
+
+def test_texts_in_quotes_may_hold_anything(tmp_path):
+    path = write(tmp_path / "faq.csv", 'question,answer\n"a, ""b""\nc",d\ne,f\n')
+    samples, _ = read([str(path)])
+    assert samples[0].messages[0]["content"] == 'a, "b"\nc'
+    # As a spreadsheet counts them, below the names.
+    assert [sample.id for sample in samples] == ["faq-2", "faq-3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "the first line must name the columns, .*question, answer or .*found: nothing"),
+        ("When?,At nine.\n", "the first line must name the columns, .*found: when\\?, at nine."),
+        ("title;text;n\na;b;1\n", "found: title, text, n"),
+        ("question,answer,answer\na,b,c\n", "names a column twice"),
+        ("question,answer\nWhat?,This, or that.\n", r"row 2: 3 fields, but 2 columns .*quotes"),
+        ("question,answer\nWhat?\n", "row 2: 1 fields, but 2 columns"),
+        ("question,answer\na,b\nc,\n", "row 3: answer = '': expected a text"),
+        ('question,answer\na,"b\n', "not a table: unexpected end of data"),
+        ("question,answer\n", "the file is empty"),
+        (b"question,answer\na,\xe9\n", "not UTF-8 .*; save the file as CSV in UTF-8"),
+        ("question,answer\na,b\n".encode("utf-16"), "not UTF-8"),
+        ("question,answer\na," + "b" * 200_000, "not a table: field larger than field limit"),
+    ],
+)
+def test_a_fault_of_a_table_names_the_file_and_the_row(tmp_path, content, expected):
+    path = write(tmp_path / "bad.csv", content)
+    with pytest.raises(DataError, match=expected) as caught:
+        read([str(path)])
+    assert str(path) in str(caught.value)
+
+
+def test_a_parquet_with_bytes_that_are_no_text_is_named(tmp_path):
+    texts = pa.array([b"\xff\xfe", b"b"], pa.binary()).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"prompt": texts, "completion": texts}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"x\.parquet cannot be read as parquet: .*utf-?8"):
+        read([str(tmp_path / "x.parquet")])
+
+
+def test_nobodys_home_is_a_source_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = write(tmp_path / "faq.csv", "question,answer\na,b\n")
+    assert locate("~/faq.csv") == locate("~/*.csv") == [path]
+    with pytest.raises(DataError, match="'~nosuchuser/x': no such file or folder"):
+        locate("~nosuchuser/x")

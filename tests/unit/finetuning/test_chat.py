@@ -212,3 +212,17 @@ def test_a_system_message_that_all_samples_share_becomes_the_default():
     assert shared_system([sample("S", "q", "a"), sample("T", "r", "b")]) is None
     assert shared_system([sample("S", "q", "a"), sample("r", "b")]) is None
     assert shared_system([sample("q", "a")]) is None
+
+
+def test_a_dialogue_that_is_too_long_is_refused_before_its_turns_are_looked_at(
+    tiny_tokenizer, monkeypatch
+):
+    renderings = []
+    real = tiny_tokenizer.chat
+    monkeypatch.setattr(
+        tiny_tokenizer, "chat", lambda *a, **k: renderings.append(1) or real(*a, **k)
+    )
+    turns = [("user", "Hello"), ("assistant", "Good morning.")] * 800
+    with pytest.raises(DataError, match=r"faq-7: .* tokens, more than max_length = 64"):
+        encode(sample(*turns), tiny_tokenizer, 64)
+    assert len(renderings) == 1

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from lmwright.finetuning.config import Finetune
-from lmwright.finetuning.methods import METHODS, learning_rate, prepare
+from lmwright.core.errors import RecipeError
+from lmwright.finetuning.config import LEARNING_RATES, Finetune
+from lmwright.finetuning.methods import METHODS, prepare
 from lmwright.training.state import trained_weights
 
 
@@ -32,6 +33,13 @@ def test_no_kind_of_model_is_left_out(tiny_encoder, tiny_seq2seq, kind, method):
 
 
 def test_the_learning_rate_is_the_tables_or_what_suits_the_method():
-    assert learning_rate(Finetune(data="d", method="lora")) == 1e-3
-    assert learning_rate(Finetune(data="d", method="full")) == 1e-4
-    assert learning_rate(Finetune(data="d", method="full", lr=0.5)) == 0.5
+    assert set(LEARNING_RATES) == set(METHODS)
+    assert Finetune(data="d", method="lora").peak_lr == 1e-3
+    assert Finetune(data="d", method="full").peak_lr == 1e-4
+    assert Finetune(data="d", method="full", lr=0.5).peak_lr == 0.5
+
+
+def test_an_update_that_is_no_thinner_than_the_model_is_refused(tiny_model):
+    width = tiny_model.config.d_model
+    with pytest.raises(RecipeError, match=f"rank = {width + 1}: the model is {width} wide"):
+        prepare(tiny_model, Finetune(data="d", precision="fp32", rank=width + 1))

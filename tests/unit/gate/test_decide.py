@@ -198,7 +198,7 @@ def test_percent_of_what_is_no_share_is_refused(rule: str) -> None:
 def test_models_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(RecipeError, match="both 'base'"):
         decision("m better", model="base")
-    with pytest.raises(RecipeError, match=r"gate\.model = 'smal'.*did you mean 'small'"):
+    with pytest.raises(RecipeError, match=r"model = 'smal'.*did you mean 'small'"):
         decision("m better", model="smal")
     gate = Gate(evaluation="card", model="base", baseline="small", require=["m better"])
     with pytest.raises(RecipeError, match="base was not compared with it on m"):

@@ -16,6 +16,12 @@ from lmwright.hosted.config import Hosted
         ({"n_parallel": 0}, r"evaluate\.card\.hosted\.n_parallel = 0"),
         ({"timeout_s": 0}, r"hosted\.timeout_s = 0"),
         ({"requests_per_minute": 0}, r"hosted\.requests_per_minute = 0"),
+        ({"requests_per_minute": float("inf")}, r"hosted\.requests_per_minute = inf: expected a n"),
+        (
+            {"timeout_s": 1e9},
+            r"timeout_s = 1000000000\.0: expected a number above 0 and at most 86",
+        ),
+        ({"prices": {"openai:gpt": [1.0, 1e12]}}, r"gpt\.1 = 1000000000000\.0: expected a number"),
         ({"prices": {"openai:gpt": [1.0]}}, r"hosted\.prices\.openai:gpt"),
         ({"prices": {"openai:gpt": [1.0, -1.0]}}, r"hosted\.prices\.openai:gpt\.1 = -1"),
         ({"prices": {"openai:gpt-4": [1, 1]}}, "'openai:gpt-4' is not among the hosted models"),

@@ -1,12 +1,14 @@
 """A hash that misses a change would pass off an old result as a new one."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lmwright.core.errors import ModelError
+from lmwright.core.stage import ASSUMED_MATRICES
 from lmwright.hub import STARTER_SHA256
-from lmwright.recipe.outside import model_hash
+from lmwright.recipe.outside import estimate, exists, model_hash
 
 
 @pytest.fixture
@@ -37,3 +39,19 @@ def test_a_step_is_known_by_its_model_alone(model: Path) -> None:
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         model_hash(str(tmp_path))
+
+
+def test_the_matrices_of_a_local_model_are_told_by_its_header(tiny_folder: Path) -> None:
+    found = estimate(str(tiny_folder)).matrices
+    config = json.loads((tiny_folder / "config.json").read_text(encoding="utf-8"))
+    assert found is not None
+    assert (found.d_model, found.n_blocks) == (config["hidden_size"], config["num_hidden_layers"])
+    assert found.shapes[-1] == (config["hidden_size"], config["intermediate_size"])
+    assert estimate("starter").matrices == ASSUMED_MATRICES
+    for name in ("hub:org/name", "openai:m", "no/such"):
+        assert (estimate(name).matrices, estimate(name).is_complete) == (None, False)
+
+
+def test_nobodys_home_holds_no_model() -> None:
+    assert not exists("~nosuchuser/model")
+    assert not exists("")

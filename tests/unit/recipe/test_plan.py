@@ -7,6 +7,7 @@ import pytest
 from lmwright.core.stage import Estimate
 from lmwright.recipe.plan import describe, duration, plan
 from lmwright.recipe.read import parse
+from lmwright.summary.inventory import folder_inventory
 
 RECIPE = """
 name = "x"
@@ -63,12 +64,21 @@ def test_a_hosted_model_takes_nothing_here_and_nobody_knows_how_long() -> None:
     assert not both.is_complete
 
 
-def test_a_larger_model_takes_longer(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    (tmp_path / "model.safetensors").write_bytes(bytes(1_000_000))
-    small = of("c", f"compress.c.model={tmp_path}")
+def test_a_larger_model_takes_longer(tiny_folder: Path) -> None:
+    small = of("c", f"compress.c.model={tiny_folder}", "compress.c.group_size=16")
     assert small.seconds < of("c").seconds
     assert small.memory_bytes < of("c").memory_bytes
+    assert (small.is_complete, small.n_params) == (True, n_params(tiny_folder))
+
+
+def n_params(folder: Path) -> int:
+    return folder_inventory(folder).n_params
+
+
+def test_a_wider_update_takes_more_memory() -> None:
+    wide = of("t", "finetune.t.rank=512").memory_bytes - of("t").memory_bytes
+    # 16 bytes for each of 496 rows and columns of all matrices of SmolLM2-135M.
+    assert wide == 496 * 16 * 30 * (4 * 576 + 2 * (576 + 192) - 2 * 576 + 3 * (576 + 1536) + 1152)
 
 
 @pytest.mark.parametrize(

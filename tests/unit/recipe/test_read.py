@@ -242,7 +242,7 @@ def test_the_recipes_that_come_with_the_package_are_valid() -> None:
     import lmwright
 
     paths = sorted((Path(lmwright.__file__).parent / "recipes").glob("*.toml"))
-    assert [path.stem for path in paths] == ["support"]
+    assert [path.stem for path in paths] == ["own", "support"]
     for path in paths:
         assert read(path).name == path.stem
 
@@ -281,3 +281,46 @@ def test_what_is_wrong_with_a_hosted_model_is_named(change: tuple[str, str], mes
     assert change[0] in HOSTED
     with pytest.raises(RecipeError, match=re.escape(message)):
         parse(HOSTED.replace(*change))
+
+
+DEEP = 900
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"name = {'[' * DEEP}{']' * DEEP}",
+        f"name = {'{a = ' * DEEP}1{'}' * DEEP}",
+        f'name = "x"\n{".".join(["a"] * DEEP)} = 1',
+        f'name = "x"\n[{".".join(["a"] * DEEP)}]',
+    ],
+    ids=["lists", "inline tables", "dotted keys", "headings"],
+)
+def test_tables_deeper_than_any_recipe_needs_are_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="inside each other deeper than 16 levels"):
+        parse(text)
+
+
+def test_a_number_of_thousands_of_digits_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"recipe: not valid TOML: .*digits"):
+        parse(f'name = "x"\nseed = {"1" * 5000}')
+
+
+def chain(n_steps: int, end: str) -> str:
+    steps = [
+        f'[compress.c{i}]\nmodel = "{f"c{i + 1}" if i + 1 < n_steps else end}"\nmethod = "int8"\n'
+        for i in range(n_steps)
+    ]
+    return 'name = "x"\n' + "".join(steps)
+
+
+def test_thousands_of_steps_in_a_row_are_ordered() -> None:
+    names = [step.name for step in order(parse(chain(3000, "starter")))]
+    assert names == [f"c{i}" for i in reversed(range(3000))]
+
+
+def test_a_cycle_is_shown_and_a_long_one_shortened() -> None:
+    with pytest.raises(RecipeError, match="c0 -> c1 -> c2 -> c0: these steps wait"):
+        parse(chain(3, "c0"))
+    with pytest.raises(RecipeError, match=r"c0 -> c1 .* c7 -> \.\.\. -> c0: these steps wait"):
+        parse(chain(3000, "c0"))

@@ -47,7 +47,7 @@ models = ["starter", "tuned", "int8", "int4"]
 [gate]
 evaluation = "card"
 model = "int8"
-require = ["qa_accuracy >= 80%"]
+require = ["multiple_choice >= 80%"]
 
 [report.page]
 evaluation = "card"

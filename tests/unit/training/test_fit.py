@@ -156,7 +156,7 @@ def test_the_best_weights_are_what_remains(opened, config, uninterrupted):
 
 def test_worse_weights_do_not_replace_better_ones(opened, tmp_path):
     """A rate so high that the loss gets worse again: the best step is not the last one."""
-    config = Finetune(**{**SETTINGS, "epochs": 6}, method="full", warmup=0.9)
+    config = Finetune(**{**SETTINGS, "epochs": 6}, method="full", warmup=0.9, keep="best")
     model = opened(config)
     summary = run(model, config, tmp_path / "whole", lr=0.05)
     assert summary["best_step"] < summary["n_steps"]
