@@ -10,6 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fakes import ByteTokenizer, FakeBackend
+from lmwright.core.errors import LmwrightError
 from lmwright.engine.scheduler import Engine, EngineLimits
 from lmwright.lm import LocalModel
 from lmwright.serving.app import serve
@@ -44,4 +45,7 @@ if __name__ == "__main__":
     says = {} if options.reply is None else {"reply": lambda _: options.reply}
     model = FewRows(SlowBackend(kind=options.kind, **says), tokenizer, name="fake")
     model.n_rows = options.rows
-    serve(model, port=0, api_key=options.key)
+    try:
+        serve(model, port=0, api_key=options.key)
+    except LmwrightError as error:
+        sys.exit(error.exit_code)

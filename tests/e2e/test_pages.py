@@ -75,13 +75,21 @@ def test_the_evaluation_page_lists_every_metric_with_its_margin_and_items() -> N
 def test_the_serving_page_lists_the_real_limits() -> None:
     found = [row[1] for row in rows("docs/serving.md", "Limits")]
     numbers = (
-        f"{limits.MAX_BODY_BYTES:,} bytes", limits.MAX_JSON_DEPTH, limits.MAX_MESSAGES,
+        f"{limits.MAX_BODY_BYTES:,} bytes", limits.MAX_JSON_DEPTH, limits.MAX_JSON_PARTS,
+        limits.MAX_MESSAGES,
         limits.MAX_PROMPTS, limits.MAX_N, limits.MAX_ANSWERS,
         f"{limits.MAX_STOPS}, of {limits.MAX_STOP_CHARACTERS} characters", limits.MAX_LOGPROBS,
         limits.MAX_SCORED_TOKENS, f"{limits.MAX_TEMPERATURE:g}", limits.MAX_WAITING,
-        limits.MAX_CONNECTIONS,
+        limits.MAX_LARGE, limits.MAX_CONNECTIONS,
     )  # fmt: skip
     assert found == [n if isinstance(n, str) else f"{n:,}" for n in numbers]
+    assert [row[1] for row in rows("docs/serving.md", "Deadlines")] == [
+        f"{limits.HEAD_TIMEOUT_S:.0f} s",
+        f"{limits.BODY_TIMEOUT_S:.0f} s, and 1 s more for each {limits.MIN_BODY_RATE // 1024} KiB"
+        " that have come",
+        f"{limits.REST_TIMEOUT_S:.0f} s", f"{limits.WRITE_TIMEOUT_S:.0f} s",
+        f"{limits.DRAIN_S:.0f} s",
+    ]  # fmt: skip
 
 
 def test_the_models_page_lists_every_family_with_its_heads_and_its_parity() -> None:

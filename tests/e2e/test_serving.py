@@ -27,11 +27,14 @@ CHAT_URL, TEXT_URL = "/v1/chat/completions", "/v1/completions"
 
 
 @contextmanager
-def served(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str], list[str]]]:
+def served(
+    *arguments: str, n_files: int | None = None
+) -> Iterator[tuple[str, subprocess.Popen[str], list[str]]]:
     """Serve the fake model in a process; give its address, the process, and its log so far."""
-    process = subprocess.Popen(
-        [sys.executable, str(FAKE), *arguments], stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, str(FAKE), *arguments]
+    if n_files is not None:
+        command = ["bash", "-c", f'ulimit -n {n_files}; exec "$@"', "bash", *command]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     log: list[str] = []
     try:
@@ -290,6 +293,7 @@ def test_what_is_no_http_is_refused(url: str, client: httpx.Client, head: bytes)
         connection.sendall(head)
         answer = connection.recv(100)
     assert not answer or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+    assert b"text/plain" not in answer
     assert_works(client)
 
 
@@ -351,6 +355,107 @@ def test_health_answers_while_the_model_works(url: str, client: httpx.Client) ->
             assert other.get("/health").json() == {"status": "ok"}
             assert other.post(TEXT_URL, json={**TEXT, "n": 0}).status_code == 400
         assert next(line for line in lines if line).startswith("data: {")
+
+
+def timed(client: httpx.Client, n: int = 10) -> float:
+    """Ask for a short answer and for the health, so many times; return the longest wait."""
+    longest_s = 0.0
+    for _ in range(n):
+        for ask in (lambda: assert_works(client), lambda: client.get("/health").json()["status"]):
+            started_s = time.monotonic()
+            ask()
+            longest_s = max(longest_s, time.monotonic() - started_s)
+    return longest_s
+
+
+def test_large_bodies_get_429_or_their_answer_and_hold_up_nobody(
+    url: str, client: httpx.Client
+) -> None:
+    body = json.dumps({**TEXT, "prompt": "a b " * 975_000})  # 3.9 MB
+
+    def ask(i: int) -> int:
+        if i % 3:
+            headers = {"Content-Type": "application/json"}
+            return httpx.post(url + TEXT_URL, content=body, headers=headers, timeout=60).status_code
+        # One that leaves as soon as all is sent.
+        host, port = url.removeprefix("http://").split(":")
+        head = (
+            f"POST {TEXT_URL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall((head + body).encode())
+        return 0
+
+    with ThreadPoolExecutor(45) as pool:
+        asked = [pool.submit(ask, i) for i in range(45)]
+        longest_s = timed(client)
+        statuses = {future.result() for future in asked}
+    assert statuses <= {0, 400, 429}
+    assert 400 in statuses
+    assert longest_s < 5
+    assert_works(client)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHost: loc"])
+def test_connections_that_ask_nothing_shut_nobody_out(sent: bytes) -> None:
+    with served(n_files=256) as (url, process, log):
+        host, port = url.removeprefix("http://").split(":")
+        with contextlib.ExitStack() as stack, httpx.Client(base_url=url, timeout=20) as client:
+            for _ in range(400):
+                connection = socket.create_connection((host, int(port)), timeout=20)
+                stack.enter_context(connection)
+                with contextlib.suppress(OSError):  # it may be closed already
+                    connection.sendall(sent)
+            assert timed(client) < 5
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=20)
+    written = "".join(log)
+    assert "Traceback" not in written
+    assert len(written) < 10_000
+
+
+def test_a_request_before_a_full_queue_of_half_sent_bodies_is_429_at_once(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    head = (
+        f"POST {TEXT_URL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        "Content-Length: 100\r\n\r\n{"
+    ).encode()
+    with contextlib.ExitStack() as stack, httpx.Client(base_url=url, timeout=20) as client:
+        for _ in range(32):
+            connection = socket.create_connection((host, int(port)), timeout=20)
+            stack.enter_context(connection).sendall(head)
+        while (answer := client.post(TEXT_URL, json={**TEXT, "max_tokens": 1})).status_code == 200:
+            pass
+        assert answer.status_code == 429
+        assert int(answer.headers["Retry-After"]) > 0
+        assert client.get("/health").status_code == 200
+    with httpx.Client(base_url=url, timeout=20) as client:
+        while (answer := client.post(TEXT_URL, json={**TEXT, "max_tokens": 1})).status_code == 429:
+            time.sleep(0.05)
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("signal_", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)]
+)
+def test_a_second_signal_ends_the_server_at_once(signal_: signal.Signals, status: int) -> None:
+    with served() as (url, process, log):
+        body = {**SLOW, "stream": True}
+        with (
+            httpx.Client(base_url=url, timeout=20) as client,
+            client.stream("POST", TEXT_URL, json=body) as answer,
+        ):
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal_)
+            time.sleep(0.5)
+            assert process.poll() is None
+            process.send_signal(signal_)
+            assert process.wait(timeout=10) == status
+            with pytest.raises(httpx.TransportError):
+                list(lines)
+    assert "Traceback" not in "".join(log)
 
 
 @pytest.mark.parametrize(

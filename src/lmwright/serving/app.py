@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lmwright.core.errors import RequestError
+from lmwright.core.errors import InterruptError, RequestError
 from lmwright.core.extras import need
 from lmwright.lm import LanguageModel, LocalModel
 from lmwright.serving import limits
@@ -29,8 +29,6 @@ ROUTES: tuple[Route[Any], ...] = (
 )  # fmt: skip
 
 LIBRARIES = ("fastapi", "uvicorn")
-# How long answers in progress may take to finish after SIGTERM or Ctrl-C.
-DRAIN_S = 30
 
 
 def create_app(
@@ -46,7 +44,7 @@ def create_app(
     from fastapi import FastAPI
     from starlette.exceptions import HTTPException
 
-    from lmwright.serving.auth import LOCAL_HOSTS, AccessControl
+    from lmwright.serving.auth import AccessControl
     from lmwright.serving.server import Server, no_such_route
 
     _check_key(api_key, is_public=is_public)
@@ -76,7 +74,7 @@ def create_app(
     app.add_middleware(
         AccessControl,
         api_key=api_key,
-        allowed_hosts=None if is_public else LOCAL_HOSTS,
+        is_public=is_public,
         open_paths=frozenset(route.path for route in routes if not route.needs_key),
     )
     return app
@@ -91,12 +89,13 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then let answers in progress finish; port 0 takes a free one.
 
-    Anything but an address of this machine itself needs an `api_key`.
+    A second signal gives them up. Anything but an address of this machine needs an `api_key`.
     """
     need("serving", *LIBRARIES)
     import uvicorn
 
     from lmwright.serving.auth import is_local
+    from lmwright.serving.transport import Connection, Listener, n_connections
 
     app = create_app(model, api_key=api_key, is_public=not is_local(host))
     with listen(host, port) as listener:
@@ -104,21 +103,27 @@ def serve(
         url = f"http://{shown}:{listener.getsockname()[1]}/v1"
         page = url.removesuffix("v1")
         log.info("serving %s at %s, and a page to chat at %s (Ctrl-C ends)", model.name, url, page)
+        n_open = n_connections()
+        # uvicorn calls it as it would call the class.
+        protocol: Any = partial(Connection, max_connections=n_open)
         config = uvicorn.Config(
             app,
-            # The plain parser, as it bounds the size of the headers.
-            http="h11",
+            http=protocol,
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=limits.MAX_CONNECTIONS,
-            timeout_graceful_shutdown=DRAIN_S,
+            # So many are accepted before the first of them is looked at.
+            backlog=max(1, n_open // 2),
+            timeout_keep_alive=int(limits.HEAD_TIMEOUT_S),
         )
+        server = Listener(config)
         # uvicorn passes the signal on when all is done; after Ctrl-C that is how one ends here.
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
+        if server.is_hurried:
+            raise InterruptError("the server was stopped before it had finished all answers")
 
 
 def listen(host: str, port: int) -> socket.socket:

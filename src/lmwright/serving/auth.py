@@ -15,10 +15,6 @@ from lmwright.serving.errors import ApiError, echo, internal_error
 
 log = logging.getLogger(__name__)
 
-# What a browser sends as Host to a server on its own machine. A page that rebinds its own name to
-# 127.0.0.1 (DNS rebinding) sends that name instead, and is refused.
-LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-
 
 def is_local(host: str) -> bool:
     """Return whether only this machine can reach a server bound to `host`."""
@@ -38,14 +34,14 @@ class AccessControl:
         app: ASGIApp,
         *,
         api_key: str | None,
-        allowed_hosts: frozenset[str] | None,
+        is_public: bool,
         open_paths: frozenset[str] = frozenset(),
     ) -> None:
-        """`open_paths` need no key; without `allowed_hosts` any Host header will do."""
+        """`open_paths` need no key; unless it is public, only local Host headers will do."""
         self._app = app
         self._open_paths = open_paths
         self._key_digest = None if api_key is None else _digest(api_key.encode())
-        self._allowed_hosts = allowed_hosts
+        self._is_public = is_public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass it on."""
@@ -79,13 +75,21 @@ class AccessControl:
         log.info("%s %s -> %s in %.0f ms", request_id, route, status or "gone", duration_ms)
 
     def _check_host(self, scope: Scope) -> None:
-        if self._allowed_hosts is None:
+        """Refuse web pages that point a name of theirs at this machine (DNS rebinding).
+
+        Their Host is that name. What a browser sends for a server on its own machine is localhost
+        or an address, which no page can rebind.
+        """
+        if self._is_public:
             return
         # "[::1]:8000" and "localhost:8000": the port is what follows the last colon, if digits.
         name = re.sub(r":\d+\Z", "", _header(scope, b"host").decode("latin-1").lower())
-        if name not in self._allowed_hosts:
-            known = ", ".join(sorted(self._allowed_hosts))
-            reason = f"Host {echo(name)!r} is not this server's name; it answers to {known}"
+        in_brackets = re.fullmatch(r"\[(.*:.*)\]", name)
+        if not is_local(in_brackets[1] if in_brackets else name):
+            reason = (
+                f"Host {echo(name)!r} is not this server's name; it answers to localhost and to"
+                " this machine's own addresses (127.0.0.1, [::1])"
+            )
             raise ApiError(reason, 403, code="invalid_host")
 
     def _check_key(self, scope: Scope) -> None:

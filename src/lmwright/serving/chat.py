@@ -127,7 +127,7 @@ class ChatChoices:
 def _plan(request: ChatRequest, served: Served) -> Submission:
     turns = [message.turn for message in request.messages]
     sampling = request.sampling(request.n_tokens, n_logprobs=request.n_logprobs)
-    generation = answers(served.model, turns, sampling, n=request.n)
+    generation = answers(served, turns, sampling, n=request.n)
     reply = GenerationReply(ChatChoices(), request, [generation.prompt_ids])
     events = reply.events if request.stream else None
     return Submission(reply.whole, generations=[generation], events=events)

@@ -119,7 +119,7 @@ def _plan(request: CompletionRequest, served: Served) -> Submission:
     generations = []
     if is_written := request.max_tokens != 0:
         sampling = request.sampling(request.max_tokens, n_logprobs=n_logprobs)
-        generations = [answers(model, prompt, sampling, n=request.n) for prompt in request.prompt]
+        generations = [answers(served, prompt, sampling, n=request.n) for prompt in request.prompt]
         prompts = [generation.prompt_ids for generation in generations]
     else:
         prompts = [served.encode(prompt) for prompt in request.prompt]

@@ -10,10 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lmwright.engine.request import Chunk, Completion, Prompt, Sampling
-from lmwright.lm import LocalModel
 from lmwright.serving import limits
 from lmwright.serving.errors import invalid
-from lmwright.serving.route import Generation, Json, Piece
+from lmwright.serving.route import Generation, Json, Piece, Served
 from lmwright.serving.schema import ApiRequest, Body, Off
 
 # JSON has no minus infinity; OpenAI writes this for a token that cannot come.
@@ -87,9 +86,10 @@ class GenerationRequest(ApiRequest):
         return self
 
 
-def answers(model: LocalModel, prompt: Prompt, sampling: Sampling, *, n: int) -> Generation:
+def answers(served: Served, prompt: Prompt, sampling: Sampling, *, n: int) -> Generation:
     """Return n answers to a prompt, the first of which is what n = 1 would give."""
-    admitted = model.admit(prompt, sampling)
+    served.check_size(prompt)
+    admitted = served.model.admit(prompt, sampling)
     seeds = [(sampling.seed + i) % 2**64 for i in range(n)]
     return Generation(
         admitted.prompt_ids, [replace(admitted.sampling, seed=seed) for seed in seeds]

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal
+from functools import cached_property
+from typing import Any, Generic, Literal, cast
 
 from lmwright.core.errors import ContextLengthError
-from lmwright.engine.request import Prompt, Sampling
+from lmwright.engine.request import Message, Prompt, Sampling
 from lmwright.lm import LocalModel
 from lmwright.serving import limits
 from lmwright.serving.schema import R
@@ -57,12 +58,41 @@ class Served:
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Return the token ids of what is only read: it may fill the whole context."""
+        self.check_size(prompt)
         ids, context_length = self.model.encode(prompt), self.model.info.context_length
         if context_length is not None and len(ids) > context_length:
             raise ContextLengthError(
                 f"a text has {len(ids)} tokens; this model reads {context_length}"
             )
         return ids
+
+    def check_size(self, prompt: Prompt) -> None:
+        """Refuse what cannot fit the context before it is encoded, which may take seconds."""
+        context_length = self.model.context_length
+        if isinstance(prompt, str):
+            n = len(prompt)
+        elif prompt and isinstance(prompt[0], Mapping):
+            n = sum(len(cast(Message, message)["content"]) for message in prompt)
+        else:
+            if len(prompt) > context_length:
+                raise ContextLengthError(
+                    f"a prompt of {len(prompt):,} tokens; this model reads {context_length:,}."
+                    " Shorten it"
+                )
+            return
+        n_most = context_length * self.n_characters_of_longest
+        if n > n_most:
+            raise ContextLengthError(
+                f"a prompt of {n:,} characters; this model reads {context_length:,} tokens, which"
+                f" hold {n_most:,} characters at most. Shorten it"
+            )
+
+    @cached_property
+    def n_characters_of_longest(self) -> int:
+        """How many characters a token stands for at most."""
+        tokenizer = self.model.tokenizer
+        longest = max(len(tokenizer.token(id_)) for id_ in range(tokenizer.vocab_size))
+        return max(longest, limits.MIN_CHARACTERS_OF_LONGEST)
 
 
 @dataclass(frozen=True)

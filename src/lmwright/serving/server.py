@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -28,40 +29,50 @@ class Server:
     def __init__(self, model: LocalModel, *, max_waiting: int) -> None:
         self._served = Served(model, int(time.time()))
         self._worker = Worker(model, max_waiting=max_waiting)
-        # Bodies are parsed and tokenized here: neither the event loop nor the model waits for
-        # a large one, and the tokenizer encodes for one request at a time.
-        self._reader = ThreadPoolExecutor(1, "lmwright-reader")
+        # Bodies are parsed and tokenized here, so that neither the event loop nor the model waits
+        # for a large one, and large ones in a thread of their own: small ones do not, either.
+        self._readers = [ThreadPoolExecutor(1, f"lmwright-reader-{i}") for i in range(2)]
 
     def close(self) -> None:
         """End the threads; what still runs is cancelled."""
         self._worker.close()
-        self._reader.shutdown(wait=True, cancel_futures=True)
+        for reader in self._readers:
+            reader.shutdown(wait=True, cancel_futures=True)
 
     async def answer(self, route: Route[Any], request: Request) -> Response:
         """Answer one request of a route."""
-        if route.method == "GET":
-            planned = self._plan(route, request.path_params)
-        else:
-            _check_content_type(request)
-            self._worker.check_room()
-            try:
-                body = await limits.read_body(request.stream(), route.max_body_bytes)
-            except ClientDisconnect:
-                raise ApiError("the client left while it sent its request", 408) from None
-            loop = asyncio.get_running_loop()
-            planned = await loop.run_in_executor(self._reader, self._plan, route, body)
-        if isinstance(planned, Submission):
-            return await self._run(planned, request)
-        if isinstance(planned, Document):
-            return Response(
-                planned.content, headers=dict(planned.headers), media_type=planned.media_type
-            )
-        return JSONResponse(planned)
+        with contextlib.ExitStack() as stack:
+            if route.method == "GET":
+                planned = self._plan(route, request.path_params)
+                if not isinstance(planned, Submission):
+                    return _response(planned)
+                ticket = self._worker.admit()
+                stack.callback(ticket.cancel)
+                _watch(request, ticket, stack)
+            else:
+                _check_content_type(request)
+                is_large = limits.is_large(request.headers.get("content-length"))
+                ticket = self._worker.admit(is_large=is_large)
+                stack.callback(ticket.cancel)
+                try:
+                    body = await limits.read_body(request.stream(), route.max_body_bytes)
+                except ClientDisconnect:
+                    raise ApiError("the client left while it sent its request", 408) from None
+                _watch(request, ticket, stack)
+                loop, reader = asyncio.get_running_loop(), self._readers[is_large]
+                planned = await loop.run_in_executor(reader, self._read, route, body, ticket)
+                if not isinstance(planned, Submission):
+                    return _response(planned)
+            self._worker.start(ticket, planned)
+            return await _answered(planned, ticket, stack)
 
-    def _plan(
-        self, route: Route[Any], body: bytes | dict[str, Any]
-    ) -> Submission | Json | Document:
-        fields = limits.parse_json(body) if isinstance(body, bytes) else body
+    def _read(self, route: Route[Any], body: bytes, ticket: Ticket) -> Submission | Json | Document:
+        """Plan a request that came as JSON, unless its client has left meanwhile."""
+        if ticket.is_cancelled:
+            raise ApiError("the client left before its request was read", 503, code="cancelled")
+        return self._plan(route, limits.parse_json(body))
+
+    def _plan(self, route: Route[Any], fields: Json) -> Submission | Json | Document:
         asked = read_request(route.request, fields)
         name = self._served.model.name
         # The name is only compared: it opens no file.
@@ -74,20 +85,6 @@ class Server:
             # Too long, or the chat template refuses an order of roles, for example.
             raise refusal(error, param=asked.PROMPT) from None
 
-    async def _run(self, submission: Submission, request: Request) -> Response:
-        ticket = self._worker.submit(submission)
-        watcher = asyncio.create_task(_cancel_when_gone(request, ticket))
-        with contextlib.ExitStack() as stack:
-            stack.callback(watcher.cancel)
-            stack.callback(ticket.cancel)
-            pieces = ticket.pieces()
-            if submission.events is None:
-                return JSONResponse(submission.whole([piece async for piece in pieces]))
-            # An error before the first word still gets a status of its own.
-            first = await anext(pieces)
-            lines = _lines(first, pieces, submission.events, stack.pop_all())
-            return StreamingResponse(lines, headers=STREAM_HEADERS, media_type="text/event-stream")
-
 
 async def no_such_route(request: Request, error: Any) -> Response:
     """Answer starlette's HTTPException (404 and 405) in OpenAI's shape."""
@@ -97,6 +94,26 @@ async def no_such_route(request: Request, error: Any) -> Response:
     where = f"{echo(request.method)} {echo(request.url.path)}"
     answer = ApiError(f"{reason}: {where}", error.status_code, code=code)
     return JSONResponse(answer.to_json(), error.status_code, headers=error.headers)
+
+
+async def _answered(planned: Submission, ticket: Ticket, stack: contextlib.ExitStack) -> Response:
+    """Return what the model gives, whole or as a stream that closes `stack` at its end."""
+    pieces = ticket.pieces()
+    if planned.events is None:
+        whole = partial(planned.whole, [piece async for piece in pieces])
+        # With many log-probabilities this takes a while.
+        return await asyncio.to_thread(lambda: _response(whole()))
+    # An error before the first word still gets a status of its own.
+    first = await anext(pieces)
+    lines = _lines(first, pieces, planned.events, stack.pop_all())
+    return StreamingResponse(lines, headers=STREAM_HEADERS, media_type="text/event-stream")
+
+
+def _response(planned: Json | Document) -> Response:
+    if isinstance(planned, Document):
+        headers = dict(planned.headers)
+        return Response(planned.content, headers=headers, media_type=planned.media_type)
+    return JSONResponse(planned)
 
 
 async def _lines(
@@ -132,8 +149,14 @@ def _check_content_type(request: Request) -> None:
         raise ApiError(reason, 415, code="unsupported_media_type")
 
 
-async def _cancel_when_gone(request: Request, ticket: Ticket) -> None:
+def _watch(request: Request, ticket: Ticket, stack: contextlib.ExitStack) -> None:
+    """Let a ticket know when its client leaves, until the stack is closed."""
+    watcher = asyncio.create_task(_leave_when_gone(request, ticket))
+    stack.callback(watcher.cancel)
+
+
+async def _leave_when_gone(request: Request, ticket: Ticket) -> None:
     # The body is read, so all that can still arrive is the end of the connection.
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    ticket.cancel()
+    ticket.leave()

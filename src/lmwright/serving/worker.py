@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from queue import SimpleQueue
 
 from lmwright.core.errors import RequestError
@@ -12,28 +12,35 @@ from lmwright.engine.scheduler import Engine, EngineLimits
 from lmwright.lm import LocalModel
 from lmwright.serving import limits
 from lmwright.serving.errors import ApiError, internal_error, refusal
-from lmwright.serving.route import Piece, Submission
+from lmwright.serving.route import Generation, Piece, Submission
 
 # What a client gets must not depend on what others ask for at the same time.
 LIMITS = EngineLimits(is_isolated=True)
 
+# For each length of a prompt torch compiles kernels of attention, which it keeps as long as the
+# thread lives (cpublas::brgemm; about 1 MB a length): threads must end for memory to stay flat.
+REQUESTS_A_THREAD = 64
+
+Call = Callable[[], Iterable[object]]
 # An error or None is the last that a request gets.
 Posted = Piece | ApiError | None
 
 
 class Ticket:
-    """One request on its way from the event loop to the worker's thread and back."""
+    """One request, from before its body is read, to the worker's thread and back."""
 
-    def __init__(self, submission: Submission, on_end: Callable[["Ticket"], None]) -> None:
+    def __init__(self, on_end: Callable[["Ticket"], None], *, is_large: bool) -> None:
         self._on_end, self._loop = on_end, asyncio.get_running_loop()
         # Not bounded: it holds at most the tokens that the request was allowed, and a client that
         # reads slowly must not hold up the model for the others.
         self._pieces: asyncio.Queue[Posted] = asyncio.Queue()
         self.is_cancelled = False
+        # Whether it is still to be read and encoded, and has a large body then.
+        self.is_unread, self.is_large = True, is_large
         # The rest is the thread's: whether the engine has begun an answer, and what is left to do.
         self.is_running = False
-        self.calls = deque(enumerate(submission.calls))
-        self.generations = submission.generations
+        self.calls: deque[tuple[int, Call]] = deque()
+        self.generations: Sequence[Generation] = ()
         self.answers: dict[int, int] = {}  # the engine's id of each: its number in the reply
 
     async def pieces(self) -> AsyncIterator[Piece]:
@@ -42,6 +49,12 @@ class Ticket:
             if isinstance(piece, ApiError):
                 raise piece
             yield piece
+
+    def leave(self) -> None:
+        """Note that the client has gone; what it sent keeps its place until it is put away."""
+        self.is_cancelled = True
+        if not self.is_unread:
+            self.cancel()
 
     def cancel(self) -> None:
         """Give the place in the queue back; the thread drops the answers before its next step."""
@@ -69,26 +82,37 @@ class Worker:
         self._inbox: SimpleQueue[Ticket | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         # Of the thread.
+        self._n_taken = 0
+        self._is_closed = False
         self._active: list[Ticket] = []
         self._engine: Engine | None = None
 
-    def check_room(self) -> None:
-        """Raise the 429 that `submit` would raise, before a body is read in vain."""
-        if sum(not ticket.is_running for ticket in self._tickets) >= self._max_waiting:
-            reason = f"{self._max_waiting} requests are waiting for the model; try again later"
-            headers = {"Retry-After": str(limits.RETRY_AFTER_S)}
+    def admit(self, *, is_large: bool = False) -> Ticket:
+        """Give a request a place in the queue before its body is read, or raise a 429."""
+        waiting = [ticket for ticket in self._tickets if not ticket.is_running]
+        n_large = sum(ticket.is_unread and ticket.is_large for ticket in waiting)
+        if len(waiting) >= self._max_waiting or (is_large and n_large >= limits.MAX_LARGE):
+            what = "large requests are being read" if is_large else "requests wait for the model"
+            n = n_large if len(waiting) < self._max_waiting else len(waiting)
+            reason = f"{n} {what}; try again later"
+            headers = limits.retry_later()
             raise ApiError(reason, 429, code="rate_limit_exceeded", headers=headers)
-
-    def submit(self, submission: Submission) -> Ticket:
-        """Queue a request, or raise a 429 when the queue is full; call it in the event loop."""
-        self.check_room()
-        ticket = Ticket(submission, self._tickets.discard)
+        ticket = Ticket(self._tickets.discard, is_large=is_large)
         self._tickets.add(ticket)
+        return ticket
+
+    def start(self, ticket: Ticket, submission: Submission) -> None:
+        """Queue what a request asks of the model; call it in the event loop."""
+        ticket.is_unread = False
+        if ticket.is_cancelled:
+            ticket.cancel()
+            return
+        ticket.calls.extend(enumerate(submission.calls))
+        ticket.generations = submission.generations
         self._inbox.put(ticket)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="lmwright-model", daemon=True)
             self._thread.start()
-        return ticket
 
     def close(self) -> None:
         """Cancel what runs and what waits, and end the thread."""
@@ -99,8 +123,16 @@ class Worker:
             self._thread.join()
 
     def _run(self) -> None:
-        """Take in requests, then do a call and a step of the engine, until the server closes."""
-        while self._receive():
+        """Let one thread after another do the work, until the server closes."""
+        while not self._is_closed:
+            thread = threading.Thread(target=self._work, name="lmwright-step", daemon=True)
+            thread.start()
+            thread.join()
+
+    def _work(self) -> None:
+        """Take in requests, then do a call and a step of the engine, for so many requests."""
+        end = self._n_taken + REQUESTS_A_THREAD
+        while self._n_taken < end and self._receive():
             for ticket in [ticket for ticket in self._active if ticket.is_cancelled]:
                 self._drop(ticket)
             calling = next((ticket for ticket in self._active if ticket.calls), None)
@@ -114,7 +146,9 @@ class Worker:
         while not self._active or not self._inbox.empty():
             ticket = self._inbox.get()
             if ticket is None:
+                self._is_closed = True
                 return False
+            self._n_taken += 1
             self._active.append(ticket)
             if not ticket.calls:
                 self._advance(ticket)

@@ -23,6 +23,9 @@ from lmwright.tokenizer.translation import Translation
 
 # What a special token may be for; a tokenizer has some of them.
 ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "pad", "cls", "sep", "mask"))
+# From so many characters on, texts are encoded by a method of the library that lets other threads
+# run meanwhile; it may take seconds.
+LONG_TEXT = 10_000
 # Unicode noncharacters: no text has a reason to contain them.
 MARKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
@@ -236,7 +239,10 @@ class Tokenizer:
         """Encode, with the model's special tokens around; those in the text count only if asked."""
         is_asked = _set(self._backend, "encode_special_tokens", False)
         with self._lock, _whole_characters(), is_asked if reads_specials else nullcontext():
-            return self._backend.encode(text, pair, add_special_tokens=has_specials)
+            if len(text) < LONG_TEXT:
+                return self._backend.encode(text, pair, add_special_tokens=has_specials)
+            texts = [text if pair is None else (text, pair)]
+            return self._backend.encode_batch(texts, add_special_tokens=has_specials)[0]
 
     def _check_masks(self, text: str) -> None:
         """Refuse other special tokens, which would count as such, too."""

@@ -112,6 +112,33 @@ def test_nothing_is_cut_to_fit_the_context(
         assert response.json()["error"]["code"] == "context_length_exceeded"
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("completions", {"prompt": "x" * 1281}),
+        ("completions", {"prompt": ["x", "x" * 1281]}),
+        ("completions", {"prompt": [1] * 41}),
+        ("completions", {"prompt": "x" * 1281, "echo": True, "max_tokens": 0}),
+        ("chat/completions", {"messages": [{"role": "user", "content": "x" * 641}] * 2}),
+        ("embeddings", {"input": "x" * 1281}),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_it_is_encoded(
+    ask: Any,
+    small_model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    fields: dict[str, Any],
+) -> None:
+    encoded: list[Any] = []
+    encode = small_model.encode
+    monkeypatch.setattr(small_model, "encode", lambda p: encoded.append(len(p)) or encode(p))
+    response = ask("POST", f"/v1/{path}", served=small_model, json={"model": "fake", **fields})
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+    assert set(encoded) <= {1}
+
+
 def test_stop_ends_an_answer(ask: Any) -> None:
     answer = ask("POST", "/v1/chat/completions", json={**CHAT, "stop": ["d"]}).json()
     assert answer["choices"][0]["message"]["content"] == "abc"

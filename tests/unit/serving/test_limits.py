@@ -82,6 +82,7 @@ def test_a_body_that_does_not_come_is_408(monkeypatch: pytest.MonkeyPatch) -> No
         (b'{"a": ' + b"[" * 3_000, "nested deeper than 64"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested deeper than 64"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested deeper than 64"),
+        (b'{"a": [' + b"[]," * 65_536 + b"0]}", "more than 65,536 objects and arrays"),
         (b"{" + b",".join(b'"%d":0' % i for i in range(200_000)) + b"}", "more than 1,024 keys"),
     ],
 )
@@ -102,6 +103,39 @@ def test_just_the_deepest_nesting_is_read() -> None:
     assert limits.parse_json(nested) == json.loads(nested)
     with pytest.raises(ApiError):
         limits.parse_json(nested.replace(b"[]", b"[[]]"))
+
+
+def test_brackets_in_strings_are_no_objects() -> None:
+    body = b'{"a": "' + b"[{" * 100_000 + b'"}'
+    assert limits.parse_json(body) == json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("content_length", "expected"),
+    [("0", False), ("65536", False), (" 7 ", False), ("65537", True), ("9" * 5000, True),
+     (None, True), ("", True), ("-1", True), ("1e3", True)],
+)  # fmt: skip
+def test_a_body_is_large_unless_it_says_that_it_is_small(
+    content_length: str | None, expected: bool
+) -> None:
+    assert limits.is_large(content_length) is expected
+
+
+def test_a_body_that_trickles_is_408_and_one_that_flows_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(limits, "MIN_BODY_RATE", 1000)
+
+    async def arrive(size: int) -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * size
+            await asyncio.sleep(0.02)
+
+    assert len(asyncio.run(limits.read_body(arrive(100)))) == 2000
+    with pytest.raises(ApiError) as caught:
+        asyncio.run(limits.read_body(arrive(1)))
+    assert caught.value.status == 408
 
 
 def test_whole_surrogate_pairs_are_text() -> None:

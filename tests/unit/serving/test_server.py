@@ -149,7 +149,8 @@ async def leave(app: Any, fields: dict[str, Any], *, after: int, within_s: float
         if n_sent >= after:
             gone.set()
 
-    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"),
+               (b"content-length", str(len(body)).encode())]  # fmt: skip
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
              "scheme": "http", "path": TEXT_URL, "raw_path": TEXT_URL.encode(), "root_path": "",
              "query_string": b"", "headers": headers}  # fmt: skip

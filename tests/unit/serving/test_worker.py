@@ -63,6 +63,12 @@ def with_worker(scenario: Scenario, *, max_waiting: int = 2, **limits: int) -> S
     return steps
 
 
+def submit(worker: Worker, submission: Submission) -> Ticket:
+    ticket = worker.admit()
+    worker.start(ticket, submission)
+    return ticket
+
+
 async def texts(ticket: Ticket) -> list[tuple[int, str]]:
     return [(number, chunk.text) async for number, chunk in ticket.pieces()]  # type: ignore
 
@@ -73,9 +79,9 @@ async def first(ticket: Ticket) -> Any:
 
 def test_requests_are_answered_together_and_completely() -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
-        early = worker.submit(asking("1", n_tokens=3))
+        early = submit(worker, asking("1", n_tokens=3))
         await steps.begun(1)
-        late = worker.submit(asking("2", "3", n_tokens=2))
+        late = submit(worker, asking("2", "3", n_tokens=2))
         steps.let(3)
         assert await texts(early) == [(0, "a"), (0, "b"), (0, "c")]
         assert await texts(late) == [(0, "a"), (1, "a"), (0, "b"), (1, "b")]
@@ -85,9 +91,9 @@ def test_requests_are_answered_together_and_completely() -> None:
 
 def test_a_short_request_ends_while_a_long_one_runs() -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
-        long = worker.submit(asking("1", n_tokens=500))
+        long = submit(worker, asking("1", n_tokens=500))
         await steps.begun(1)
-        short = worker.submit(asking("2", n_tokens=2))
+        short = submit(worker, asking("2", n_tokens=2))
         steps.let(3)
         assert await texts(short) == [(0, "a"), (0, "b")]
         assert long in worker._tickets
@@ -98,7 +104,7 @@ def test_a_short_request_ends_while_a_long_one_runs() -> None:
 def test_answers_to_one_prompt_read_it_once() -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
         steps.let(1000)
-        ticket = worker.submit(asking("x" * 100, n=8, n_tokens=4))
+        ticket = submit(worker, asking("x" * 100, n=8, n_tokens=4))
         assert len(await texts(ticket)) == 32
 
     assert with_worker(scenario).n_tokens == [[100], *[[1] * 8] * 3]
@@ -106,9 +112,9 @@ def test_answers_to_one_prompt_read_it_once() -> None:
 
 def test_a_prompt_is_read_as_if_there_were_no_other() -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
-        early = worker.submit(asking("x" * 80 + "1", n_tokens=2))
+        early = submit(worker, asking("x" * 80 + "1", n_tokens=2))
         await steps.begun(1)
-        late = worker.submit(asking("x" * 80 + "2", n_tokens=1))
+        late = submit(worker, asking("x" * 80 + "2", n_tokens=1))
         steps.let(3)
         assert (await texts(early), await texts(late)) == ([(0, "a"), (0, "b")], [(0, "a")])
 
@@ -119,9 +125,9 @@ def test_a_prompt_is_read_as_if_there_were_no_other() -> None:
 
 def test_a_long_prompt_holds_up_nobody() -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
-        long = worker.submit(asking("x" * 160, n_tokens=1))
+        long = submit(worker, asking("x" * 160, n_tokens=1))
         await steps.begun(1)
-        short = worker.submit(asking("2", n_tokens=5))
+        short = submit(worker, asking("2", n_tokens=5))
         steps.let(11)
         # It reads its prompt and answers while the long prompt is read in chunks.
         assert "".join(text for _, text in await texts(short)) == "abcde"
@@ -134,29 +140,28 @@ def test_a_long_prompt_holds_up_nobody() -> None:
 
 def test_a_full_queue_is_429_and_has_room_again_after_an_answer() -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
-        tickets = [worker.submit(asking("0"))]
+        tickets = [submit(worker, asking("0"))]
         steps.let()
         await first(tickets[0])
         # One runs, two wait: there is one row only.
-        tickets += [worker.submit(asking(str(i), n_tokens=1)) for i in (1, 2)]
-        for refuse in (worker.check_room, lambda: worker.submit(asking("9"))):
-            with pytest.raises(ApiError) as caught:
-                refuse()
-            assert caught.value.status == 429
-            assert int(caught.value.headers["Retry-After"]) > 0
+        tickets += [submit(worker, asking(str(i), n_tokens=1)) for i in (1, 2)]
+        with pytest.raises(ApiError) as caught:
+            worker.admit()
+        assert caught.value.status == 429
+        assert int(caught.value.headers["Retry-After"]) > 0
         steps.let(4)
         assert await texts(tickets[0]) == [(0, "b"), (0, "c")]
         for ticket in tickets[1:]:
             assert await texts(ticket) == [(0, "a")]
         assert not worker._tickets
-        worker.check_room()
+        worker.admit()
 
     with_worker(scenario, n_rows=1)
 
 
 def test_cancelling_frees_the_row_before_the_next_step() -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
-        ticket = worker.submit(asking("1", "2", n_tokens=1000))
+        ticket = submit(worker, asking("1", "2", n_tokens=1000))
         steps.let()
         assert (await first(ticket))[1].text == "a"
         await steps.begun(2)
@@ -165,7 +170,7 @@ def test_cancelling_frees_the_row_before_the_next_step() -> None:
             await texts(ticket)
         assert caught.value.status == 503
         # The model is in the middle of a step, which is the last of that request.
-        following = worker.submit(asking("3", n_tokens=1))
+        following = submit(worker, asking("3", n_tokens=1))
         steps.let(2)
         assert await texts(following) == [(0, "a")]
 
@@ -174,12 +179,12 @@ def test_cancelling_frees_the_row_before_the_next_step() -> None:
 
 def test_a_cancelled_request_in_the_queue_frees_its_place_at_once() -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
-        running = worker.submit(asking("0", n_tokens=2))
+        running = submit(worker, asking("0", n_tokens=2))
         steps.let()
         await first(running)
-        waiting = [worker.submit(asking(str(i), n_tokens=1)) for i in (1, 2)]
+        waiting = [submit(worker, asking(str(i), n_tokens=1)) for i in (1, 2)]
         waiting[0].cancel()
-        last = worker.submit(asking("7", n_tokens=1))
+        last = submit(worker, asking("7", n_tokens=1))
         steps.let(1000)
         assert await texts(running) == [(0, "b")]
         for ticket in (waiting[1], last):
@@ -190,7 +195,7 @@ def test_a_cancelled_request_in_the_queue_frees_its_place_at_once() -> None:
 
 def test_closing_ends_what_runs_and_drops_what_waits() -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
-        tickets = [worker.submit(asking(str(i), n_tokens=1000)) for i in range(2)]
+        tickets = [submit(worker, asking(str(i), n_tokens=1000)) for i in range(2)]
         steps.let()
         assert (await first(tickets[0]))[1].text == "a"
         # The model is in the middle of a step, and takes no further one after it.
@@ -205,10 +210,10 @@ def test_calls_take_turns_with_the_steps_of_others() -> None:
     done: list[str] = []
 
     async def scenario(worker: Worker, steps: Steps) -> None:
-        running = worker.submit(asking("1", n_tokens=100))
+        running = submit(worker, asking("1", n_tokens=100))
         await steps.begun(1)
         calls = [lambda i=i: done.append(str(i)) or [i] for i in range(3)]
-        ticket = worker.submit(asking("2", n_tokens=1, calls=calls))
+        ticket = submit(worker, asking("2", n_tokens=1, calls=calls))
         for n_called in (1, 2, 3):
             assert len(done) == n_called - 1
             steps.let()
@@ -236,10 +241,10 @@ def fail() -> Any:
 )
 def test_a_request_that_fails_fails_alone(submission: Submission, status: int) -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
-        running = worker.submit(asking("1", n_tokens=3))
+        running = submit(worker, asking("1", n_tokens=3))
         steps.let()
         await first(running)
-        failing = worker.submit(submission)
+        failing = submit(worker, submission)
         steps.let(1000)
         with pytest.raises(ApiError) as caught:
             await texts(failing)
@@ -253,8 +258,71 @@ def test_after_a_crash_of_the_model_the_next_request_is_answered() -> None:
     async def scenario(worker: Worker, steps: Steps) -> None:
         steps.let(1000)
         with pytest.raises(ApiError) as caught:
-            await texts(worker.submit(asking("explode")))
+            await texts(submit(worker, asking("explode")))
         assert caught.value.status == 500
-        assert await texts(worker.submit(asking("1", n_tokens=1))) == [(0, "a")]
+        assert await texts(submit(worker, asking("1", n_tokens=1))) == [(0, "a")]
 
     with_worker(scenario)
+
+
+def test_a_request_is_counted_before_its_body_is_read() -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        tickets = [worker.admit(), worker.admit()]
+        with pytest.raises(ApiError) as caught:
+            worker.admit()
+        assert caught.value.status == 429
+        tickets[0].cancel()
+        worker.admit()
+
+    with_worker(scenario)
+
+
+def test_large_bodies_leave_room_for_small_ones() -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        steps.let(1000)
+        large = [worker.admit(is_large=True) for _ in range(8)]
+        with pytest.raises(ApiError, match="8 large requests") as caught:
+            worker.admit(is_large=True)
+        assert caught.value.status == 429
+        small = submit(worker, asking("1", n_tokens=1))
+        assert await texts(small) == [(0, "a")]
+        # One that has been read is as all others.
+        worker.start(large[0], asking("2", n_tokens=1))
+        worker.admit(is_large=True)
+        assert await texts(large[0]) == [(0, "a")]
+
+    with_worker(scenario, max_waiting=32)
+
+
+def test_who_leaves_while_it_is_read_keeps_its_place_until_it_is_put_away() -> None:
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        tickets = [worker.admit(), worker.admit()]
+        tickets[0].leave()
+        with pytest.raises(ApiError):
+            worker.admit()
+        worker.start(tickets[0], asking("1"))
+        worker.admit()
+        with pytest.raises(ApiError) as caught:
+            await first(tickets[0])
+        assert caught.value.status == 503
+
+    assert with_worker(scenario).n_tokens == []
+
+
+def test_threads_are_renewed_and_requests_that_run_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmwright.serving.worker.REQUESTS_A_THREAD", 3)
+    threads: set[int | None] = set()
+
+    def call() -> list[int]:
+        threads.add(threading.get_native_id())
+        return []
+
+    async def scenario(worker: Worker, steps: Steps) -> None:
+        long = submit(worker, asking("0", n_tokens=100))
+        steps.let(1000)
+        for _ in range(10):
+            assert await texts(submit(worker, asking("1", n_tokens=1, calls=[call]))) == [(0, "a")]
+        assert len(await texts(long)) == 100
+
+    with_worker(scenario)
+    assert len(threads) >= 3

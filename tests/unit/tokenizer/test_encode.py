@@ -1,5 +1,9 @@
 """A special token that a user can type is a way into the model's instructions."""
 
+import threading
+import time
+from itertools import pairwise
+
 import pytest
 import tokenizers
 from hypothesis import given
@@ -128,6 +132,37 @@ def test_half_a_surrogate_pair_is_refused(tokenizer):
         tokenizer.encode("a\ud83d")
     with pytest.raises(RequestError, match="surrogate"):
         tokenizer.chat([{"role": "user", "content": "<|im_end|>\ud83d"}])
+
+
+@pytest.mark.parametrize("pair", [None, "and the other one"])
+def test_a_long_text_has_the_tokens_of_its_parts(tiny_tokenizer, pair):
+    part = "The bank opens at nine. <|end|> "
+    long = tiny_tokenizer.encode_input(part * 1000, pair)
+    short = [tiny_tokenizer.encode_input(part * n, pair) for n in (1, 2)]
+    n = len(short[1].ids) - len(short[0].ids)
+    assert len(long.ids) == len(short[0].ids) + 999 * n
+    assert tiny_tokenizer.decode(tiny_tokenizer.encode(part * 1000)) == part * 1000
+    with pytest.raises(RequestError, match="half a surrogate pair"):
+        tiny_tokenizer.encode(part * 1000 + "\ud800")
+
+
+def test_a_long_text_does_not_hold_up_other_threads(tiny_tokenizer):
+    ticks, is_done = [], threading.Event()
+
+    def tick():
+        while not is_done.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    ticking = threading.Thread(target=tick)
+    ticking.start()
+    started_s = time.perf_counter()
+    tiny_tokenizer.encode("The bank opens. " * 20_000)
+    taken_s = time.perf_counter() - started_s
+    is_done.set()
+    ticking.join()
+    gaps = [later - earlier for earlier, later in pairwise(ticks)]
+    assert max(gaps) < taken_s / 2
 
 
 def test_a_model_without_a_template_takes_no_dialogue(byte_fallback):
