@@ -19,7 +19,14 @@ from typing import IO, Literal
 
 from filelock import FileLock
 
-from lmwright.core.artifact import RESULT, STEP, hash_path, replacing, write_json
+from lmwright.core.artifact import (
+    RESULT,
+    STEP,
+    check_finished,
+    hash_path,
+    replacing,
+    write_json,
+)
 from lmwright.core.errors import DataError, LmwrightError, ModelError, suggestion
 
 log = logging.getLogger(__name__)
@@ -134,14 +141,20 @@ def cache_folder() -> Path:
 
 
 def resolve_folder(path: Path) -> Path:
-    """Return the model in a folder: the folder itself, or `model/` of a finished step."""
+    """Return the model in a folder: the folder itself, or `model/` of a finished step.
+
+    A step's model is refused if the step is not finished, or is not what its recipe says now.
+    """
     if (path / "config.json").is_file():
+        # While a step is being made, it may look at what it has made so far.
+        if path.name == "model" and (path.parent / RESULT).is_file():
+            check_finished(path.parent)
         return path
-    if (path / STEP).is_file() and not (path / RESULT).is_file():
-        raise ModelError(f"{path}: this step has not finished; run its recipe again")
+    if (path / STEP).is_file():
+        check_finished(path)
     if (path / "model" / "config.json").is_file():
         return path / "model"
-    steps = sorted(str(step.parent.parent) for step in path.glob("*/model/config.json"))
+    steps = sorted(str(step.parent.parent) for step in path.glob("[!.]*/model/config.json"))
     if steps:
         raise ModelError(f"{path}: holds several steps; name one: {', '.join(steps)}")
     files = sorted(str(file) for file in path.glob("*.gguf"))

@@ -105,5 +105,7 @@ class Stage:
     check: Callable[[Any, Mapping[str, Any]], None] = lambda _config, _named: None
     # The optional libraries (keys of `extras.EXTRAS`) that a step imports.
     needs: Callable[[Any], tuple[str, ...]] = lambda _: ()
+    # What `run` writes in its folder (patterns); anything else there is the user's, and is kept.
+    files: tuple[str, ...] = ("*",)
     # Whether [gate] alone is a step of that name; else only [gate.NAME] is one.
     may_be_unnamed: bool = False
