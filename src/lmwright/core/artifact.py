@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ RESULT = "result.json"
 STEP = "step.json"
 LOCK = ".lock"
 PARTS = ".part"
+PARTIAL = ".part"
 # What a run's folder holds besides its steps: the hash of each step as its recipe has it now.
 RECIPE_LOCK = "recipe.lock.json"
 MAX_STATE_BYTES = 256 << 20
@@ -34,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file beside `path` that takes its place only if the block succeeds."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     except OSError as error:
         raise LmwrightError(f"cannot write {path}: {error.strerror or error}") from error
     os.close(handle)
@@ -223,12 +225,18 @@ class Artifact:
                 logger.warning("%s: cannot be removed (%s); remove it by hand", old, why)
 
     def _is_ours(self, name: str) -> bool:
-        # What `replacing` leaves when it is killed is ours, too.
-        known = (RESULT, STEP, ".*.part", *self.files)
+        known = (RESULT, STEP, *self.files)
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in known)
 
     def _free_old_name(self) -> Path:
         return _free_name(self.folder.with_name(f".{self.folder.name}.old-1"))
+
+
+def sweep_partial(folder: Path) -> None:
+    """Delete the half-written files below `folder` that killed processes left."""
+    for path in folder.rglob(f".*{PARTIAL}"):
+        if re.fullmatch(rf"\..+\.\w{{8}}{re.escape(PARTIAL)}", path.name) and path.is_file():
+            path.unlink()
 
 
 def check_finished(folder: Path) -> None:

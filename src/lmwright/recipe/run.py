@@ -9,7 +9,14 @@ from typing import Any
 
 from lmwright.core import extras
 from lmwright.core.artifact import RECIPE_LOCK as LOCK
-from lmwright.core.artifact import Artifact, locked, read_state, replacing, write_json
+from lmwright.core.artifact import (
+    Artifact,
+    locked,
+    read_state,
+    replacing,
+    sweep_partial,
+    write_json,
+)
 from lmwright.core.errors import InterruptError, LmwrightError, RequestError
 from lmwright.core.lineage import lineage
 from lmwright.core.stage import StepContext
@@ -64,6 +71,7 @@ def run(planned: Plan) -> RunResult:
     _check_folder(planned.folder)
     _check_libraries(planned)
     with locked(planned.folder):
+        sweep_partial(planned.folder)
         for each in planned.steps:
             each.artifact.recover()
         if planned.is_stale:

@@ -15,6 +15,7 @@ from lmwright.core.artifact import (
     read_state,
     read_state_lines,
     replacing,
+    sweep_partial,
     write_json,
 )
 from lmwright.core.errors import BusyError, LmwrightError, StateError
@@ -107,13 +108,23 @@ def test_a_finished_step_stays_until_its_successor_is_done(tmp_path):
 
 def test_a_discarded_step_leaves_what_is_the_users(tmp_path):
     step = Artifact(tmp_path / "step", "h1", files=("weights",))
-    for name in ("weights", "notes.txt", ".result.json.x.part"):
+    for name in ("weights", "notes.txt"):
         (step.begin() / name).write_text(name)
     step.finish({})
     step.discard()
     assert step.result is None
     assert [path.name for path in (tmp_path / "step").iterdir()] == ["notes.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["step"]
+
+
+def test_half_written_files_go_and_others_stay(tmp_path):
+    program = "from lmwright.core.artifact import *; import os, sys\n"
+    program += "with replacing(Path(sys.argv[1])): os._exit(1)"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "deep" / "x.json")])
+    (tmp_path / "deep" / ".mine.part").write_text("of a user")
+    assert len(list((tmp_path / "deep").iterdir())) == 2
+    sweep_partial(tmp_path)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == [".mine.part"]
 
 
 def test_a_file_that_cannot_be_removed_is_named_and_harms_nothing(tmp_path, monkeypatch, caplog):
