@@ -147,8 +147,9 @@ def resolve_folder(path: Path) -> Path:
     """
     if (path / "config.json").is_file():
         # While a step is being made, it may look at what it has made so far.
-        if path.name == "model" and (path.parent / RESULT).is_file():
-            check_finished(path.parent)
+        step = path.parent
+        if path.name == "model" and (step / STEP).is_file() and (step / RESULT).is_file():
+            check_finished(step)
         return path
     if (path / STEP).is_file():
         check_finished(path)

@@ -9,7 +9,7 @@ import typer
 
 from lmwright.cli import listing, options
 from lmwright.cli.listing import say
-from lmwright.core.errors import RequestError
+from lmwright.core.errors import InterruptError, RequestError
 
 if TYPE_CHECKING:
     from lmwright.recipe.recipe import Recipe
@@ -113,7 +113,14 @@ def evaluate(
     recipe = evaluation_recipe(table, data)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
-        run_plan(plan(recipe, out=folder))
+        try:
+            run_plan(plan(recipe, out=folder))
+        except InterruptError:
+            if out is not None:
+                raise
+            raise InterruptError(
+                "interrupted; what was measured is lost (with --out DIR it is kept, and goes on)"
+            ) from None
         result = read_state(folder / "scores" / RESULT, remedy="measure again")
     say(Scores.from_json(result), result, as_json=as_json)
 

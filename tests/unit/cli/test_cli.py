@@ -251,6 +251,19 @@ def test_ctrl_c_is_130_and_one_sentence(
     assert told.startswith("error: interrupted")
 
 
+def test_an_interrupted_measurement_says_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmwright.evaluation.run.choose", pressed)
+    assert cli.main(["evaluate", "starter"]) == 130
+    assert "what was measured is lost (with --out DIR it is kept" in capsys.readouterr().err
+    assert cli.main(["evaluate", "starter", "--out", "kept"]) == 130
+    assert "in evaluate scores; the same command goes on" in capsys.readouterr().err
+
+
 def test_a_reader_that_leaves_early_is_no_error_message() -> None:
     program = f"{sys.executable} -c 'import sys; from lmwright.cli import main; sys.exit(main())'"
     done = subprocess.run(
