@@ -132,10 +132,10 @@ def in_fresh_process(work: Callable[..., Timing], *arguments: Any) -> Timing:
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work_and_send, args=(sender, work, arguments), daemon=True)
-    with _without_interrupt():
-        process.start()
-    sender.close()
     try:
+        with _without_interrupt():
+            process.start()
+        sender.close()
         done = receiver.recv()
     except EOFError:
         process.join()
@@ -144,8 +144,9 @@ def in_fresh_process(work: Callable[..., Timing], *arguments: Any) -> Timing:
             "-9, memory may have run out: end other programs, or measure smaller models"
         ) from None
     finally:
-        process.kill()
-        process.join()
+        if process.pid is not None:
+            process.kill()
+            process.join()
         receiver.close()
     if isinstance(done, BaseException):
         raise done

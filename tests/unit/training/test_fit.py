@@ -149,6 +149,7 @@ def test_a_second_ctrl_c_stops_at_once(opened, config, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             run(opened(config), config, tmp_path)
     assert not list(tmp_path.rglob("progress.json"))
+    assert not list(tmp_path.rglob("*.part"))
 
 
 @pytest.mark.parametrize(
