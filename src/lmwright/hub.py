@@ -19,7 +19,14 @@ from typing import IO, Literal
 
 from filelock import FileLock
 
-from lmwright.core.artifact import RESULT, STEP, hash_path, replacing, write_json
+from lmwright.core.artifact import (
+    RESULT,
+    STEP,
+    check_finished,
+    hash_path,
+    replacing,
+    write_json,
+)
 from lmwright.core.errors import DataError, LmwrightError, ModelError, suggestion
 from lmwright.core.paths import expanded
 
@@ -135,14 +142,21 @@ def cache_folder() -> Path:
 
 
 def resolve_folder(path: Path) -> Path:
-    """Return the model in a folder: the folder itself, or `model/` of a finished step."""
+    """Return the model in a folder: the folder itself, or `model/` of a finished step.
+
+    A step's model is refused if the step is not finished, or is not what its recipe says now.
+    """
     if (path / "config.json").is_file():
+        # While a step is being made, it may look at what it has made so far.
+        step = path.parent
+        if path.name == "model" and (step / STEP).is_file() and (step / RESULT).is_file():
+            check_finished(step)
         return path
-    if (path / STEP).is_file() and not (path / RESULT).is_file():
-        raise ModelError(f"{path}: this step has not finished; run its recipe again")
+    if (path / STEP).is_file():
+        check_finished(path)
     if (path / "model" / "config.json").is_file():
         return path / "model"
-    steps = sorted(str(step.parent.parent) for step in path.glob("*/model/config.json"))
+    steps = sorted(str(step.parent.parent) for step in path.glob("[!.]*/model/config.json"))
     if steps:
         raise ModelError(f"{path}: holds several steps; name one: {', '.join(steps)}")
     files = sorted(str(file) for file in path.glob("*.gguf"))

@@ -1,7 +1,7 @@
 """The command line. Only typer is imported here, so that `--help` is instant.
 
-Exit codes: 0 done, 1 failed, 2 the request was wrong, 3 a gate said no. With `--json`, stdout
-carries JSON and nothing else; progress, logs and errors go to stderr.
+Exit codes: 0 done, 1 failed, 2 the request was wrong, 3 a gate said no, 130 interrupted (Ctrl-C).
+With `--json`, stdout carries JSON and nothing else; progress, logs and errors go to stderr.
 """
 
 import io
@@ -18,7 +18,7 @@ from lmwright import __version__
 from lmwright.cli import chat, export, models, new, recipes, serve, show
 from lmwright.cli.examples import epilog
 from lmwright.core import extras
-from lmwright.core.errors import LmwrightError, RequestError
+from lmwright.core.errors import InterruptError, LmwrightError, RequestError, is_out_of_memory
 
 # In the order in which `--help` lists them.
 VERBS = (
@@ -49,12 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(args=arguments, prog_name="lmwright", obj=settings)
         return 0
     except SystemExit as stop:
+        # So typer ends a verb that Ctrl-C came to, without a word; no verb ends so by itself.
+        if stop.code == InterruptError.exit_code:
+            print("error: interrupted", file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return InterruptError.exit_code
     except BrokenPipeError:
         # The reader (head, less) has gone; Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (LmwrightError, OSError, MemoryError, ModuleNotFoundError) as error:
+    except (LmwrightError, OSError, MemoryError, RuntimeError, ModuleNotFoundError) as error:
         message, code = _explained(error)
         if settings["debug"]:
             traceback.print_exception(error)
@@ -66,11 +72,14 @@ def _explained(error: BaseException) -> tuple[str, int]:
     """Return what to say about an error, and the exit code."""
     if isinstance(error, LmwrightError):
         return str(error), error.exit_code
+    if is_out_of_memory(error):
+        return (
+            "out of memory; end other programs, or use a smaller model, a shorter text or context, "
+            "or a smaller micro_batch_tokens in the recipe"
+        ), 1
     if isinstance(error, OSError):
         named = f"{error.filename}: " if error.filename else ""
         return f"{named}{error.strerror or error}", 1
-    if isinstance(error, MemoryError):
-        return "out of memory; use a smaller model or micro_batch_tokens", 1
     if isinstance(error, ModuleNotFoundError) and (module := extras.absent(error)):
         return extras.missing("this command", module), RequestError.exit_code
     raise error

@@ -49,12 +49,11 @@ def plan(planned: "Plan") -> str:
 
     rows = [["step", "stage", "state", "time", "memory"]]
     for each in planned.steps:
-        state = "to do" if each.will_run else "done" if each.is_done else "not chosen"
         cost = each.estimate
         needs = ["", ""]
         if each.will_run:
             needs = [f"about {duration(cost.seconds)}", f"{cost.memory_bytes / 1e9:.1f} GB"]
-        rows.append([each.step.name, each.step.stage.name, state, *needs])
+        rows.append([each.step.name, each.step.stage.name, each.state, *needs])
     is_due = any(each.will_run for each in planned.steps)
     total = describe(planned.estimate) if is_due else "all done"
     lines = [columns(rows), "", f"{planned.folder}: {total}"]

@@ -1,6 +1,5 @@
 """The verbs about recipes and what they need: run, evaluate, doctor."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ import typer
 
 from lmwright.cli import completion, listing, options
 from lmwright.cli.listing import say
-from lmwright.core.errors import RequestError
+from lmwright.core.errors import InterruptError, RequestError
 
 if TYPE_CHECKING:
     from lmwright.recipe.recipe import Recipe
@@ -133,6 +132,7 @@ def evaluate(
     """Measure models side by side, with intervals and verdicts."""
     import tempfile
 
+    from lmwright.core.artifact import RESULT, read_state
     from lmwright.core.results import Scores
     from lmwright.recipe.plan import plan
     from lmwright.recipe.run import run as run_plan
@@ -142,13 +142,21 @@ def evaluate(
     recipe = evaluation_recipe(table, data)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
-        run_plan(plan(recipe, out=folder))
-        result = json.loads((folder / "scores" / "result.json").read_text(encoding="utf-8"))
+        try:
+            run_plan(plan(recipe, out=folder))
+        except InterruptError:
+            if out is not None:
+                raise
+            raise InterruptError(
+                "interrupted; what was measured is lost (with --out DIR it is kept, and goes on)"
+            ) from None
+        result = read_state(folder / "scores" / RESULT, remedy="measure again")
     say(Scores.from_json(result), result, as_json=as_json)
 
 
 def evaluation_recipe(table: dict[str, Any], data: str | None) -> "Recipe":
     """Return a recipe that only measures; `data` is a source or the folder of a data step."""
+    from lmwright.core.artifact import RESULT, read_state, reading
     from lmwright.data.config import Data
     from lmwright.evaluation.config import Evaluate
     from lmwright.recipe.recipe import Recipe
@@ -156,13 +164,16 @@ def evaluation_recipe(table: dict[str, Any], data: str | None) -> "Recipe":
     evaluations = {"scores": Evaluate.read(table, "evaluate")}
     if data is None:
         return Recipe("evaluation", tables={"evaluate": evaluations})
-    finished = Path(data) / "result.json"
+    finished = Path(data) / RESULT
     questions = {"source": data}
     if finished.is_file():
-        made = json.loads(finished.read_text(encoding="utf-8")).get("step", {})
-        if made.get("stage") != "data":
+        remedy = f"redo that step (--from {finished.parent.name})"
+        result = read_state(finished, remedy=remedy)
+        with reading(finished, remedy=remedy):
+            is_data = result["step"]["stage"] == "data"
+            questions = dict(result["step"].get("config", ()))
+        if not is_data:
             raise RequestError(f"--data {data}: not the folder of a data step")
-        questions = made["config"]
     sources = {"data": Data.read(questions, "data")}
     return Recipe("evaluation", tables={"data": sources, "evaluate": evaluations})
 

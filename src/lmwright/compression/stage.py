@@ -40,6 +40,7 @@ COMPRESS_STAGE = Stage(
     makes=MODEL,
     version=1,
     run="lmwright.compression.run:run",
+    files=("model", ".source"),
     estimate=_estimate,
     references={"model": Reference(MODEL)},
     parents=("model",),

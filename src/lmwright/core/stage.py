@@ -146,5 +146,7 @@ class Stage:
     remarks: Callable[[Any, Mapping[str, Estimate]], Sequence[str]] = lambda _config, _known: ()
     # The optional libraries (keys of `extras.EXTRAS`) that a step imports.
     needs: Callable[[Any], tuple[str, ...]] = lambda _: ()
+    # What `run` writes in its folder (patterns); anything else there is the user's, and is kept.
+    files: tuple[str, ...] = ("*",)
     # Whether [gate] alone is a step of that name; else only [gate.NAME] is one.
     may_be_unnamed: bool = False

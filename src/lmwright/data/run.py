@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lmwright.core.artifact import replacing
+from lmwright.core.artifact import read_state_lines, reading, replacing
 from lmwright.core.errors import DataError
 from lmwright.core.stage import StepContext
 from lmwright.data.config import Data
@@ -44,9 +44,10 @@ def write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
 
 def read_samples(path: Path) -> list[Sample]:
     """Read the samples that the data step wrote."""
-    with path.open(encoding="utf-8") as file:
-        records = [json.loads(line) for line in file]
-    return [Sample(record["id"], tuple(record["messages"])) for record in records]
+    remedy = f"redo its step (--from {path.parent.name})"
+    records = read_state_lines(path, remedy=remedy)
+    with reading(path, remedy=remedy):
+        return [Sample(record["id"], tuple(record["messages"])) for record in records]
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,7 @@ DATA_STAGE = Stage(
     makes=DATA,
     version=1,
     run="lmwright.data.run:run",
+    files=("train.jsonl", "validation.jsonl", "questions.jsonl"),
     estimate=_estimate,
     external=lambda config: {source: source_hash(source) for source in config.sources},
 )

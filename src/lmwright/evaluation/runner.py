@@ -1,6 +1,6 @@
 """Ask every model the same, and put the answers side by side."""
 
-import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lmwright.core.artifact import write_json
-from lmwright.core.errors import LmwrightError, RequestError, UnsupportedError
+from lmwright.core.artifact import read_state, reading, write_json
+from lmwright.core.errors import LmwrightError, RequestError, StateError, UnsupportedError
 from lmwright.core.progress import Bar, bar
 from lmwright.core.results import EXACT, Metric, Row, Scores, read_rows, write_rows
 from lmwright.data.config import Data
@@ -37,6 +37,9 @@ N_INVARIANCE = 20
 INVARIANCE_LIMIT = 1e-3
 
 FACTS = "facts.json"
+AGAIN = "measuring that again"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,12 +55,26 @@ class Measured:
     @classmethod
     def read(cls, folder: Path, choice: "Choice") -> "Measured":
         """Return what lies in a folder: nothing, a part, or all that is measured."""
-        if not (folder / FACTS).is_file():
+        found = cls(folder=folder)
+        try:
+            known = read_state(folder / FACTS, remedy=AGAIN)
+            with reading(folder / FACTS, remedy=AGAIN):
+                found.facts, found.gaps = dict(known["facts"]), dict(known["gaps"])
+        except FileNotFoundError:
+            return found
+        except StateError as error:
+            logger.warning("%s", error)
             return cls(folder=folder)
-        known = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        files = {m.spec.name: folder / f"{m.spec.name}.parquet" for m in choice.measurements}
-        rows = {metric: read_rows(path) for metric, path in files.items() if path.is_file()}
-        return cls(rows, **known, folder=folder)
+        for metric in (each.spec.name for each in choice.measurements):
+            path = folder / f"{metric}.parquet"
+            try:
+                with reading(path, remedy=AGAIN):
+                    found.rows[metric] = read_rows(path)
+            except FileNotFoundError:
+                continue
+            except StateError as error:
+                logger.warning("%s", error)
+        return found
 
     def missing(self, measurements: Sequence[Measurement]) -> list[Measurement]:
         """Return those that were neither made nor found to be impossible."""

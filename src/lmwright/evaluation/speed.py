@@ -3,14 +3,16 @@
 Repeats instead of items: sums (tokens, seconds), so that the metric is tokens a second.
 """
 
+import os
+import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
 from typing import Any
 
 from lmwright import lm
@@ -120,22 +122,78 @@ def measure_in_turns(
     `progress` moves by a unit a measurement of each model.
     """
     order = [*range(len(models)), *reversed(range(len(models)))]
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        turns = [
-            pool.submit(time_model, *models[i], suite, measurements, turn=place // len(models))
-            for place, i in enumerate(order)
-        ]
-        timings = []
-        for i, turn in zip(order, turns, strict=True):
-            name = models[i][1]
-            progress.advance(0, f"{name}: speed, turn {len(timings) // len(models) + 1} of 2")
-            timings.append(turn.result())
-            progress.advance(len(measurements) / 2)
+    timings = []
+    for place, i in enumerate(order):
+        turn = place // len(models)
+        progress.advance(0, f"{models[i][1]}: speed, turn {turn + 1} of 2")
+        timings.append(in_fresh_process(time_model, *models[i], suite, measurements, turn))
+        progress.advance(len(measurements) / 2)
     return [_joined(timings[i], timings[-1 - i]) for i in range(len(models))]
 
 
+def in_fresh_process(work: Callable[..., Timing], *arguments: Any) -> Timing:
+    """Return what `work` returns in a new process, or raise what it raises; Ctrl-C ends it at once.
+
+    The process ends with this one; Ctrl-C is for this one alone.
+    """
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work_and_send, args=(sender, work, arguments), daemon=True)
+    try:
+        with _without_interrupt():
+            process.start()
+        sender.close()
+        done = receiver.recv()
+    except EOFError:
+        process.join()
+        raise LmwrightError(
+            f"the process that measures speed ended with exit code {process.exitcode}; if that is "
+            "-9, memory may have run out: end other programs, or measure smaller models"
+        ) from None
+    finally:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+        receiver.close()
+    if isinstance(done, BaseException):
+        raise done
+    return done
+
+
+def _work_and_send(
+    sender: Connection, work: Callable[..., Timing], arguments: Sequence[Any]
+) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        done = work(*arguments)
+    except Exception as error:
+        done = error
+    sender.send(done)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it ends, however that ends."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@contextmanager
+def _without_interrupt() -> Iterator[None]:
+    """Start processes in the block that a terminal's Ctrl-C does not reach; here it waits."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def time_model(
-    source: str, name: str, suite: Suite, measurements: Sequence[Measurement], *, turn: int = 0
+    source: str, name: str, suite: Suite, measurements: Sequence[Measurement], turn: int = 0
 ) -> Timing:
     """Load a model in the number format that the device likes best, and time it."""
     with peak_memory() as peak:

@@ -74,6 +74,7 @@ EVALUATE_STAGE = Stage(
     makes=EVALUATION,
     version=2,
     run="lmwright.evaluation.run:run",
+    files=("rows",),
     estimate=_estimate,
     references={"models": Reference(MODEL, allows_hosted=True), "data": Reference(DATA)},
     # The questions that come with the package are an input, too.

@@ -89,6 +89,7 @@ FINETUNE_STAGE = Stage(
     makes=MODEL,
     version=1,
     run="lmwright.finetuning.run:run",
+    files=("model", "adapter", "state", "audit.json", "metrics.jsonl"),
     estimate=_estimate,
     references={"model": Reference(MODEL), "data": Reference(DATA)},
     parents=("model",),

@@ -1,10 +1,9 @@
 """Files in, files out: the step `[gate]` of a recipe."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from lmwright.core.artifact import RESULT
+from lmwright.core.artifact import RESULT, read_state, reading
 from lmwright.core.results import Scores, plain
 from lmwright.core.stage import StepContext
 from lmwright.gate.config import Gate
@@ -13,6 +12,9 @@ from lmwright.gate.decide import decide
 
 def run(config: Gate, out: Path, context: StepContext) -> dict[str, Any]:  # noqa: ARG001
     """Return the decision; "passed": false ends a run with exit code 3."""
-    evaluation = Path(context.inputs[config.evaluation]) / RESULT
-    scores = Scores.from_json(json.loads(evaluation.read_text(encoding="utf-8")))
+    path = Path(context.inputs[config.evaluation]) / RESULT
+    remedy = f"redo its step (--from {config.evaluation})"
+    found = read_state(path, remedy=remedy)
+    with reading(path, remedy=remedy):
+        scores = Scores.from_json(found)
     return plain(decide(config, scores))

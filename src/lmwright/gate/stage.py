@@ -70,6 +70,7 @@ GATE_STAGE = Stage(
     makes=DECISION,
     version=1,
     run="lmwright.gate.run:run",
+    files=(),
     estimate=lambda _config, _known: Estimate(1, 200_000_000),
     references={"evaluation": Reference(EVALUATION)},
     check=_check,

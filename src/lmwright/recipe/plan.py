@@ -32,6 +32,15 @@ class PlannedStep:
     estimate: Estimate
     # What is worth knowing before it runs.
     remarks: tuple[str, ...] = ()
+    # Whether a finished step lies in its folder now, made with these settings or with others.
+    replaces: bool = False
+
+    @property
+    def state(self) -> str:
+        """What a plan says of the step, in a few words."""
+        if self.will_run:
+            return "replaces a finished step" if self.replaces else "to do"
+        return "done" if self.is_done else "not chosen"
 
     def to_json(self) -> dict[str, Any]:
         """Return what a step is: enough to do it again, and to tell of it without its stage."""
@@ -84,6 +93,7 @@ class Plan:
                 **each.to_json(),
                 "is_done": each.is_done,
                 "will_run": each.will_run,
+                "state": each.state,
                 "estimate": each.estimate.to_json(),
                 "remarks": list(each.remarks),
             }
@@ -117,12 +127,14 @@ def plan(
         inputs |= step.stage.external(step.config)
         hashes[step.name] = _step_hash(step, inputs)
         known[step.name] = step.stage.estimate(step.config, known)
-        artifact = Artifact(folder / step.name, hashes[step.name])
+        artifact = Artifact(folder / step.name, hashes[step.name], step.stage.files)
         is_done = artifact.result is not None
         will_run = (not is_done or step.name in redone) and only in (None, step.name)
         cost = known[step.name]
         remarks = tuple(step.stage.remarks(step.config, known))
-        planned.append(PlannedStep(step, artifact, inputs, is_done, will_run, cost, remarks))
+        replaces = will_run and artifact.holds_finished
+        made = PlannedStep(step, artifact, inputs, is_done, will_run, cost, remarks, replaces)
+        planned.append(made)
     if only:
         _check_inputs_done(only, planned, folder)
     return Plan(recipe, folder, tuple(planned), only, start)

@@ -2,14 +2,21 @@
 
 import importlib
 import logging
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmwright.core import extras
-from lmwright.core.artifact import Artifact, locked, read_state, replacing, write_json
+from lmwright.core.artifact import RECIPE_LOCK as LOCK
+from lmwright.core.artifact import (
+    Artifact,
+    locked,
+    read_state,
+    replacing,
+    sweep_partial,
+    write_json,
+)
 from lmwright.core.errors import InterruptError, LmwrightError, RequestError
 from lmwright.core.lineage import lineage
 from lmwright.core.stage import StepContext
@@ -18,7 +25,6 @@ from lmwright.recipe.plan import Plan, PlannedStep, describe, plan
 logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.toml"
-LOCK = "recipe.lock.json"
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,9 @@ def run(planned: Plan) -> RunResult:
     _check_folder(planned.folder)
     _check_libraries(planned)
     with locked(planned.folder):
+        sweep_partial(planned.folder)
+        for each in planned.steps:
+            each.artifact.recover()
         if planned.is_stale:
             choice = {"only": planned.only, "start": planned.start}
             planned = plan(planned.recipe, out=planned.folder, **choice)
@@ -128,14 +137,15 @@ def _write_head(planned: Plan) -> None:
 
 
 def _clear(planned: Plan) -> None:
-    """Remove finished steps that are to be redone, all of them before the first one starts.
+    """Remove finished steps that are to be redone as they are (--from), before the first starts.
 
     Otherwise a run that is interrupted half-way would leave later steps that count as done but
-    were made from what is gone. An unfinished step stays: it goes on where it stood.
+    were made from what is gone; the last goes first for the same reason. What was made with other
+    settings stays until its successor is done, and an unfinished step goes on where it stood.
     """
-    for each in planned.steps:
+    for each in reversed(planned.steps):
         if each.will_run and each.is_done:
-            shutil.rmtree(each.artifact.folder)
+            each.artifact.discard()
 
 
 def _run_step(each: PlannedStep, planned: Plan) -> None:
@@ -144,15 +154,16 @@ def _run_step(each: PlannedStep, planned: Plan) -> None:
     seed = getattr(step.config, "seed", planned.recipe.seed)
     started = time.perf_counter()
     try:
-        artifact.begin()
+        out = artifact.begin()
         module, _, function = step.stage.run.partition(":")
         work = getattr(importlib.import_module(module), function)
-        result = work(step.config, artifact.folder, _context(each, planned, seed))
+        result = work(step.config, out, _context(each, planned, seed))
         seconds = time.perf_counter() - started
         told = {"step": each.to_json(), "seconds": seconds, "lineage": lineage(seed)}
         artifact.finish({**result, **told})
-    except KeyboardInterrupt:
-        here = f"interrupted in {step.stage.name} {step.name}"
+    except (KeyboardInterrupt, InterruptError) as stop:
+        kept = f" ({stop})" if str(stop) else ""
+        here = f"interrupted in {step.stage.name} {step.name}{kept}"
         again = "the same command without --from" if planned.start else "the same command"
         raise InterruptError(f"{here}; {again} goes on") from None
     except LmwrightError:

@@ -21,6 +21,7 @@ REPORT_STAGE = Stage(
     makes=PAGE,
     version=2,
     run="lmwright.reporting.run:run",
+    files=("report.html", "README.md"),
     estimate=lambda _config, _known: Estimate(5, 400_000_000),
     references={"evaluation": Reference(EVALUATION), "gates": Reference(DECISION)},
     complete=_complete,

@@ -1,10 +1,16 @@
 """Training of any task from its first step to its last, resumable after each of them."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from lmwright.core.errors import InterruptError
+from lmwright.core.interrupt import deferred_interrupt
 from lmwright.core.progress import bar
 from lmwright.training import log, state
 from lmwright.training.batches import epoch_batches, micro_batches
@@ -12,10 +18,13 @@ from lmwright.training.config import TrainingConfig
 from lmwright.training.loop import TrainingStep, train, validate
 from lmwright.training.optim import adamw, warmup_cosine
 from lmwright.training.seeds import step_generator
-from lmwright.training.state import Progress
+from lmwright.training.state import BEST, Progress
 from lmwright.training.task import B, E, M, T, Task
 
-METRICS, STATE, BEST = "metrics.jsonl", "state", "best.safetensors"
+logger = logging.getLogger(__name__)
+
+METRICS, STATE = "metrics.jsonl", "state"
+STOPPING = "interrupted: the state is saved after this step; Ctrl-C again stops at once"
 
 
 def fit(
@@ -31,7 +40,8 @@ def fit(
     """Train the parameters that want a gradient; return a summary of the whole run.
 
     What a run with the same arguments that was killed left in `out` is continued and ends in the
-    same bytes. The model ends with the weights that `config.keep` asks for.
+    same bytes. Ctrl-C is an InterruptError after the step, whose state is kept. The model ends with
+    the weights that `config.keep` asks for.
     """
 
     def collated(examples: Sequence[T], step: int) -> list[B]:
@@ -40,8 +50,9 @@ def fit(
 
     config = config.settled(len(train_set))
     optimizer = adamw(model, config.weight_decay)
-    progress = state.restore(out / STATE, model, optimizer)
-    order, n_done = _order(len(train_set), config), progress.n_steps_done
+    order = _order(len(train_set), config)
+    progress = _resumed(out, model, optimizer, n_steps=len(order))
+    n_done = progress.n_steps_done
     steps = train(
         model,
         (
@@ -57,8 +68,7 @@ def fit(
     )
     checks = collated(validation_set, 0)  # what it draws is drawn once
     every = config.validate_every or config.steps_per_epoch(len(train_set))
-    log.rewind(out / METRICS, n_done + 1)
-    with bar("training", len(order)) as shown:
+    with bar("training", len(order)) as shown, deferred_interrupt(STOPPING) as stop:
         shown.skip(n_done)
         for step in steps:
             is_last = step.step == len(order)
@@ -66,18 +76,39 @@ def fit(
             loss = None
             if step.step % every == 0 or is_last:
                 loss = validate(model, checks, task.loss)
-                if progress.best_loss is None or loss < progress.best_loss:
-                    progress = replace(progress, best_loss=loss, best_step=step.step)
-                    state.save_tensors(state.trained_weights(model), out / STATE / BEST)
+                progress = _best(progress, loss, step.step, model, out / STATE / BEST)
             # Before the state is kept: a kill between the two repeats a step, and loses none.
             log.append(out / METRICS, _line(step, progress, loss))
             shown.advance(1, _note(step, progress))
-            if step.step % config.checkpoint_every == 0 or is_last:
+            if step.step % config.checkpoint_every == 0 or is_last or stop.is_asked:
                 state.save(out / STATE, model, optimizer, progress)
+            if stop.is_asked:
+                raise InterruptError(f"after step {step.step} of {len(order)}, whose state is kept")
     if config.keep == "best":
         state.load_trained(model, out / STATE / BEST)
     n_trained = sum(p.numel() for p in state.trained_weights(model).values())
     return {"n_steps": len(order), "n_trained_parameters": n_trained, **log.outcome(out / METRICS)}
+
+
+def _resumed(
+    out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, n_steps: int
+) -> Progress:
+    """Return where the run stands, with weights, moments and log as they were there."""
+    n_logged = len(log.read_log(out / METRICS))
+    progress = state.restore(out / STATE, model, optimizer, n_logged=n_logged)
+    n_done = progress.n_steps_done
+    log.rewind(out / METRICS, n_done + 1)
+    if 0 < n_done < n_steps:
+        logger.info("training continues at step %d of %d", n_done + 1, n_steps)
+    return progress
+
+
+def _best(progress: Progress, loss: float, step: int, model: nn.Module, path: Path) -> Progress:
+    """Keep the weights if no validation loss was lower."""
+    if progress.best_loss is not None and loss >= progress.best_loss:
+        return progress
+    state.save_tensors(state.trained_weights(model), path)
+    return replace(progress, best_loss=loss, best_step=step)
 
 
 def _order(n_examples: int, config: TrainingConfig) -> list[list[int]]:

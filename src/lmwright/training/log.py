@@ -7,12 +7,15 @@ from typing import Any
 
 from lmwright.core.errors import LmwrightError
 
+# What `outcome` reads of a line.
+NUMBERS = {"step", "loss", "tokens", "seconds"}
+
 
 def rewind(path: Path, first_step: int) -> None:
     """Cut off, in one go that no kill can halve, the lines from this step on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    n_kept = sum(line["step"] < first_step for line in read_log(path))
+    n_kept = min(len(read_log(path)), first_step - 1)
     os.truncate(path, sum(map(len, path.read_bytes().splitlines(keepends=True)[:n_kept])))
 
 
@@ -30,12 +33,22 @@ def append(path: Path, line: dict[str, Any]) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the lines up to the half one that a killed run or a full disk may have left."""
-    lines = []
-    for text in path.read_bytes().splitlines(keepends=True):
-        if not text.endswith(b"\n"):
+    """Read the lines up to the first that is no whole line of its step; no file has none.
+
+    A killed run or a full disk may leave a half one behind the last.
+    """
+    lines: list[dict[str, Any]] = []
+    for text in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        try:
+            line = json.loads(text) if text.endswith(b"\n") else None
+        except (ValueError, RecursionError):
             break
-        lines.append(json.loads(text))
+        if not isinstance(line, dict) or not line.keys() >= NUMBERS:
+            break
+        is_whole = all(isinstance(line[key], int | float) for key in NUMBERS)
+        if not is_whole or line["step"] != len(lines) + 1:
+            break
+        lines.append(line)
     return lines
 
 

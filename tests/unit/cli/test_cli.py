@@ -14,7 +14,7 @@ import pytest
 import lmwright
 from lmwright import cli, lm
 from lmwright.cli.recipes import evaluation_recipe
-from lmwright.core.errors import LmwrightError, RequestError
+from lmwright.core.errors import LmwrightError, RequestError, is_out_of_memory
 from lmwright.data.config import Data
 from lmwright.engine.request import Chunk, Completion, Prompt, Sampling
 from lmwright.lm import ModelInfo
@@ -201,6 +201,69 @@ def test_a_failure_ends_with_1_and_debug_shows_where(
 def test_a_file_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["serve", "starter", "--key-file", "none.key"]) == 1
     assert capsys.readouterr().err == "error: none.key: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 3 TiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: not enough memory"
+        ),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+    ids=range(5),
+)
+def test_no_memory_is_one_sentence_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def fails(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr(lm, "load", fails)
+    assert cli.main(["generate", "starter", "--prompt", "a"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: out of memory; end other programs, or use a smaller model")
+    assert told.count("\n") == 1
+
+
+def test_torchs_own_word_for_no_memory_is_known() -> None:
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("size mismatch"))
+
+
+@pytest.mark.parametrize("verb", [["generate", "m", "--prompt", "a"], ["run", "x.toml"]])
+def test_ctrl_c_is_130_and_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    Path("x.toml").write_text(RECIPE, encoding="utf-8")
+    monkeypatch.setattr(lm, "load", pressed)
+    monkeypatch.setattr("lmwright.data.run.prepare_data", pressed)
+    assert cli.main(verb) == 130
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: interrupted")
+
+
+def test_an_interrupted_measurement_says_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmwright.evaluation.run.choose", pressed)
+    assert cli.main(["evaluate", "starter"]) == 130
+    assert "what was measured is lost (with --out DIR it is kept" in capsys.readouterr().err
+    assert cli.main(["evaluate", "starter", "--out", "kept"]) == 130
+    assert "in evaluate scores; the same command goes on" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_early_is_no_error_message() -> None:

@@ -13,7 +13,9 @@ from lmwright.core.artifact import (
     hash_path,
     locked,
     read_state,
+    read_state_lines,
     replacing,
+    sweep_partial,
     write_json,
 )
 from lmwright.core.errors import BusyError, LmwrightError, StateError
@@ -88,12 +90,83 @@ def test_what_a_killed_run_left_stays_for_the_same_hash_only(tmp_path):
     assert not state.exists()
 
 
-def test_a_step_that_is_redone_is_not_done_until_it_is(tmp_path):
+def test_a_finished_step_stays_until_its_successor_is_done(tmp_path):
     step = Artifact(tmp_path / "step", "h1")
+    (step.begin() / "weights").write_text("of h1")
+    step.finish({})
+    other = Artifact(tmp_path / "step", "h2")
+    place = other.begin()
+    assert place == other.begin() == tmp_path / ".part" / "step"
+    (place / "weights").write_text("of h2")
+    assert step.result
+    assert (tmp_path / "step" / "weights").read_text() == "of h1"
+    other.finish({})
+    assert (step.result, bool(other.result)) == (None, True)
+    assert (tmp_path / "step" / "weights").read_text() == "of h2"
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+
+
+def test_a_discarded_step_leaves_what_is_the_users(tmp_path):
+    step = Artifact(tmp_path / "step", "h1", files=("weights",))
+    for name in ("weights", "notes.txt"):
+        (step.begin() / name).write_text(name)
+    step.finish({})
+    step.discard()
+    assert step.result is None
+    assert [path.name for path in (tmp_path / "step").iterdir()] == ["notes.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+
+
+def test_half_written_files_go_and_others_stay(tmp_path):
+    program = "from lmwright.core.artifact import *; import os, sys\n"
+    program += "with replacing(Path(sys.argv[1])): os._exit(1)"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "deep" / "x.json")])
+    (tmp_path / "deep" / ".mine.part").write_text("of a user")
+    assert len(list((tmp_path / "deep").iterdir())) == 2
+    sweep_partial(tmp_path)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == [".mine.part"]
+
+
+def test_a_file_that_cannot_be_removed_is_named_and_harms_nothing(tmp_path, monkeypatch, caplog):
+    step = Artifact(tmp_path / "step", "h1")
+    (step.begin() / "weights").write_text("w")
+    step.finish({})
+    unlink = os.unlink
+
+    def refusing(path, **options):
+        if os.fspath(path).endswith("weights"):
+            raise PermissionError(13, "Permission denied", path)
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refusing)
+    step.discard()
+    assert "step.old-1: cannot be removed (Permission denied); remove it by hand" in caplog.text
+    assert step.result is None
+    assert not (tmp_path / "step").exists()
+    # Work goes on beside it, and it goes as soon as it can.
     step.begin()
     step.finish({})
-    step.begin()
-    assert step.result is None
+    step.discard()
+    monkeypatch.undo()
+    step.recover()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_between_two_renames_is_made_good(tmp_path):
+    old, new = (Artifact(tmp_path / "step", name) for name in ("h1", "h2"))
+    for each in (old, new):
+        (each.begin() / "weights").write_text(each.hash)
+        if each is old:
+            each.finish({})
+    # Finished, but not yet in its place.
+    write_json(tmp_path / ".part" / "step" / "result.json", {"hash": "h2"})
+    Artifact(tmp_path / "step", "h1").recover()
+    assert old.result
+    (tmp_path / "step").rename(tmp_path / ".step.old-1")
+    old.recover()
+    assert new.result
+    assert (tmp_path / "step" / "weights").read_text() == "h2"
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"7", b"\xff\xfe", b'{"hash": 1}'])
@@ -142,6 +215,16 @@ def test_a_damaged_file_of_our_own_is_named_with_the_remedy(tmp_path, raw):
     path.write_bytes(raw)
     with pytest.raises(StateError, match=r"result\.json: is damaged .*; run its recipe again$"):
         read_state(path, remedy="run its recipe again")
+
+
+def test_a_damaged_line_of_our_own_is_told_with_its_number(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": "\xe2\x80\xa8"}\n')
+    assert read_state_lines(path, remedy="x") == [{"a": 1}, {"a": "\u2028"}]
+    for raw in (b"{}\n[]\n", b"{}\n{", b"{}\n\xff"):
+        path.write_bytes(raw)
+        with pytest.raises(StateError, match=r"train\.jsonl: is damaged \(line 2: .*\); redo it$"):
+            read_state_lines(path, remedy="redo it")
 
 
 def test_a_missing_file_of_our_own_is_left_to_the_caller(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from lmwright.core.errors import DataError
+from lmwright.core.errors import DataError, StateError
 from lmwright.core.stage import StepContext
 from lmwright.data.config import Data
 from lmwright.data.run import read_samples, run, write_lines
@@ -48,3 +48,12 @@ def test_data_that_is_refused_leaves_nothing_behind(tmp_path, context):
     with pytest.raises(DataError, match="it would measure memory"):
         run(Data(source=str(tmp_path / "x.jsonl")), tmp_path / "out", context)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("raw", ["{\n", "[]\n", '{"id": "s-1"}\n', '{"id": 1, "messages": 5}\n'])
+def test_damaged_samples_are_named_with_the_remedy(tmp_path, raw):
+    path = tmp_path / "words" / "train.jsonl"
+    path.parent.mkdir()
+    path.write_text(raw)
+    with pytest.raises(StateError, match=r"train\.jsonl: is damaged .*; redo .*--from words"):
+        read_samples(path)

@@ -102,6 +102,24 @@ def test_a_killed_run_goes_on_where_it_stood(tmp_path, loaded, data, make_model,
     assert (out / "rows/int4/qa_accuracy.parquet").stat().st_mtime_ns == kept
 
 
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [("gender_gap.parquet", b"PAR1"), ("qa_accuracy.parquet", b""), ("facts.json", b"{}"),
+     ("facts.json", b'{"facts": 1, "gaps": {}}'), ("facts.json", b"\0")],
+    ids=range(5),
+)  # fmt: skip
+def test_damaged_rows_are_measured_again_with_a_word(tmp_path, loaded, data, caplog, name, raw):
+    out, inputs = tmp_path / "card", {"dialogues": data}
+    # Not speed, which is never the same twice.
+    tasks = ["qa_accuracy", "gender_gap"]
+    config = Evaluate(models=["starter", "int4"], data="dialogues", tasks=tasks)
+    whole = run(config, out, within(inputs))
+    (out / "rows/int4" / name).write_bytes(raw)
+    assert run(config, out, within(inputs)) == whole
+    assert f"int4/{name}: is damaged" in caplog.text
+    assert "measuring that again" in caplog.text
+
+
 def test_without_data_answers_are_not_measured(tmp_path, loaded):
     config = Evaluate(models=["starter"], tasks=["refusals", "bits_per_byte"])
     result = run(config, tmp_path, within())

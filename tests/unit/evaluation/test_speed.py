@@ -1,8 +1,13 @@
 """Speed must be that of the model: a warm-up or a cache may not leak into it."""
 
+import os
+import signal
+import time
+from multiprocessing import active_children
+
 import pytest
 
-from lmwright.core.errors import LmwrightError
+from lmwright.core.errors import LmwrightError, ModelError
 from lmwright.core.progress import Bar
 from lmwright.core.results import Row
 from lmwright.evaluation import speed
@@ -122,3 +127,33 @@ def test_models_are_timed_in_turns_in_processes_of_their_own(tiny_folder, monkey
         # Python with torch, and nothing of this process's fixtures.
         assert timing.figures["peak_memory_bytes"] > 50_000_000
         assert timing.figures["n_params"] > 0
+
+
+def test_ctrl_c_ends_the_other_process_at_once():
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, pressed)
+    # After it has started, which takes a moment.
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    started = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            speed.in_fresh_process(time.sleep, 120)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - started < 60
+    assert active_children() == []
+
+
+def test_the_other_process_is_not_for_the_terminals_ctrl_c():
+    blocked = speed.in_fresh_process(signal.pthread_sigmask, signal.SIG_BLOCK, [])
+    assert signal.SIGINT in blocked
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_what_fails_in_the_other_process_is_told_here():
+    with pytest.raises(ModelError, match="no-such-model"):
+        speed.in_fresh_process(speed.time_model, "./no-such-model", "a", "quick", [])
+    with pytest.raises(LmwrightError, match="ended with exit code 7"):
+        speed.in_fresh_process(os._exit, 7)

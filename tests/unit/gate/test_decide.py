@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmwright.core.decision import GateResult, RuleResult
-from lmwright.core.errors import RecipeError
+from lmwright.core.errors import RecipeError, StateError
 from lmwright.core.results import Comparison, Metric, MetricSpec, Scores, from_plain, plain
 from lmwright.core.stage import StepContext
 from lmwright.gate.config import Gate
@@ -249,3 +249,13 @@ def test_the_step_reads_an_evaluation_and_returns_the_decision(tmp_path: Path) -
     assert (found["passed"], found["model"], found["baseline"]) == (False, "small", "base")
     assert [rule["outcome"] for rule in found["rules"]] == ["passed", "failed"]
     assert "Size on disk of small against base: -40.0 % (exact)" in found["rules"][1]["evidence"]
+
+
+@pytest.mark.parametrize("raw", ["{", "{}", '{"suite": "quick"}'])
+def test_a_damaged_evaluation_is_named_with_the_remedy(tmp_path: Path, raw: str) -> None:
+    (tmp_path / "card").mkdir()
+    (tmp_path / "card" / "result.json").write_text(raw, encoding="utf-8")
+    config = Gate(evaluation="card", model="small", require=["m >= 80%"])
+    context = StepContext({"card": tmp_path / "card"}, {}, run_folder=tmp_path, seed=0)
+    with pytest.raises(StateError, match=r"card/result\.json: is damaged .*; redo .*--from card"):
+        run(config, tmp_path / "gate", context)

@@ -14,8 +14,16 @@ from typing import Any
 import pytest
 
 import lmwright
+from lmwright import hub
 from lmwright.core.artifact import RESULT
-from lmwright.core.errors import BusyError, DataError, LmwrightError, RequestError
+from lmwright.core.errors import (
+    BusyError,
+    DataError,
+    InterruptError,
+    LmwrightError,
+    ModelError,
+    RequestError,
+)
 from lmwright.recipe.plan import MAX_AGE_S, plan
 from lmwright.recipe.read import parse
 from lmwright.recipe.recipe import Recipe
@@ -116,7 +124,10 @@ def report(config, out, context):
 """
 
 # The real records, but for what does the work.
-TOYS = {name: replace(stage, run=f"toy_stages:{name}") for name, stage in STAGES.items()}
+TOYS = {
+    name: replace(stage, run=f"toy_stages:{name}", files=("begun", "half", "model", "train"))
+    for name, stage in STAGES.items()
+}
 
 
 class Shelf:
@@ -272,7 +283,11 @@ def hanging_run(shelf: Shelf, step: str) -> "subprocess.Popen[bytes]":
         from lmwright.recipe.read import parse
         from lmwright.recipe.run import run
         from lmwright.recipe.stages import STAGES
-        toys = {{name: replace(each, run=f"toy_stages:{{name}}") for name, each in STAGES.items()}}
+        files = ("begun", "half", "model", "train")
+        toys = {{
+            name: replace(each, run=f"toy_stages:{{name}}", files=files)
+            for name, each in STAGES.items()
+        }}
         run(plan(parse({RECIPE!r}, stages=toys)))
     """
     root = str(Path(lmwright.__file__).parent.parent)
@@ -389,6 +404,82 @@ def test_a_gate_that_is_gone_leaves_no_verdict_behind(shelf: Shelf) -> None:
     page = shelf.run_folder / "page" / "report.html"
     assert page.read_text(encoding="utf-8") == "no gate"
     assert "gate" not in status(shelf.run_folder)["steps"]
+
+
+def test_a_trial_that_is_stopped_leaves_what_was_finished(shelf: Shelf) -> None:
+    go(recipe())
+    shelf.calls()
+    trial = recipe("finetune.tuned.rank=8")
+    states = [step.state for step in plan(trial).steps]
+    assert states == ["done", *["replaces a finished step"] * 6]
+    assert [step["state"] for step in plan(trial).to_json()["steps"]] == states
+    shelf.say("order.txt", "fail tuned")
+    with pytest.raises(LmwrightError):
+        go(trial)
+    shelf.say("order.txt", "")
+    # Back to the settings of before, nothing is lost; the trial goes on where it stood.
+    assert go(recipe()).ran == []
+    shelf.calls()
+    go(trial)
+    assert shelf.calls() == ALL[1:]
+    assert shelf.result("card")["weights"]["int8"] == "starter>tuned>int8"
+    assert sorted(path.name for path in shelf.run_folder.iterdir() if path.is_dir()) == sorted(ALL)
+
+
+def test_a_trial_that_was_stopped_goes_on_where_it_stood(shelf: Shelf) -> None:
+    go(recipe())
+    trial = recipe("compress.int8.group_size=32")
+    shelf.say("order.txt", "fail int8")
+    with pytest.raises(LmwrightError):
+        go(trial)
+    (shelf.run_folder / ".part" / "int8" / "half").write_text("of the weights", encoding="utf-8")
+    assert (shelf.run_folder / "int8" / "model" / "weights").exists()
+    shelf.say("order.txt", "")
+    go(trial)
+    assert shelf.result("int8")["was_half"] is True
+
+
+def test_a_step_that_the_last_run_did_not_finish_is_no_model(shelf: Shelf) -> None:
+    go(recipe())
+    model = shelf.run_folder / "int8"
+    (model / "model" / "config.json").write_text("{}", encoding="utf-8")
+    assert hub.resolve(str(model)) == model / "model"
+    shelf.say("order.txt", "interrupt tuned")
+    with pytest.raises(InterruptError):
+        go(recipe("finetune.tuned.rank=8"))
+    for named in (model, model / "model"):
+        with pytest.raises(ModelError, match=r"int8: was made with other settings .*recipe\.lock"):
+            hub.resolve(str(named))
+    shelf.say("order.txt", "")
+    go(recipe())
+    assert hub.resolve(str(model)) == model / "model"
+
+
+def test_what_a_user_put_into_a_step_stays(shelf: Shelf) -> None:
+    shelf.say("order.txt", "fail int8")
+    with pytest.raises(LmwrightError):
+        go(recipe())
+    notes = shelf.run_folder / "int8" / "notes.txt"
+    notes.write_text("half a day of thought", encoding="utf-8")
+    shelf.say("order.txt", "")
+    for choice in ({}, {"start": "tuned"}):
+        for change in ("compress.int8.group_size=32", "compress.int8.group_size=64"):
+            go(recipe(change), **choice)
+            assert notes.read_text(encoding="utf-8") == "half a day of thought"
+    assert sorted(path.name for path in notes.parent.iterdir()) == [
+        "begun", "model", "notes.txt", "result.json", "step.json"
+    ]  # fmt: skip
+
+
+def test_a_damaged_result_is_done_again_with_a_word(
+    shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    go(recipe())
+    shelf.calls()
+    (shelf.run_folder / "card" / RESULT).write_text("{", encoding="utf-8")
+    go(recipe())
+    assert shelf.calls() == ["card"]
+    assert "card/result.json: is damaged; its step is done again" in caplog.text
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(shelf: Shelf, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import signal
 from contextlib import contextmanager
 
 import pytest
 import torch
 
 from lmwright import lm
+from lmwright.core.errors import InterruptError
 from lmwright.finetuning.chat import CHAT
 from lmwright.finetuning.config import Finetune
 from lmwright.finetuning.methods import prepare
@@ -73,6 +75,9 @@ def killed_after(step):
             yield
 
 
+STATE_FILES = ("progress.json", "weights.safetensors", "optimizer.safetensors")
+
+
 def as_bytes(model):
     return {name: tensor.numpy().tobytes() for name, tensor in trained_weights(model).items()}
 
@@ -107,6 +112,69 @@ def test_a_run_that_was_stopped_and_continued_ends_in_the_same_bytes(
     assert found | timed == summary | timed
     assert as_bytes(model) == expected
     assert (tmp_path / STATE / BEST).read_bytes() == (whole / STATE / BEST).read_bytes()
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 8])
+def test_ctrl_c_keeps_the_state_of_the_step(opened, config, uninterrupted, tmp_path, caplog, stop):
+    summary, expected, _ = uninterrupted
+    caplog.set_level("INFO", logger="lmwright")
+    append, default = log.append, signal.getsignal(signal.SIGINT)
+
+    def pressed(path, line):
+        if line["step"] == stop:
+            signal.raise_signal(signal.SIGINT)
+        append(path, line)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "append", pressed)
+        with pytest.raises(InterruptError, match=f"after step {stop} of 8, whose state is kept"):
+            run(opened(config), config, tmp_path)
+    assert "the state is saved after this step; Ctrl-C again stops at once" in caplog.text
+    assert signal.getsignal(signal.SIGINT) == default
+    caplog.clear()
+    model = opened(config)
+    timed = {"training_seconds": 0, "tokens_per_second": 0}
+    assert run(model, config, tmp_path) | timed == summary | timed
+    assert (f"continues at step {stop + 1} of 8" in caplog.text) == (stop < 8)
+    assert as_bytes(model) == expected
+
+
+def test_a_second_ctrl_c_stops_at_once(opened, config, tmp_path):
+    def pressed(path, line):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "append", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            run(opened(config), config, tmp_path)
+    assert not list(tmp_path.rglob("progress.json"))
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["metrics.jsonl", "state/best.safetensors", *(f"state/step-000006/{x}" for x in STATE_FILES)],
+)
+@pytest.mark.parametrize("damage", ["gone", "half", "other"])
+def test_a_damaged_file_costs_steps_but_changes_nothing(
+    opened, config, uninterrupted, tmp_path, caplog, name, damage
+):
+    _, expected, whole = uninterrupted
+    with killed_after(8):
+        run(opened(config), config, tmp_path)
+    path = tmp_path / name
+    raw = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(raw[: len(raw) // 2] if damage == "half" else b"\0" * len(raw))
+    model = opened(config)
+    run(model, config, tmp_path)
+    assert lines(tmp_path) == lines(whole)
+    assert as_bytes(model) == expected
+    # A state is none without its progress, which is no damage.
+    assert caplog.text or (damage == "gone" and name.endswith("progress.json"))
 
 
 def test_a_finished_run_goes_straight_to_its_best_weights(opened, config, uninterrupted):

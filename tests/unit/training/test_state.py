@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,14 @@ from torch import nn
 
 from lmwright.core.errors import LmwrightError
 from lmwright.training.optim import adamw, moments
-from lmwright.training.state import Progress, load_trained, restore, save, save_tensors
+from lmwright.training.state import (
+    Progress,
+    load_trained,
+    restore,
+    save,
+    save_tensors,
+    trained_weights,
+)
 
 PROGRESS = Progress(n_steps_done=3, n_tokens=70, seconds=1.5, best_loss=0.25, best_step=2)
 
@@ -33,10 +41,11 @@ def as_bytes(model, optimizer):
 
 def test_what_is_restored_is_what_was_saved(tmp_path):
     model, optimizer = trained()
+    save_tensors(trained_weights(model), tmp_path / "best.safetensors")
     save(tmp_path, model, optimizer, PROGRESS)
     other, fresh = trained(seed=1)
     other[0].weight.data.copy_(model[0].weight)  # frozen: not part of the state
-    assert restore(tmp_path, other, fresh) == PROGRESS
+    assert restore(tmp_path, other, fresh, n_logged=9) == PROGRESS
     assert as_bytes(other, fresh) == as_bytes(model, optimizer)
 
 
@@ -49,25 +58,71 @@ def test_saving_the_same_again_writes_the_same_bytes(tmp_path):
 
 
 def test_a_new_run_stands_at_nought(tmp_path):
-    assert restore(tmp_path / "none", *trained()) == Progress()
+    assert restore(tmp_path / "none", *trained(), n_logged=9) == Progress()
 
 
-def test_only_the_last_state_is_kept(tmp_path):
-    for n in (1, 2, 3):
+def test_the_last_two_states_are_kept(tmp_path):
+    for n in (1, 2, 3, 4):
         save(tmp_path, *trained(), Progress(n_steps_done=n))
-    assert [path.name for path in tmp_path.iterdir()] == ["step-000003"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+
+
+DAMAGE = [
+    ("progress.json", b""),
+    ("progress.json", b"[1]"),
+    ("progress.json", b'{"n_steps_done": "many"}'),
+    ("progress.json", b'{"steps": 4}'),
+    ("weights.safetensors", b"\0" * 100),
+    ("weights.safetensors", None),
+    ("optimizer.safetensors", b"x"),
+    ("../best.safetensors", b"x"),
+]
+
+
+@pytest.mark.parametrize(("name", "raw"), DAMAGE, ids=range(len(DAMAGE)))
+def test_a_damaged_state_is_named_and_the_one_before_is_taken(tmp_path, caplog, name, raw):
+    earlier = Progress(n_steps_done=3)
+    model, optimizer = trained()
+    save_tensors(trained_weights(model), tmp_path / "best.safetensors")
+    save(tmp_path, model, optimizer, earlier)
+    save(tmp_path, *trained(seed=2), replace(PROGRESS, n_steps_done=4))
+    path = tmp_path / "step-000004" / name
+    path.write_bytes(path.read_bytes()[:-3] if raw is None else raw)
+    other, fresh = trained(seed=1)
+    other[0].weight.data.copy_(model[0].weight)  # frozen: not part of the state
+    assert restore(tmp_path, other, fresh, n_logged=9) == earlier
+    assert as_bytes(other, fresh) == as_bytes(model, optimizer)
+    assert path.name in caplog.text
+    assert "trying the state before" in caplog.text
+    # The damaged one is written anew, and is a state again.
+    save_tensors(trained_weights(model), tmp_path / "best.safetensors")
+    save(tmp_path, *trained(seed=2), replace(PROGRESS, n_steps_done=4))
+    assert restore(tmp_path, *trained(), n_logged=9).n_steps_done == 4
+
+
+def test_a_state_whose_log_is_lost_is_not_gone_on_from(tmp_path, caplog):
+    for n in (2, 4):
+        save(tmp_path, *trained(), Progress(n_steps_done=n))
+    assert restore(tmp_path, *trained(), n_logged=3) == Progress(n_steps_done=2)
+    assert "the log of the steps before it is damaged from step 4 on" in caplog.text
+    untouched = trained(seed=5)
+    before = as_bytes(*untouched)
+    assert restore(tmp_path, *untouched, n_logged=0) == Progress()
+    assert as_bytes(*untouched) == before
+    assert "no usable state; training begins again" in caplog.text
 
 
 @pytest.mark.parametrize("left", [[], ["weights"], ["weights", "optimizer"]], ids=len)
 def test_a_state_without_its_last_file_is_none(tmp_path, left):
     model, optimizer = trained()
+    save_tensors(trained_weights(model), tmp_path / "best.safetensors")
     save(tmp_path, model, optimizer, PROGRESS)
     half = tmp_path / "step-000009"
     half.mkdir()
     for name in left:
         shutil.copy(tmp_path / "step-000003" / f"{name}.safetensors", half)
     (half / ".progress.json.x.part").write_text("{")
-    assert restore(tmp_path, *trained()) == PROGRESS
+    assert restore(tmp_path, *trained(), n_logged=9) == PROGRESS
 
 
 def test_a_state_of_another_model_is_noticed(tmp_path):
@@ -79,6 +134,7 @@ def test_a_state_of_another_model_is_noticed(tmp_path):
 
 def test_a_full_disk_names_the_file_and_leaves_the_state_before(tmp_path, monkeypatch):
     model, optimizer = trained()
+    save_tensors(trained_weights(model), tmp_path / "best.safetensors")
     save(tmp_path, model, optimizer, PROGRESS)
     calls = []
 
@@ -92,7 +148,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_state_before(tmp_path, monkey
         save(tmp_path, model, optimizer, Progress(n_steps_done=4))
     monkeypatch.undo()
     assert not list(tmp_path.rglob("*.part"))
-    assert restore(tmp_path, *trained()) == PROGRESS
+    assert restore(tmp_path, *trained(), n_logged=9) == PROGRESS
 
 
 def test_a_full_disk_in_the_library_is_our_error_too(tmp_path, monkeypatch):

@@ -1,12 +1,12 @@
 """Does the model know the facts of the recipe's data, asked in words it never saw?"""
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
+from lmwright.core.artifact import read_state_lines, reading
 from lmwright.core.errors import DataError
 from lmwright.core.results import Asked, MetricSpec, Row
 from lmwright.data.samples import Question
@@ -40,19 +40,16 @@ def asked(selection: Selection) -> dict[str, Asked]:
 
 def read_questions(path: Path) -> tuple[Question, ...]:
     """Read the questions.jsonl that the data step wrote."""
+    remedy = f"redo its step (--from {path.parent.name})"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines]
+        records = read_state_lines(path, remedy=remedy)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: run the data step first") from None
+    with reading(path, remedy=remedy):
         return tuple(
             Question(each["id"], each["cluster"], tuple(each["messages"]), tuple(each["accept"]))
             for each in records
         )
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: run the data step first") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} is damaged ({error!r}): delete its folder and run the data step again"
-        ) from None
 
 
 def _chosen(selection: Selection) -> list[Question]:

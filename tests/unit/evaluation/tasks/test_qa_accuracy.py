@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from lmwright.core.errors import DataError
+from lmwright.core.errors import DataError, StateError
 from lmwright.core.results import Asked
 from lmwright.data.run import write_lines
 from lmwright.data.samples import Question
@@ -107,5 +107,5 @@ def test_damaged_questions_name_the_file(tmp_path, text):
     with pytest.raises(DataError, match=r"questions\.jsonl is missing"):
         read_questions(path)
     path.write_text(text)
-    with pytest.raises(DataError, match=r"questions\.jsonl is damaged"):
+    with pytest.raises(StateError, match=r"questions\.jsonl: is damaged .*; redo its step"):
         read_questions(path)
