@@ -2,20 +2,19 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from lmwright.core.text_table import TextTable
     from lmwright.recipe.plan import Plan
 
 
 class Tabular(Protocol):
     """A result that is a table: plain as a string, and in colour."""
 
-    def table(self) -> "Table":
-        """Return the table for a terminal, in its width."""
+    def table(self) -> "TextTable":
+        """Return what a terminal shows in its own width."""
         ...
 
 
@@ -23,30 +22,32 @@ def say(shown: str | Tabular, data: Any, *, as_json: bool) -> None:
     """Print a result: as JSON for another program, in colour on a terminal, or as plain text."""
     if as_json:
         print(json.dumps(data, indent=2, ensure_ascii=False))
-    elif isinstance(shown, str) or not sys.stdout.isatty():
+    elif isinstance(shown, str):
         print(shown)
+    elif sys.stdout.isatty():
+        print(table(shown.table()))
     else:
-        from rich.console import Console
-
-        Console().print(shown.table())
+        print(shown)
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Align rows into columns; the first row is the heading."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+def table(shown: "TextTable") -> str:
+    """Return a table in the width and colours of the terminal; elsewhere nothing is cut."""
+    if not sys.stdout.isatty():
+        return shown.text()
+    from rich.console import Console
+
+    console = Console()
+    is_coloured = console.color_system is not None and not console.no_color
+    return shown.text(console.width, is_coloured=is_coloured)
 
 
 def plan(planned: "Plan") -> str:
     """Return the steps of a run with what each of them takes, and the sum."""
     from lmwright.core.figures import duration
+    from lmwright.core.text_table import TextTable
     from lmwright.recipe.plan import describe
 
-    rows = [["step", "stage", "state", "time", "memory"]]
+    rows = []
     for each in planned.steps:
         state = "to do" if each.will_run else "done" if each.is_done else "not chosen"
         cost = each.estimate
@@ -56,7 +57,8 @@ def plan(planned: "Plan") -> str:
         rows.append([each.step.name, each.step.stage.name, state, *needs])
     is_due = any(each.will_run for each in planned.steps)
     total = describe(planned.estimate) if is_due else "all done"
-    return f"{columns(rows)}\n\n{planned.folder}: {total}"
+    steps = TextTable(["step", "stage", "state", "time", "memory"], rows)
+    return f"{table(steps)}\n\n{planned.folder}: {total}"
 
 
 def decision(result: Mapping[str, Any], name: str = "gate") -> str:

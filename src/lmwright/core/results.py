@@ -8,18 +8,15 @@ statistic of three counts; all of them share one estimator.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from lmwright.core import figures
 from lmwright.core.artifact import replacing
 from lmwright.core.errors import DataError
+from lmwright.core.text_table import Styled, TextTable, glued
 
 Heading = Literal["Quality", "Fairness and safety", "Speed", "Size and memory"]
 HEADINGS: tuple[Heading, ...] = get_args(Heading)
@@ -221,23 +218,16 @@ class Scores:
         """Return why a model has no number for a metric or exact figure; "" if nobody knows."""
         return self.gaps.get(model, {}).get(metric) or self.not_measured.get(metric, "")
 
-    def table(self) -> Table:
+    def table(self) -> TextTable:
         """Return the side-by-side table: value [low, high], and the verdict against the first."""
-        table = Table(title=f"Evaluation ({self.suite})", title_justify="left")
-        table.add_column("metric")
-        for model in self.models:
-            table.add_column(Text(model))
         shown = [spec for spec in EXACT.values() if spec.heading and self.has(spec)]
+        rows = []
         for spec in (*self.specs, *shown):
             good = "higher" if spec.higher_is_better else "lower"
-            is_exact = spec.kind == "exact"
-            title = spec.title if is_exact else f"{spec.title}\n{good} is better"
-            cells = [self._cell(spec, model) for model in self.models]
-            table.add_row(Text(title), *cells, end_section=not is_exact)
-        # As Text: brackets are no markup here.
-        table.caption = Text(self.footer())
-        table.caption_justify = "left"
-        return table
+            title = spec.title if spec.kind == "exact" else f"{spec.title}\n{good} is better"
+            rows.append([title, *(self._cell(spec, model) for model in self.models)])
+        headings, title = ["metric", *self.models], f"Evaluation ({self.suite})"
+        return TextTable(headings, rows, title=title, footer=f"\n{self.footer()}")
 
     def footer(self) -> str:
         """Return a line for each metric: n, the smallest change found, or why not measured."""
@@ -251,29 +241,27 @@ class Scores:
         lines += [f"{model}: {usage}" for model, usage in self.usage.items()]
         return "\n".join(lines)
 
-    def _cell(self, spec: MetricSpec, model: str) -> Text:
+    def _cell(self, spec: MetricSpec, model: str) -> list[Styled]:
         value, found = self.value(spec.name, model), self.metric(spec.name, model)
         if value is None:
             reason = self.gaps.get(model, {}).get(spec.name)
-            return Text(f"not measured: {reason}" if reason else "not measured", style="dim")
+            return [Styled(f"not measured: {reason}" if reason else "not measured", "dim")]
         if found is None:
-            return Text(figures.exact(value, spec.unit))
-        ends = (figures.short(end, spec.unit) for end in (found.low, found.high))
-        cell = Text(f"{figures.short(value, spec.unit)} [{', '.join(ends)}]")
+            return [Styled(glued(figures.exact(value, spec.unit)))]
+        how = figures.scale(spec.unit, value)
+        shown = glued(figures.short(value, spec.unit))
+        interval = glued(f"[{how.number(found.low)}, {how.number(found.high)}]")
+        cell = [Styled(f"{shown} {interval}")]
         comparison = self.comparison(spec.name, model, baseline=self.models[0])
         if comparison is not None:
             mark = MARKS[comparison.verdict]
             if comparison.n_needed is not None:
                 mark += f": needs about {figures.about(comparison.n_needed)}"
-            cell.append(f"\n{mark}", style=STYLES[comparison.verdict])
+            cell.append(Styled(mark, STYLES[comparison.verdict]))
         return cell
 
     def __str__(self) -> str:
-        # Wide enough for the longest cell, so that no line is broken.
-        console = Console(file=StringIO(), width=40 + 34 * len(self.models), color_system=None)
-        console.print(self.table())
-        assert isinstance(console.file, StringIO)
-        return console.file.getvalue()
+        return self.table().text()
 
 
 @cache

@@ -3,12 +3,6 @@
 from lmwright.cli import listing
 
 
-def test_columns_are_aligned() -> None:
-    assert listing.columns([("a", "long"), ("longer", "b")]) == (
-        "a       long\n------------\nlonger  b"
-    )
-
-
 def test_each_rule_of_a_gate_is_shown_with_its_evidence() -> None:
     good = {"rule": "facts >= 80%", "passed": True, "evidence": "90 %, n = 100."}
     bad = {"rule": "gap better", "passed": False, "evidence": "cannot tell."}
