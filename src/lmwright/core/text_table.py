@@ -21,7 +21,7 @@ class Styled:
 
 
 # A text of one or several lines, or lines with styles.
-Cell = str | Sequence[Styled]
+CellText = str | Sequence[Styled]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TextTable:
     """Rows under headings; the first column names the row."""
 
     headings: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[CellText]]
     title: str = ""
     footer: str = ""
 
@@ -56,7 +56,7 @@ def glued(text: str) -> str:
     return text.replace(" ", GLUE)
 
 
-def _lines(cell: Cell) -> list[Styled]:
+def _lines(cell: CellText) -> list[Styled]:
     return [Styled(line) for line in cell.split("\n")] if isinstance(cell, str) else list(cell)
 
 
