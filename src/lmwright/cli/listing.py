@@ -1,11 +1,16 @@
 """What the verbs print on stdout: JSON, tables, plans, decisions, names and values."""
 
 import json
+import shutil
 import sys
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lmwright.core import figures
+
 if TYPE_CHECKING:
+    from lmwright.core.decision import GateResult
     from lmwright.core.text_table import TextTable
     from lmwright.recipe.plan import Plan
 
@@ -43,7 +48,6 @@ def table(shown: "TextTable") -> str:
 
 def plan(planned: "Plan") -> str:
     """Return the steps of a run with what each of them takes, and the sum."""
-    from lmwright.core.figures import duration
     from lmwright.core.text_table import TextTable
     from lmwright.recipe.plan import describe
 
@@ -53,7 +57,7 @@ def plan(planned: "Plan") -> str:
         cost = each.estimate
         needs = ["", ""]
         if each.will_run:
-            needs = [f"about {duration(cost.seconds)}", f"{cost.memory_bytes / 1e9:.1f} GB"]
+            needs = [f"about {figures.duration(cost.seconds)}", f"{cost.memory_bytes / 1e9:.1f} GB"]
         rows.append([each.step.name, each.step.stage.name, state, *needs])
     is_due = any(each.will_run for each in planned.steps)
     total = describe(planned.estimate) if is_due else "all done"
@@ -61,14 +65,33 @@ def plan(planned: "Plan") -> str:
     return f"{table(steps)}\n\n{planned.folder}: {total}"
 
 
-def decision(result: Mapping[str, Any], name: str = "gate") -> str:
-    """Return the decision in a gate's result.json with the evidence for every rule."""
-    word = "yes" if result["passed"] else "NO"
-    lines = [f"{name} for {result['model']} against {result['baseline']}: {word}"]
-    for rule in result["rules"]:
-        mark = "pass" if rule["passed"] else "FAIL"
-        lines += [f"  {mark}  {rule['rule']}", f"        {rule['evidence']}"]
+def decision(result: "GateResult", name: str = "gate") -> str:
+    """Return a gate's decision, and the evidence for every rule in a line."""
+    word = "yes" if result.passed else "NO"
+    lines = [f"{name} for {result.model} against {result.baseline}: {word}"]
+    for rule in result.rules:
+        mark = "pass" if rule.passed else "FAIL"
+        lines.append(wrapped(f"{rule.rule}: {rule.evidence}", first=f"  {mark}  ", rest=" " * 8))
     return "\n".join(lines)
+
+
+def wrapped(text: str, *, first: str = "", rest: str = "") -> str:
+    """Break a text to the width of the terminal; elsewhere it stays one line.
+
+    `first` stands before its first line, `rest` before the others.
+    """
+    if not sys.stdout.isatty():
+        return first + text
+    width = max(shutil.get_terminal_size().columns, len(rest) + 20)
+    broken = textwrap.fill(
+        figures.tight(text),
+        width,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return broken.replace("\u00a0", " ")
 
 
 def fields(values: dict[str, Any]) -> str:

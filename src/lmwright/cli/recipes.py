@@ -51,8 +51,10 @@ def run(
 
 def _print_outcome(result: "RunResult", *, as_json: bool) -> None:
     """Print what a run found: scores, decisions, and where its pages are."""
-    from lmwright.core.results import Scores
-    from lmwright.core.stage import EVALUATION, PAGE
+    from lmwright.core.artifact import RESULT
+    from lmwright.core.decision import GateResult
+    from lmwright.core.results import Scores, from_plain, read_plain
+    from lmwright.core.stage import DECISION, EVALUATION, PAGE
 
     steps = [(each.step.stage.makes, each.artifact) for each in result.plan.steps]
     pages = [made.folder / "report.html" for kind, made in steps if kind == PAGE]
@@ -71,10 +73,12 @@ def _print_outcome(result: "RunResult", *, as_json: bool) -> None:
         say("", data, as_json=True)
         return
     for kind, made in steps:
-        if kind == EVALUATION and (found := made.result) is not None:
-            say(Scores.from_json(found), found, as_json=False)
-    for name, decision in decisions.items():
-        print(f"\n{listing.decision(decision, name)}")
+        if kind == EVALUATION and made.result is not None:
+            path = made.folder / RESULT
+            print(listing.table(read_plain(Scores, path, remedy="run it again").table()))
+    for each in result.plan.steps:
+        if (found := decisions.get(each.step.name)) and each.step.stage.makes == DECISION:
+            print(f"\n{listing.decision(from_plain(GateResult, found), each.step.name)}")
     for path in pages:
         print(f"\nreport: {path}")
 

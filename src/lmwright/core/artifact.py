@@ -19,6 +19,8 @@ FORMAT_VERSION = 1
 RESULT = "result.json"
 STEP = "step.json"
 LOCK = ".lock"
+# What a run's folder holds besides its steps: the hash of each step as its recipe has it now.
+RECIPE_LOCK = "recipe.lock.json"
 MAX_STATE_BYTES = 256 << 20
 
 
@@ -51,28 +53,54 @@ def write_json(path: Path, data: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+@contextmanager
+def reading(path: Path, *, remedy: str) -> Iterator[None]:
+    """Raise a StateError that names `path` and ends with `remedy` for what damage makes readers do.
+
+    For files that lmwright wrote earlier. FileNotFoundError passes.
+    """
+    try:
+        yield
+    except (FileNotFoundError, MemoryError, StateError):
+        raise
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read: {error.strerror or error}; {remedy}") from None
+    # Each library has errors of its own for a file that it cannot make sense of.
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else error
+        raise StateError(f"{path}: is damaged ({told}); {remedy}") from None
+
+
 def read_state(path: Path, *, remedy: str) -> dict[str, Any]:
     """Read a JSON object that lmwright wrote earlier.
 
     Raises a StateError that names the file and ends with `remedy` ("run its recipe again") if it
     cannot be read, is larger than such files get, or holds anything else. FileNotFoundError passes.
     """
-    try:
+    with reading(path, remedy=remedy):
         with path.open("rb") as file:
             raw = file.read(MAX_STATE_BYTES + 1)
         if len(raw) > MAX_STATE_BYTES:
             raise ValueError(f"it has more than {MAX_STATE_BYTES:,} bytes")
         data = json.loads(raw.decode("utf-8"))
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StateError(f"{path}: cannot be read: {error.strerror or error}; {remedy}") from None
-    # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
-    except (ValueError, RecursionError) as error:
-        raise StateError(f"{path}: is damaged ({error}); {remedy}") from None
-    if not isinstance(data, dict):
-        raise StateError(f"{path}: is damaged (no JSON object); {remedy}")
-    return data
+        if not isinstance(data, dict):
+            raise ValueError("no JSON object")
+        return data
+
+
+def read_state_lines(path: Path, *, remedy: str) -> list[dict[str, Any]]:
+    """Read JSON objects, one a line, that lmwright wrote earlier; errors as of `read_state`."""
+    with reading(path, remedy=remedy):
+        records = []
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            try:
+                record = json.loads(line.decode("utf-8"))
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+            if not isinstance(record, dict):
+                raise ValueError(f"line {number}: no JSON object")
+            records.append(record)
+        return records
 
 
 def hash_json(data: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from lmwright.core import figures
-from lmwright.core.artifact import replacing
+from lmwright.core.artifact import read_state, reading, replacing
 from lmwright.core.errors import DataError
 from lmwright.core.text_table import Styled, TextTable, glued
 
@@ -185,7 +185,29 @@ class Scores:
     def from_json(cls, data: Mapping[str, Any]) -> "Scores":
         """Read what `to_json` wrote, also as part of a larger result; else raise a `DataError`."""
         keys = cls.__dataclass_fields__.keys() - {"rows"}
-        return from_plain(cls, {key: data[key] for key in keys & data.keys()})
+        scores = from_plain(cls, {key: data[key] for key in keys & data.keys()})
+        if fault := scores._fault():
+            raise DataError(_unreadable(cls, fault))
+        return scores
+
+    def _fault(self) -> str:
+        """Return how its parts contradict each other; "" for scores as `evaluate` makes them."""
+        if not self.models:
+            return "models: none"
+        for spec in self.specs:
+            if not any(spec.name in found for found in self.metrics.values()):
+                return f"metrics: none of {spec.name}"
+            if spec.name not in self.detectable:
+                return f"detectable: none of {spec.name}"
+        for pair in self.comparisons:
+            for model in (pair.model, pair.baseline):
+                if self.spec(pair.metric) is None or self.metric(pair.metric, model) is None:
+                    return f"comparisons: {model} has no {pair.metric}"
+        for model, facts in self.facts_of_models.items():
+            for name in EXACT.keys() & facts.keys():
+                if not isinstance(facts[name], int | float | None):
+                    return f"facts_of_models.{model}.{name}: no number"
+        return ""
 
     def spec(self, metric: str) -> MetricSpec | None:
         """Return what a metric or exact figure means; None if nothing of this name was measured."""
@@ -281,10 +303,18 @@ def from_plain(cls: type[T], data: Mapping[str, Any]) -> T:
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
-        raise DataError(
-            f"not the {cls.__name__} of this version of lmwright ({where}: {fault['msg']}); "
-            "run the step again"
-        ) from None
+        raise DataError(_unreadable(cls, f"{where}: {fault['msg']}")) from None
+
+
+def _unreadable(cls: type, fault: str) -> str:
+    return f"not the {cls.__name__} of this version of lmwright ({fault}); run the step again"
+
+
+def read_plain(cls: type[T], path: Path, *, remedy: str) -> T:
+    """Read a file with what `plain` wrote; a `StateError` names it where it holds anything else."""
+    data = read_state(path, remedy=remedy)
+    with reading(path, remedy=remedy):
+        return Scores.from_json(data) if cls is Scores else from_plain(cls, data)  # pyright: ignore
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -110,6 +110,20 @@ def test_scores_of_another_version_are_refused_with_the_key(scores):
         Scores.from_json(data)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("models", [], "models: none"),
+        ("metrics", {}, "metrics: none of bits_per_byte"),
+        ("detectable", {}, "detectable: none of bits_per_byte"),
+        ("facts_of_models", {"base": {"size_bytes": "5"}}, "size_bytes: no number"),
+    ],
+)
+def test_scores_whose_parts_do_not_fit_are_refused(scores, key, value, fault):
+    with pytest.raises(DataError, match=fault):
+        Scores.from_json(scores.to_json() | {key: value})
+
+
 def test_table_shows_intervals_verdicts_n_and_what_can_be_found(scores):
     text = str(scores)
     metric = scores.metric("bits_per_byte", "small")

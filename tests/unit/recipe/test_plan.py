@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from lmwright.core.stage import Estimate
-from lmwright.recipe.plan import describe, duration, plan
+from lmwright.recipe.plan import describe, plan
 from lmwright.recipe.read import parse
 
 RECIPE = """
@@ -69,10 +67,3 @@ def test_a_larger_model_takes_longer(tmp_path: Path) -> None:
     small = of("c", f"compress.c.model={tmp_path}")
     assert small.seconds < of("c").seconds
     assert small.memory_bytes < of("c").memory_bytes
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "1 s"), (40, "40 s"), (180, "3 min"), (9000, "2.5 h")]
-)
-def test_durations_are_written_as_people_say_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
