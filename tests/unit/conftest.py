@@ -1,14 +1,12 @@
-"""Random encoders with a tokenizer that frames texts for them, and a finished run of a recipe."""
+"""A random encoder, a random encoder-decoder, and a tokenizer that frames texts for both."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import processors
 
-from finished_run import build_run
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import EncoderDecoderLM, EncoderLM, tie
 from lmwright.tokenizer.encode import Tokenizer
@@ -64,9 +62,3 @@ def framing_tokenizer(tiny_tokenizer: Tokenizer) -> Tokenizer:
     )
     roles = {"cls_token": start, "sep_token": end, "eos_token": end}
     return Tokenizer(backend, special_tokens=roles)
-
-
-@pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One finished run for all tests; they must not change it."""
-    return build_run(tmp_path_factory.mktemp("runs") / "support")
