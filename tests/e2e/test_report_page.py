@@ -42,7 +42,8 @@ def opened(browser: Any, address: str, width: int, height: int) -> Any:
 
 
 # Whether what stands inside an element takes room on the page.
-VISIBLE = "(e) => e.checkVisibility({contentVisibilityAuto: true}) && e.getBoundingClientRect().height > 0"
+VISIBLE = """(e) =>
+    e.checkVisibility({contentVisibilityAuto: true}) && e.getBoundingClientRect().height > 0"""
 
 
 def test_a_phone_shows_the_verdict_first_and_folds_the_rest(browser: Any, address: str) -> None:
