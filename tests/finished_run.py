@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,11 @@ class Clerk:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         return [self._complete(prompt, sampling) for prompt in prompts]
+
+    def completions(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion]]:
+        yield from enumerate(self.generate(prompts, sampling))
 
     def _complete(self, prompt: Any, sampling: Sampling) -> Completion:
         if sampling.ignore_eos:

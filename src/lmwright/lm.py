@@ -80,6 +80,12 @@ class LanguageModel(Protocol):
         """Continue each prompt; order is kept, batching is internal."""
         ...
 
+    def completions(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion]]:
+        """Continue each prompt; yield (its number, from 0, and the answer) as soon as one ends."""
+        ...
+
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
         """Continue one prompt piece by piece; no piece ends inside a character or a stop string."""
         ...

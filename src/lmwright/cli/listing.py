@@ -26,7 +26,8 @@ class Tabular(Protocol):
 def say(shown: str | Tabular, data: Any, *, as_json: bool) -> None:
     """Print a result: as JSON for another program, in colour on a terminal, or as plain text."""
     if as_json:
-        print(json.dumps(data, indent=2, ensure_ascii=False))
+        is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        print(json.dumps(data, indent=2, ensure_ascii=not is_unicode))
     elif isinstance(shown, str):
         print(shown)
     elif sys.stdout.isatty():

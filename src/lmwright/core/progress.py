@@ -95,7 +95,9 @@ def bar(description: str, total: float) -> Iterator[Bar]:
         # As it is: brackets are no markup here.
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=console) as progress:
+    # What is printed meanwhile stays above the bar, unless it goes to a file: rich would send that
+    # to the terminal, too.
+    with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as progress:
         yield _Drawn(description, total, progress)
 
 

@@ -22,8 +22,6 @@ from lmwright.tokenizer.encode import Tokenizer
 # Texts of so many characters are scored together: some seconds on a CPU, and enough to fill
 # several of the rows that a model makes of them.
 SCORE_CHARACTERS = 16_000
-# Prompts that a model is given at once where its answers cannot be had one by one.
-N_TOGETHER = 32
 
 
 class Watched:
@@ -103,11 +101,8 @@ class Watched:
             for number, chunk in self._model.stream_all(prompts, sampling):
                 yield number, share, chunk.completion
             return
-        for start in range(0, len(prompts), N_TOGETHER):
-            together = prompts[start : start + N_TOGETHER]
-            answers = self._model.generate(together, sampling)
-            for number, completion in enumerate(answers, start=start):
-                yield number, 1.0, completion
+        for number, completion in self._model.completions(prompts, sampling):
+            yield number, 1.0, completion
 
     def _tell(self, n_done: int, n: int, share: float) -> None:
         # One prompt at a time is a timing: there is nothing between its beginning and its end.

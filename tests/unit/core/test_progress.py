@@ -1,5 +1,6 @@
 """Who watches a log must see that a run lives; progress on stdout would break every script."""
 
+import sys
 import time
 
 import pytest
@@ -23,6 +24,18 @@ def test_a_pipe_gets_a_line_at_the_start_now_and_then_and_at_the_end(capsys, mon
     assert first == "training: 0/4"
     assert between[-1].startswith("training: 1/4, loss 1.25, about ")
     assert end.splitlines()[-1] == "training: 1/4, loss 1.25, about 1 s left, done in 1 s"
+
+
+def test_what_is_printed_under_a_bar_goes_where_it_was_sent(capsys, monkeypatch):
+    # A terminal on stderr and a file on stdout, as in `generate ... > answers.txt`.
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with bar("generate", total=1) as running:
+        sys.stdout.write("an answer\n")
+        running.advance()
+    out, err = capsys.readouterr()
+    assert out == "an answer\n"
+    assert "1/1" in err
+    assert "an answer" not in err
 
 
 def test_what_fails_is_not_called_done(capsys):

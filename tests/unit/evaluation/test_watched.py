@@ -39,14 +39,6 @@ def test_scores_come_in_groups_that_do_not_part_one_context(make_model):
     assert [note for _, note in seen.states] == ["4/10", "8/10", "10/10"]
 
 
-def test_a_model_that_answers_all_at_once_is_asked_in_parts(make_model):
-    model, seen = make_model("a"), Seen()
-    prompts = [[{"role": "user", "content": f"prompt {i}"}] for i in range(40)]
-    answers = Watched(model, seen).generate(prompts, Sampling(max_tokens=2))
-    assert answers == model.generate(prompts, Sampling(max_tokens=2))
-    assert seen.states[31] == (32 / 40, "32/40")
-
-
 def test_a_timing_has_no_parts(make_model):
     seen = Seen()
     Watched(make_model("a"), seen).generate(
