@@ -89,3 +89,11 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConf
     folder = tmp_path_factory.mktemp("tiny") / "model"
     local_model(build_model(tiny_config), build_tokenizer(), name="tiny").save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One finished run for all tests; they must not change it."""
+    from finished_run import build_run  # only where it is needed: it measures models
+
+    return build_run(tmp_path_factory.mktemp("runs") / "support")

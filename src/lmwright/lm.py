@@ -193,14 +193,22 @@ class LocalModel:
         self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Completion]]:
         """Continue each prompt; yield (its number, from 0, and the answer) as soon as one ends."""
+        pieces = self.stream_all(prompts, sampling)
+        return ((i, c.completion) for i, c in pieces if c.completion is not None)
+
+    def stream_all(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Chunk]]:
+        """Continue each prompt, many at a time; yield (its number, from 0, and its next piece)."""
         backend = cast(WritingBackend, self._able("generate"))
         admitted = [self.admit(prompt, sampling) for prompt in prompts]
         if sampling.n_beams > 1:
-            return iter(beam_search(backend, self.tokenizer, admitted)) if admitted else iter(())
+            found = beam_search(backend, self.tokenizer, admitted) if admitted else ()
+            return ((i, Chunk("", completion=completion)) for i, completion in found)
         engine = self.engine()
         for each in admitted:  # numbered from 0
             engine.add(each.prompt_ids, [each.sampling])
-        return ((i, c.completion) for i, c in _chunks(engine) if c.completion is not None)
+        return _chunks(engine)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
         """Continue one prompt piece by piece; no piece ends inside a character or a stop string."""

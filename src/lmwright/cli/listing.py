@@ -1,21 +1,25 @@
 """What the verbs print on stdout: JSON, tables, plans, decisions, names and values."""
 
 import json
+import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from lmwright.core import figures
 
+if TYPE_CHECKING:
+    from lmwright.core.decision import GateResult
+    from lmwright.core.text_table import TextTable
     from lmwright.recipe.plan import Plan
 
 
 class Tabular(Protocol):
     """A result that is a table: plain as a string, and in colour."""
 
-    def table(self) -> "Table":
-        """Return the table for a terminal, in its width."""
+    def table(self) -> "TextTable":
+        """Return what a terminal shows in its own width."""
         ...
 
 
@@ -24,52 +28,74 @@ def say(shown: str | Tabular, data: Any, *, as_json: bool) -> None:
     if as_json:
         is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
         print(json.dumps(data, indent=2, ensure_ascii=not is_unicode))
-    elif isinstance(shown, str) or not sys.stdout.isatty():
+    elif isinstance(shown, str):
         print(shown)
+    elif sys.stdout.isatty():
+        print(table(shown.table()))
     else:
-        from rich.console import Console
-
-        Console().print(shown.table())
+        print(shown)
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Align rows into columns; the first row is the heading."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+def table(shown: "TextTable") -> str:
+    """Return a table in the width and colours of the terminal; elsewhere nothing is cut."""
+    if not sys.stdout.isatty():
+        return shown.text()
+    from rich.console import Console
+
+    console = Console()
+    is_coloured = console.color_system is not None and not console.no_color
+    return shown.text(console.width, is_coloured=is_coloured)
 
 
 def plan(planned: "Plan") -> str:
     """Return the steps of a run with what each of them takes, and the sum."""
-    from lmwright.core.figures import duration
+    from lmwright.core.text_table import TextTable
     from lmwright.recipe.plan import describe
 
-    rows = [["step", "stage", "state", "time", "memory"]]
+    rows = []
     for each in planned.steps:
         cost = each.estimate
         needs = ["", ""]
         if each.will_run:
-            needs = [f"about {duration(cost.seconds)}", f"{cost.memory_bytes / 1e9:.1f} GB"]
+            needs = [f"about {figures.duration(cost.seconds)}", f"{cost.memory_bytes / 1e9:.1f} GB"]
         rows.append([each.step.name, each.step.stage.name, each.state, *needs])
     is_due = any(each.will_run for each in planned.steps)
     total = describe(planned.estimate) if is_due else "all done"
-    lines = [columns(rows), "", f"{planned.folder}: {total}"]
+    steps = TextTable(["step", "stage", "state", "time", "memory"], rows)
+    lines = [table(steps), "", f"{planned.folder}: {total}"]
     for each in planned.steps:
-        lines += [f"{each.step.table}: {text}" for text in each.remarks if each.will_run]
+        if each.will_run:
+            lines += [wrapped(f"{each.step.table}: {text}") for text in each.remarks]
     return "\n".join(lines)
 
 
-def decision(result: Mapping[str, Any], name: str = "gate") -> str:
-    """Return the decision in a gate's result.json with the evidence for every rule."""
-    word = "yes" if result["passed"] else "NO"
-    lines = [f"{name} for {result['model']} against {result['baseline']}: {word}"]
-    for rule in result["rules"]:
-        mark = "pass" if rule["passed"] else "FAIL"
-        lines += [f"  {mark}  {rule['rule']}", f"        {rule['evidence']}"]
+def decision(result: "GateResult", name: str = "gate") -> str:
+    """Return a gate's decision, and the evidence for every rule in a line."""
+    word = "yes" if result.passed else "NO"
+    lines = [f"{name} for {result.model} against {result.baseline}: {word}"]
+    for rule in result.rules:
+        mark = "pass" if rule.passed else "FAIL"
+        lines.append(wrapped(f"{rule.rule}: {rule.evidence}", first=f"  {mark}  ", rest=" " * 8))
     return "\n".join(lines)
+
+
+def wrapped(text: str, *, first: str = "", rest: str = "") -> str:
+    """Break a text to the width of the terminal; elsewhere it stays one line.
+
+    `first` stands before its first line, `rest` before the others.
+    """
+    if not sys.stdout.isatty():
+        return first + text
+    width = max(shutil.get_terminal_size().columns, len(rest) + 20)
+    broken = textwrap.fill(
+        figures.tight(text),
+        width,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return broken.replace("\u00a0", " ")
 
 
 def fields(values: dict[str, Any]) -> str:

@@ -60,8 +60,10 @@ def run(
 
 def _print_outcome(result: "RunResult", *, as_json: bool) -> None:
     """Print what a run found: scores, decisions, and where its pages are."""
-    from lmwright.core.results import Scores
-    from lmwright.core.stage import EVALUATION, PAGE
+    from lmwright.core.artifact import RESULT
+    from lmwright.core.decision import GateResult
+    from lmwright.core.results import Scores, from_plain, read_plain
+    from lmwright.core.stage import DECISION, EVALUATION, PAGE
 
     steps = [(each.step.stage.makes, each.artifact) for each in result.plan.steps]
     pages = [made.folder / "report.html" for kind, made in steps if kind == PAGE]
@@ -80,12 +82,14 @@ def _print_outcome(result: "RunResult", *, as_json: bool) -> None:
         say("", data, as_json=True)
         return
     for kind, made in steps:
-        if kind == EVALUATION and (found := made.result) is not None:
-            say(Scores.from_json(found), found, as_json=False)
-            for note in found.get("notes", ()):
-                print(f"\n{note}")
-    for name, decision in decisions.items():
-        print(f"\n{listing.decision(decision, name)}")
+        if kind == EVALUATION and made.result is not None:
+            path = made.folder / RESULT
+            print(listing.table(read_plain(Scores, path, remedy="run it again").table()))
+            for note in made.result.get("notes", ()):
+                print("\n" + listing.wrapped(note))
+    for each in result.plan.steps:
+        if (found := decisions.get(each.step.name)) and each.step.stage.makes == DECISION:
+            print(f"\n{listing.decision(from_plain(GateResult, found), each.step.name)}")
     for path in pages:
         print(f"\nreport: {path}")
 
@@ -130,16 +134,22 @@ def evaluate(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure models side by side, with intervals and verdicts."""
-    import tempfile
-
-    from lmwright.core.artifact import RESULT, read_state
     from lmwright.core.results import Scores
-    from lmwright.recipe.plan import plan
-    from lmwright.recipe.run import run as run_plan
 
     hosted = {"prices": _prices(price), "cache": cache} if price or not cache else None
     table = {"models": models, "suite": suite, "tasks": tasks, "hosted": hosted}
-    recipe = evaluation_recipe(table, data)
+    result = _evaluated(evaluation_recipe(table, data), out)
+    say(Scores.from_json(result), result, as_json=as_json)
+
+
+def _evaluated(recipe: "Recipe", out: Path | None) -> dict[str, Any]:
+    """Run a recipe of `evaluation_recipe`; without `out` nothing of it is kept."""
+    import tempfile
+
+    from lmwright.core.artifact import RESULT, read_state
+    from lmwright.recipe.plan import plan
+    from lmwright.recipe.run import run as run_plan
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
         try:
@@ -150,8 +160,7 @@ def evaluate(
             raise InterruptError(
                 "interrupted; what was measured is lost (with --out DIR it is kept, and goes on)"
             ) from None
-        result = read_state(folder / "scores" / RESULT, remedy="measure again")
-    say(Scores.from_json(result), result, as_json=as_json)
+        return read_state(folder / "scores" / RESULT, remedy="measure again")
 
 
 def evaluation_recipe(table: dict[str, Any], data: str | None) -> "Recipe":

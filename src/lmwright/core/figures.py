@@ -1,5 +1,6 @@
 """How numbers are written for people: one rule a unit, the same on the page, card and gate."""
 
+import re
 from dataclasses import dataclass, replace
 
 # Units whose values are fractions and are shown as percent.
@@ -89,6 +90,16 @@ def about(n: float) -> str:
     """Write a guessed number of items, rounded up to two figures: it claims no more."""
     digits = max(len(str(int(n))) - 2, 0)
     return f"{-(-int(n) // 10**digits) * 10**digits:,}"
+
+
+def tight(text: str) -> str:
+    """Keep a number with its unit, and the ends of an interval, on one line: no-break spaces."""
+    return re.sub(
+        r"(?<=\bn) (?==)|(?<=n =) |(?<=\d) (?=to [+-]?\d)|(?<=\d to) (?=[+-]?\d)"
+        r"|(?<=\d) (?=%|points|[kMG]B|nats|bits|tokens|items|repeats)",
+        "\u00a0",
+        text,
+    )
 
 
 def duration(seconds: float) -> str:

@@ -45,16 +45,17 @@ class Bar:
         self._n_before = n
         self.advance(n)
 
-    def within(self, n_done: int, n: int, note: str) -> None:
-        """Show how far the unit is that is being worked on: `n_done` of its `n` parts."""
-        self._part, self.note = n_done / n, f"{note} {n_done}/{n}".strip()
+    def within(self, share: float, note: str) -> None:
+        """Show how far the unit is that is being worked on, from 0 to 1."""
+        self._part, self.note = share, note
         self._changed()
 
     @property
     def line(self) -> str:
         """The state as one line: `training: 24/180, loss 1.25, about 40 s left`."""
         done = self.completed
-        parts = [f"{self.description}: {int(done)}/{self.total:.0f}", self.note]
+        inside = f"{self.note} ({100 * self._part:.0f} %)" if 0 < self._part < 1 else self.note
+        parts = [f"{self.description}: {int(done)}/{self.total:.0f}", inside]
         new, seconds = done - (self._n_before or 0.0), time.monotonic() - self._started
         if new > 0 and done < self.total:
             left = seconds / new * (self.total - done)

@@ -8,18 +8,15 @@ statistic of three counts; all of them share one estimator.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from lmwright.core import figures
-from lmwright.core.artifact import replacing
+from lmwright.core.artifact import read_state, reading, replacing
 from lmwright.core.errors import DataError
+from lmwright.core.text_table import Styled, TextTable, glued
 
 Heading = Literal["Quality", "Fairness and safety", "Speed", "Size and memory"]
 HEADINGS: tuple[Heading, ...] = get_args(Heading)
@@ -188,7 +185,29 @@ class Scores:
     def from_json(cls, data: Mapping[str, Any]) -> "Scores":
         """Read what `to_json` wrote, also as part of a larger result; else raise a `DataError`."""
         keys = cls.__dataclass_fields__.keys() - {"rows"}
-        return from_plain(cls, {key: data[key] for key in keys & data.keys()})
+        scores = from_plain(cls, {key: data[key] for key in keys & data.keys()})
+        if fault := scores._fault():
+            raise DataError(_unreadable(cls, fault))
+        return scores
+
+    def _fault(self) -> str:
+        """Return how its parts contradict each other; "" for scores as `evaluate` makes them."""
+        if not self.models:
+            return "models: none"
+        for spec in self.specs:
+            if not any(spec.name in found for found in self.metrics.values()):
+                return f"metrics: none of {spec.name}"
+            if spec.name not in self.detectable:
+                return f"detectable: none of {spec.name}"
+        for pair in self.comparisons:
+            for model in (pair.model, pair.baseline):
+                if self.spec(pair.metric) is None or self.metric(pair.metric, model) is None:
+                    return f"comparisons: {model} has no {pair.metric}"
+        for model, facts in self.facts_of_models.items():
+            for name in EXACT.keys() & facts.keys():
+                if not isinstance(facts[name], int | float | None):
+                    return f"facts_of_models.{model}.{name}: no number"
+        return ""
 
     def spec(self, metric: str) -> MetricSpec | None:
         """Return what a metric or exact figure means; None if nothing of this name was measured."""
@@ -221,23 +240,16 @@ class Scores:
         """Return why a model has no number for a metric or exact figure; "" if nobody knows."""
         return self.gaps.get(model, {}).get(metric) or self.not_measured.get(metric, "")
 
-    def table(self) -> Table:
+    def table(self) -> TextTable:
         """Return the side-by-side table: value [low, high], and the verdict against the first."""
-        table = Table(title=f"Evaluation ({self.suite})", title_justify="left")
-        table.add_column("metric")
-        for model in self.models:
-            table.add_column(Text(model))
         shown = [spec for spec in EXACT.values() if spec.heading and self.has(spec)]
+        rows = []
         for spec in (*self.specs, *shown):
             good = "higher" if spec.higher_is_better else "lower"
-            is_exact = spec.kind == "exact"
-            title = spec.title if is_exact else f"{spec.title}\n{good} is better"
-            cells = [self._cell(spec, model) for model in self.models]
-            table.add_row(Text(title), *cells, end_section=not is_exact)
-        # As Text: brackets are no markup here.
-        table.caption = Text(self.footer())
-        table.caption_justify = "left"
-        return table
+            title = spec.title if spec.kind == "exact" else f"{spec.title}\n{good} is better"
+            rows.append([title, *(self._cell(spec, model) for model in self.models)])
+        headings, title = ["metric", *self.models], f"Evaluation ({self.suite})"
+        return TextTable(headings, rows, title=title, footer=f"\n{self.footer()}")
 
     def footer(self) -> str:
         """Return a line for each metric: n, the smallest change found, or why not measured."""
@@ -251,29 +263,27 @@ class Scores:
         lines += [f"{model}: {usage}" for model, usage in self.usage.items()]
         return "\n".join(lines)
 
-    def _cell(self, spec: MetricSpec, model: str) -> Text:
+    def _cell(self, spec: MetricSpec, model: str) -> list[Styled]:
         value, found = self.value(spec.name, model), self.metric(spec.name, model)
         if value is None:
             reason = self.gaps.get(model, {}).get(spec.name)
-            return Text(f"not measured: {reason}" if reason else "not measured", style="dim")
+            return [Styled(f"not measured: {reason}" if reason else "not measured", "dim")]
         if found is None:
-            return Text(figures.exact(value, spec.unit))
-        ends = (figures.short(end, spec.unit) for end in (found.low, found.high))
-        cell = Text(f"{figures.short(value, spec.unit)} [{', '.join(ends)}]")
+            return [Styled(glued(figures.exact(value, spec.unit)))]
+        how = figures.scale(spec.unit, value)
+        shown = glued(figures.short(value, spec.unit))
+        interval = glued(f"[{how.number(found.low)}, {how.number(found.high)}]")
+        cell = [Styled(f"{shown} {interval}")]
         comparison = self.comparison(spec.name, model, baseline=self.models[0])
         if comparison is not None:
             mark = MARKS[comparison.verdict]
             if comparison.n_needed is not None:
                 mark += f": needs about {figures.about(comparison.n_needed)}"
-            cell.append(f"\n{mark}", style=STYLES[comparison.verdict])
+            cell.append(Styled(mark, STYLES[comparison.verdict]))
         return cell
 
     def __str__(self) -> str:
-        # Wide enough for the longest cell, so that no line is broken.
-        console = Console(file=StringIO(), width=40 + 34 * len(self.models), color_system=None)
-        console.print(self.table())
-        assert isinstance(console.file, StringIO)
-        return console.file.getvalue()
+        return self.table().text()
 
 
 @cache
@@ -293,10 +303,18 @@ def from_plain(cls: type[T], data: Mapping[str, Any]) -> T:
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
-        raise DataError(
-            f"not the {cls.__name__} of this version of lmwright ({where}: {fault['msg']}); "
-            "run the step again"
-        ) from None
+        raise DataError(_unreadable(cls, f"{where}: {fault['msg']}")) from None
+
+
+def _unreadable(cls: type, fault: str) -> str:
+    return f"not the {cls.__name__} of this version of lmwright ({fault}); run the step again"
+
+
+def read_plain(cls: type[T], path: Path, *, remedy: str) -> T:
+    """Read a file with what `plain` wrote; a `StateError` names it where it holds anything else."""
+    data = read_state(path, remedy=remedy)
+    with reading(path, remedy=remedy):
+        return Scores.from_json(data) if cls is Scores else from_plain(cls, data)  # pyright: ignore
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from lmwright.core.progress import Bar
 from lmwright.engine.info import ModelInfo
 from lmwright.engine.request import (
+    DEFAULT_MAX_TOKENS,
     Chunk,
     Classification,
     Completion,
@@ -15,7 +16,7 @@ from lmwright.engine.request import (
     Score,
     ScoreRequest,
 )
-from lmwright.lm import LanguageModel
+from lmwright.lm import LanguageModel, LocalModel
 from lmwright.tokenizer.encode import Tokenizer
 
 # Texts of so many characters are scored together: some seconds on a CPU, and enough to fill
@@ -55,7 +56,7 @@ class Watched:
         scores: list[Score] = []
         for group in _groups(requests):
             scores += self._model.score(group)
-            self._tell(len(scores), len(requests))
+            self._tell(len(scores), len(requests), len(scores))
         return scores
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
@@ -67,10 +68,15 @@ class Watched:
         self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Completion]]:
         """Continue each prompt; yield (its number, from 0, and the answer) as soon as one ends."""
-        found = self._model.completions(prompts, sampling)
-        for n_done, (number, completion) in enumerate(found, start=1):
-            self._tell(n_done, len(prompts))
-            yield number, completion
+        n_done = 0
+        # How much of its answer each prompt has: all are written at once, and end together.
+        shares = [0.0] * len(prompts)
+        for number, piece, completion in self._pieces(prompts, sampling):
+            shares[number] = 1.0 if completion else min(shares[number] + piece, 1.0)
+            n_done += completion is not None
+            self._tell(n_done, len(prompts), sum(shares))
+            if completion is not None:
+                yield number, completion
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
         """Continue one prompt piece by piece."""
@@ -86,10 +92,22 @@ class Watched:
         """Say of each text what the model was taught to."""
         return self._model.classify(texts, pairs)
 
-    def _tell(self, n_done: int, n: int) -> None:
+    def _pieces(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, float, Completion | None]]:
+        """Yield a prompt's number, about what share of its answer is new, and the whole answer."""
+        if isinstance(self._model, LocalModel):
+            share = 1 / (sampling.max_tokens or DEFAULT_MAX_TOKENS)
+            for number, chunk in self._model.stream_all(prompts, sampling):
+                yield number, share, chunk.completion
+            return
+        for number, completion in self._model.completions(prompts, sampling):
+            yield number, 1.0, completion
+
+    def _tell(self, n_done: int, n: int, share: float) -> None:
         # One prompt at a time is a timing: there is nothing between its beginning and its end.
         if n > 1:
-            self._progress.within(n_done, n, self._note)
+            self._progress.within(share / n, f"{self._note} {n_done}/{n}".strip())
 
 
 def _groups(requests: Sequence[ScoreRequest]) -> Iterator[Sequence[ScoreRequest]]:

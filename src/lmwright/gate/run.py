@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from lmwright.core.artifact import RESULT, read_state, reading
-from lmwright.core.results import Scores, plain
+from lmwright.core.artifact import RESULT
+from lmwright.core.results import Scores, plain, read_plain
 from lmwright.core.stage import StepContext
 from lmwright.gate.config import Gate
 from lmwright.gate.decide import decide
@@ -13,8 +13,5 @@ from lmwright.gate.decide import decide
 def run(config: Gate, out: Path, context: StepContext) -> dict[str, Any]:  # noqa: ARG001
     """Return the decision; "passed": false ends a run with exit code 3."""
     path = Path(context.inputs[config.evaluation]) / RESULT
-    remedy = f"redo its step (--from {config.evaluation})"
-    found = read_state(path, remedy=remedy)
-    with reading(path, remedy=remedy):
-        scores = Scores.from_json(found)
+    scores = read_plain(Scores, path, remedy=f"redo its step (--from {config.evaluation})")
     return plain(decide(config, scores))

@@ -9,14 +9,7 @@ from typing import Any
 
 from lmwright.core import extras
 from lmwright.core.artifact import RECIPE_LOCK as LOCK
-from lmwright.core.artifact import (
-    Artifact,
-    locked,
-    read_state,
-    replacing,
-    sweep_partial,
-    write_json,
-)
+from lmwright.core.artifact import locked, replacing, sweep_partial, write_json
 from lmwright.core.errors import InterruptError, LmwrightError, RequestError
 from lmwright.core.lineage import lineage
 from lmwright.core.stage import StepContext
@@ -90,17 +83,6 @@ def run(planned: Plan) -> RunResult:
     return RunResult(planned, time.perf_counter() - started)
 
 
-def status(folder: Path) -> dict[str, Any]:
-    """Return what a run has done so far, as plain data."""
-    lock = read_state(folder / LOCK, remedy="run its recipe again")
-    steps = {}
-    for name, step in lock["steps"].items():
-        result = Artifact(folder / name, step["hash"]).result or {}
-        told = {key: result[key] for key in ("seconds", "passed") if key in result}
-        steps[name] = {"stage": step["stage"], "is_done": bool(result), **told}
-    return {"run": str(folder), "name": lock["name"], "steps": steps, "lineage": lock["lineage"]}
-
-
 def _check_folder(folder: Path) -> None:
     """Refuse a folder with other things in it: steps replace whole folders."""
     if folder.is_dir() and not (folder / LOCK).exists():
@@ -128,6 +110,8 @@ def _write_head(planned: Plan) -> None:
             "format_version": 2,
             "name": recipe.name,
             "seed": recipe.seed,
+            # JSON is sorted by name; this is what follows what.
+            "order": [each.step.name for each in planned.steps],
             "steps": {each.step.name: each.to_json() for each in planned.steps},
             "lineage": lineage(recipe.seed),
         },

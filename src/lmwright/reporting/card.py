@@ -3,16 +3,25 @@
 Its numbers are those of the report; where nothing was measured it says so.
 """
 
+import re
+from collections import Counter
 from functools import partial
 
 from lmwright.core import figures
+from lmwright.core.results import MetricSpec
 from lmwright.reporting import tables
-from lmwright.reporting.collect import RunReport, RunStep
+from lmwright.reporting.collect import RunReport
 from lmwright.reporting.environment import template
-from lmwright.reporting.summary import summarise
+from lmwright.reporting.steps import RunStep
+from lmwright.reporting.summary import compare, summarise, training_line, verdicts
 
 # Where a built-in model comes from, its licence and its language.
 STARTER = ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0", "en")
+# The metric whose questions show what the model is for, and how many of them are shown.
+DOMAIN = "qa_accuracy"
+N_EXAMPLES = 3
+# A question that needs no escaping in a line of Python or of Markdown.
+PLAIN = re.compile(r"[\w ,.;:?!'()%-]{1,120}")
 # What the card says of a model: key, title, how it is written.
 FACTS = (
     ("architecture", "Architecture", str),
@@ -25,10 +34,14 @@ FACTS = (
 
 def card(report: RunReport, model: str) -> str:
     """Return the card of a model: YAML front matter, then Markdown."""
-    scores, parent, chain = report.scores, report.origin(model), report.chain(model)
+    scores, chain = report.scores, report.chain(model)
     base, license_, _ = _origin(report, model)
-    pairs = [scores.comparison(spec.name, model, baseline=parent) for spec in scores.specs]
-    badges = [tables.badge(scores, pair) if pair else None for pair in pairs]
+    # What it was made from, and the first model: the whole loss is against that one.
+    baselines = [name for name in (report.origin(model), report.models[0]) if name != model]
+    baselines = list(dict.fromkeys(baselines))
+    told = [*verdicts(report), *summarise(report)]
+    if len(baselines) > 1 and (whole := compare(report, model, baselines[-1])):
+        told.append(whole)
     text = template("card.md.jinja").render(
         report=report,
         scores=scores,
@@ -40,14 +53,51 @@ def card(report: RunReport, model: str) -> str:
         others=[name for step in chain for name in step.parents[1:]],
         is_packed=_is_packed(chain),
         training=[(step, data) for step in chain[::-1] if (data := _data(report, step))],
-        summary=[finding for finding in summarise(report) if finding.model == model],
+        outcomes={
+            step.name: training_line(report.outcomes[step.name])
+            for step in chain
+            if step.name in report.outcomes
+        },
+        system=_system(report, chain),
+        examples=_examples(report, model),
+        summary=[finding for finding in told if finding.model == model],
+        notes=[note for step in chain[::-1] for note in step.notes],
         facts=_facts(report, model),
-        results=list(zip(scores.specs, badges, strict=True)),
-        parent=parent,
+        results=[(spec, _changes(report, spec, model, baselines)) for spec in scores.specs],
+        baselines=baselines,
         gates=[gate for gate in report.gates if gate.model == model],
         measured_with=_measured_with(report),
     )
     return f"---\n{_metadata(report, model)}\n---\n\n{text}"
+
+
+def _changes(
+    report: RunReport, spec: MetricSpec, model: str, baselines: list[str]
+) -> list[tables.VerdictBadge | None]:
+    """Return a metric's change against each of the baselines, where it was compared."""
+    pairs = [report.scores.comparison(spec.name, model, baseline=name) for name in baselines]
+    return [tables.badge(report.scores, pair) if pair else None for pair in pairs]
+
+
+def _system(report: RunReport, chain: list[RunStep]) -> str | None:
+    """Return the system message that the model keeps: that of the last training that set one."""
+    kept = [report.outcomes[step.name] for step in chain if step.name in report.outcomes]
+    return next((each.default_system for each in kept if each.default_system is not None), None)
+
+
+def _examples(report: RunReport, model: str) -> list[str]:
+    """Return a few held-out questions that the model answered rightly, plain enough for code."""
+    items = [item for item in report.items if item.metric == DOMAIN]
+    right = [
+        item
+        for item in items
+        for answer in item.answers
+        if answer.model == model and answer.is_right and PLAIN.fullmatch(item.question)
+    ]
+    # What many questions are answered with is no fact of the domain, but a refusal.
+    n_same = Counter(item.expected for item in items)
+    right.sort(key=lambda item: n_same[item.expected])
+    return [item.question for item in right[:N_EXAMPLES]]
 
 
 def _metadata(report: RunReport, model: str) -> str:
@@ -112,9 +162,8 @@ def _tags(chain: list[RunStep]) -> list[str]:
 
 
 def _measured_with(report: RunReport) -> str:
-    found = report.lineage.get("versions", {}).items()
-    versions = ", ".join(f"{name} {text}" for name, text in found)
-    cpu = report.lineage.get("hardware", {}).get("cpu", "")
+    versions = ", ".join(f"{name} {text}" for name, text in report.lineage.versions.items())
+    cpu = report.lineage.hardware.get("cpu", "")
     return " on ".join(filter(None, [versions, str(cpu)]))
 
 

@@ -17,7 +17,7 @@ from lmwright.reporting.environment import template
 # The plot's left and right edge in percent; the left strip holds the labels of the y axis.
 LEFT, RIGHT = 9.0, 97.0
 # The width that labels are placed for, in pixels: where they do not collide, wider is fine.
-GUESS = 800
+GUESS = 640
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,15 @@
 What is absent stays absent: a run without training has no losses, one without a gate no gate.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lmwright.core.artifact import RESULT
+from lmwright.core.artifact import RESULT, read_state, read_state_lines, reading
 from lmwright.core.decision import GateResult
 from lmwright.core.errors import DataError
-from lmwright.core.results import MetricSpec, Row, Scores, from_plain, read_rows
+from lmwright.core.results import MetricSpec, Row, Scores, from_plain, read_plain, read_rows
+from lmwright.reporting.steps import AGAIN, Provenance, RunStep, read_run
 
 
 @dataclass(frozen=True)
@@ -52,53 +51,35 @@ class LossCurve:
 
 
 @dataclass(frozen=True)
-class RunStep:
-    """One step of the recipe with what it left behind."""
+class SeenToken:
+    """A token of a sample, and whether it counts in the loss."""
 
-    stage: str
-    # How it is said what was done: "Fine-tuning".
-    title: str
-    name: str
-    # What kind of thing it makes: "model", "data", "evaluation", ...
-    makes: str
-    # How a model relates to its parents, in Hugging Face's word.
-    relation: str | None
-    parents: tuple[str, ...]
-    # Its table with every default filled in, and a hash for each thing it was made from.
-    config: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    # `result.json` and the folder it lies in; empty and None where the step did not run.
-    result: Mapping[str, Any]
-    folder: Path | None
+    text: str
+    trained: bool
 
-    @property
-    def lineage(self) -> Mapping[str, Any]:
-        """With which versions, on what and when it was done."""
-        return self.result.get("lineage", {})
 
-    @property
-    def seed(self) -> int | None:
-        """The seed of what it drew at random."""
-        return self.lineage.get("seed", self.config.get("seed"))
+@dataclass(frozen=True)
+class SeenData:
+    """What training saw: counts, and one sample token by token."""
 
-    @property
-    def hash(self) -> str:
-        """What it is known by, "" where it did not run."""
-        return str(self.result.get("hash", ""))
+    n_samples: int | None = None
+    n_tokens: int | None = None
+    n_targets: int | None = None
+    example: tuple[SeenToken, ...] = ()
 
-    @property
-    def settings(self) -> str:
-        """Its table in a line, without the names of other things."""
-        values = {
-            key: value
-            for key, value in self.config.items()
-            if value is not None and key != "seed" and not self._names_inputs(value)
-        }
-        return ", ".join(f"{key} = {value}" for key, value in values.items())
 
-    def _names_inputs(self, value: Any) -> bool:
-        names = value if isinstance(value, list) else [value]
-        return bool(names) and all(isinstance(n, str) and n in self.inputs for n in names)
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a training step says of itself, where it says it."""
+
+    n_steps: int | None = None
+    n_tokens: int | None = None
+    n_trained_parameters: int | None = None
+    tokens_per_second: float | None = None
+    best_validation_loss: float | None = None
+    best_step: int | None = None
+    # The system message that the model keeps, and gets where a dialogue has none.
+    default_system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,15 +90,17 @@ class RunReport:
     evaluation_name: str
     scores: Scores
     # With which versions, on what and when it was measured.
-    lineage: Mapping[str, Any]
+    lineage: Provenance
     # The recipe as it was written, "" without one.
     recipe_text: str
-    # In the order of the lock file.
+    # In the order of the recipe's flow.
     steps: tuple[RunStep, ...]
     gates: tuple[GateResult, ...]
     losses: tuple[LossCurve, ...]
-    # What training saw: counts, and a sample's tokens under "example" ({} without training).
-    audit: Mapping[str, Any]
+    # Of the steps that left losses, by name.
+    outcomes: Mapping[str, TrainingOutcome]
+    # Of the first step that left one.
+    seen: SeenData
     items: tuple[ComparedItem, ...]
 
     @property
@@ -145,66 +128,61 @@ class RunReport:
 
 def collect(evaluation_folder: Path, run_folder: Path, gates: Sequence[Path] = ()) -> RunReport:
     """Read an evaluation, the run around it and the folders of the gates that it passed through."""
-    result = _json(evaluation_folder / RESULT)
-    if not result:
-        raise DataError(
-            f"{evaluation_folder / RESULT}: no finished evaluation there; run the evaluation first"
-        )
-    scores = Scores.from_json(result)
-    lock = _json(run_folder / "recipe.lock.json")
-    steps = tuple(_steps(lock, run_folder))
+    path = evaluation_folder / RESULT
+    try:
+        result = read_state(path, remedy=AGAIN)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no finished evaluation there; run the evaluation first") from None
+    scores = read_plain(Scores, path, remedy=AGAIN)
+    with reading(path, remedy=AGAIN):
+        measured = from_plain(Provenance, result.get("lineage", {}))
+        folders = {str(model): str(folder) for model, folder in result.get("rows", {}).items()}
+    run = read_run(run_folder)
+    steps = tuple(step for step in run.steps if step.makes != "report")
+    losses = tuple(curve for step in steps if (curve := _losses(step)))
+    trained = {loss.step for loss in losses}
+    seen = next((found for step in steps if (found := _seen(step))), SeenData())
     return RunReport(
-        name=str(lock.get("name") or run_folder.name),
+        name=run.name,
         evaluation_name=evaluation_folder.name,
         scores=scores,
-        lineage=result.get("lineage") or lock.get("lineage", {}),
-        recipe_text=_text(run_folder / "recipe.toml"),
+        lineage=measured if measured.versions else run.lineage,
+        recipe_text=run.recipe_text,
         steps=steps,
-        gates=tuple(from_plain(GateResult, _json(folder / RESULT)) for folder in gates),
-        losses=tuple(curve for step in steps if (curve := _losses(step))),
-        audit=next((a for s in steps if s.folder and (a := _json(s.folder / "audit.json"))), {}),
-        items=tuple(_items(scores, evaluation_folder, result.get("rows", {}))),
+        gates=tuple(read_plain(GateResult, each / RESULT, remedy=AGAIN) for each in gates),
+        losses=losses,
+        outcomes={step.name: outcome(step) for step in steps if step.name in trained},
+        seen=seen,
+        items=tuple(_items(scores, evaluation_folder, folders)),
     )
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ""
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error}); remove it and run the step again") from None
+def outcome(step: RunStep) -> TrainingOutcome:
+    """Return what a training step says of itself."""
+    with reading(step.folder / RESULT, remedy=AGAIN):
+        return from_plain(TrainingOutcome, step.result)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(_text(path) or "{}")
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not JSON ({error}); remove it and run the step again") from None
-
-
-def _steps(lock: Mapping[str, Any], run_folder: Path) -> Iterator[RunStep]:
-    """Yield what a report tells of: all but reports."""
-    for name, step in lock.get("steps", {}).items():
-        if step.get("makes") != "report":
-            result = _json(run_folder / name / RESULT)
-            found = {"result": result, "folder": run_folder / name if result else None}
-            yield from_plain(RunStep, {**step, "name": name, **found})
+def _seen(step: RunStep) -> SeenData | None:
+    path = step.folder / "audit.json"
+    if not step.is_done or not path.is_file():
+        return None
+    return read_plain(SeenData, path, remedy=f"redo that step (--from {step.name})")
 
 
 def _losses(step: RunStep) -> LossCurve | None:
     """Return the losses of a step that left some: it trained."""
-    if step.folder is None or not (path := step.folder / "metrics.jsonl").exists():
+    path = step.folder / "metrics.jsonl"
+    if not step.is_done or not path.is_file():
         return None
     train, validation = [], []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            raise DataError(f"{path}, line {number}: not JSON; run {step.name} again") from None
-        for points, key in ((train, "loss"), (validation, "validation_loss")):
-            if record.get(key) is not None:
-                points.append((float(record["step"]), float(record[key])))
+    remedy = f"redo that step (--from {step.name})"
+    records = read_state_lines(path, remedy=remedy)
+    with reading(path, remedy=remedy):
+        for record in records:
+            for points, key in ((train, "loss"), (validation, "validation_loss")):
+                if record.get(key) is not None:
+                    points.append((float(record["step"]), float(record[key])))
     return LossCurve(step.name, tuple(train), tuple(validation)) if train or validation else None
 
 
@@ -231,4 +209,7 @@ def _is_right(row: Row, spec: MetricSpec) -> bool | None:
 
 def _rows(path: Path) -> dict[str, Row]:
     """Return a model's rows by item; none where it lacks the metric."""
-    return {row.item: row for row in read_rows(path)} if path.exists() else {}
+    if not path.exists():
+        return {}
+    with reading(path, remedy="measure again: redo the evaluation (--from)"):
+        return {row.item: row for row in read_rows(path)}

@@ -23,17 +23,8 @@ def template(name: str) -> Template:
         keep_trailing_newline=not is_page,
     )
     environment.globals["figures"] = figures
-    environment.filters["tight"] = _tight
+    environment.filters["tight"] = figures.tight
     return environment.get_template(name)
-
-
-def _tight(text: str) -> str:
-    """Keep a number and its unit on one line."""
-    return re.sub(
-        r"(?<=\bn) (?==)|(?<=n =) |(?<=\d) (?=%|points|[kMG]B|nats|bits|tokens|items|repeats)",
-        "\u00a0",
-        text,
-    )
 
 
 def _plain(value: Any) -> Any:

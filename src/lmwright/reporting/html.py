@@ -1,43 +1,35 @@
 """`report.html`: one file that needs nothing but a browser, light and dark, screen and paper."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from lmwright.core import figures
 from lmwright.core.decision import RuleResult
-from lmwright.core.results import EXACT, MetricSpec, Scores
+from lmwright.core.results import MetricSpec
 from lmwright.reporting import charts, tables
-from lmwright.reporting.collect import ComparedItem, RunReport, RunStep
+from lmwright.reporting.collect import ComparedItem, RunReport
 from lmwright.reporting.environment import template
-from lmwright.reporting.summary import summarise
+from lmwright.reporting.steps import Provenance
+from lmwright.reporting.summary import summarise, training_line, verdicts
 
 # How far the chart of changes reaches, in margins; beyond it an arrow points on.
 REACH = 4.0
 # Items shown of the first metric that has some, and of each further one.
 SHOWN = (6, 4)
 
-# What is known of models beside the exact figures: key, title, how it is written.
+# What is known of models beside what was measured: key, title, how it is written.
 FACTS = (
+    ("n_params", "Parameters", figures.count),
     ("context_length", "Context (tokens)", figures.count),
     ("quality_dtype", "Quality measured in", str),
     ("speed_dtype", "Speed measured in", str),
     ("device", "Device", str),
 )
 
-# What is told of a training step, where its result has it.
-TRAINED = {
-    "n_steps": "{n_steps:,} steps",
-    "n_tokens": "{n_tokens:,} tokens",
-    "n_trained_parameters": "{trained} trained parameters",
-    "tokens_per_second": "{tokens_per_second:,.0f} tokens/s",
-    "best_validation_loss": "best validation loss {best_validation_loss:.3f} after step "
-    "{best_step:,}",
-}
+# Wrong answers listed of each metric; the rest is in the rows.
+MAX_WRONG = 200
 
 
 def render(report: RunReport) -> str:
     """Return the page. Everything that comes from data is escaped."""
-    scores, lineage = report.scores, report.lineage
+    scores = report.scores
     made, others = tables.pairs(scores)
     noted = {spec.name: spec.caveat for spec in scores.specs if spec.caveat}
     # Metrics of one task share a footnote.
@@ -45,26 +37,37 @@ def render(report: RunReport) -> str:
     return template("report.html.jinja").render(
         report=report,
         scores=scores,
-        lineage=lineage,
-        machine=_machine(lineage.get("hardware", {})),
-        version=lineage.get("versions", {}).get("lmwright", ""),
+        lineage=report.lineage,
+        version=report.lineage.versions.get("lmwright", ""),
         footnotes=footnotes,
         caveats={name: footnotes.index(text) + 1 for name, text in noted.items()},
         colours={model: i % 6 for i, model in enumerate(report.models)},
+        verdicts=list(zip(verdicts(report), report.gates, strict=True)),
         summary=summarise(report),
+        notes=[(step.name, note) for step in report.steps for note in step.notes],
         lines=tables.side_by_side(report),
-        gates=[(gate, [(r, _rule_bar(r)) for r in gate.rules]) for gate in report.gates],
+        gates=[
+            (gate, [(r, _rule_bar(r), tables.rule_numbers(r, scores)) for r in gate.rules])
+            for gate in report.gates
+        ],
         trade_off=_trade_off(report),
-        cost=_cost(report),
+        facts=_facts(report),
         changes_made=[(*pair, _changes(report, *pair)) for pair in made],
         other_changes=[(*pair, _changes(report, *pair)) for pair in others],
         losses=[(loss, charts.loss_curve(loss)) for loss in report.losses],
-        training=[text for loss in report.losses if (text := _trained(report.step(loss.step)))],
+        training=[
+            (step, training_line(report.outcomes[step.name]), report.outcomes[step.name])
+            for step in report.steps
+            if step.name in report.outcomes
+        ],
         groups=_groups(report),
+        wrong=[
+            tables.wrong_answers(report, model, limit=MAX_WRONG)
+            for model in dict.fromkeys(gate.model for gate in report.gates) or report.models[-1:]
+        ],
         flips=tables.flips(scores),
         slices=tables.slices(scores),
-        duration=_duration,
-        environment=_environment(lineage),
+        environment=_environment(report.lineage),
         reach=REACH,
     )
 
@@ -116,28 +119,16 @@ def _trade_off(report: RunReport) -> str:
     return charts.bubbles(points, y_title=quality.title, y_unit=quality.unit) if points else ""
 
 
-def _cost(report: RunReport) -> list[tuple[str, list[str]]]:
-    """Return the table of size, speed and memory: (title, a text for each model)."""
+def _facts(report: RunReport) -> list[tuple[str, list[str]]]:
+    """Return what is known of the models beside what was measured: (title, a text for each)."""
     scores, models = report.scores, report.models
-    speeds = [spec for spec in scores.specs if spec.heading == "Speed"]
-    exact, timed = (
-        [(spec.title, [_written(scores, spec, model) for model in models]) for spec in specs]
-        for specs in (EXACT.values(), speeds)
-    )
     facts = [scores.facts_of_models.get(model, {}) for model in models]
     known = [
         (title, [write(each[key]) if key in each else "" for each in facts])
         for key, title, write in FACTS
     ]
     usage = ("Asked over the network", [scores.usage.get(model, "") for model in models])
-    lines = [*exact, *known, usage, *timed]
-    return [(title, texts) for title, texts in lines if any(texts)]
-
-
-def _written(scores: Scores, spec: MetricSpec, model: str) -> str:
-    value = scores.value(spec.name, model)
-    write = figures.exact if spec.kind == "exact" else figures.figure
-    return "" if value is None else write(value, spec.unit)
+    return [(title, texts) for title, texts in (*known, usage) if any(texts)]
 
 
 def _changes(
@@ -168,16 +159,6 @@ def _changes(
     return changes
 
 
-def _trained(step: RunStep | None) -> str:
-    """Tell in one line how a training step went."""
-    if step is None:
-        return ""
-    trained = figures.count(step.result.get("n_trained_parameters", 0))
-    known = {"best_step": 0, **step.result, "trained": trained}
-    parts = [text.format(**known) for key, text in TRAINED.items() if key in step.result]
-    return f"{step.name}: {', '.join(parts)}." if parts else ""
-
-
 def _groups(report: RunReport) -> list[tuple[MetricSpec, list[ComparedItem], list[ComparedItem]]]:
     """Return the items that people may read, by metric: all of them, and those that are shown."""
     groups = []
@@ -188,28 +169,12 @@ def _groups(report: RunReport) -> list[tuple[MetricSpec, list[ComparedItem], lis
     return groups
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-
-
-def _machine(hardware: Mapping[str, Any]) -> str:
-    """Name the machine in a few words: its GPUs, or its processor and cores."""
-    cores = hardware.get("n_cores")
-    parts = hardware.get("gpus") or [hardware.get("cpu"), f"{cores} cores" if cores else ""]
-    return ", ".join(str(part) for part in parts if part)
-
-
-def _environment(lineage: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _environment(lineage: Provenance) -> list[tuple[str, str]]:
     """Return where the numbers were measured, as (word, text)."""
     found = []
-    for key, value in lineage.get("hardware", {}).items():
+    for key, value in lineage.hardware.items():
         text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
         if key.endswith("_bytes") and isinstance(value, int | float):
             key, text = key.removesuffix("_bytes"), figures.figure(value, "bytes")
         found.append((key.removeprefix("n_").replace("_", " "), text))
-    found += [(name, str(version)) for name, version in lineage.get("versions", {}).items()]
-    return found
+    return [*found, *lineage.versions.items()]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lmwright.core import figures
 from lmwright.core.decision import GateResult
 from lmwright.core.results import Comparison, MetricSpec, Scores
-from lmwright.reporting.collect import RunReport
+from lmwright.reporting.collect import RunReport, TrainingOutcome
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,38 @@ class Finding:
     rest: str = ""
 
 
+def verdicts(report: RunReport) -> list[Finding]:
+    """Say in a line for each gate whether its model may ship, and what stands against it."""
+    return [_gate(gate) for gate in report.gates]
+
+
 def summarise(report: RunReport) -> list[Finding]:
-    """Tell what each step brought and cost, and what the gates said."""
+    """Tell what each step brought and cost."""
     found = [
         finding
         for model in report.models
         # A model whose origin was not measured is held against the first one.
-        if (origin := report.origin(model)) != model and (finding := _step(report, model, origin))
+        if (origin := report.origin(model)) != model and (finding := compare(report, model, origin))
     ]
-    return [*(found or _alone(report.scores)), *map(_gate, report.gates)]
+    return found or _alone(report.scores)
 
 
-def _step(report: RunReport, model: str, parent: str) -> Finding | None:
-    """Tell what happened between a model and what it was made from."""
+def training_line(found: TrainingOutcome) -> str:
+    """Tell in one line how a training step went, as far as it says."""
+    parts = [
+        (found.n_steps, "{:,} steps"),
+        (found.n_tokens, "{:,} tokens"),
+        (found.n_trained_parameters, "{:,} trained parameters"),
+        (found.tokens_per_second, "{:,.0f} tokens/s"),
+        (found.best_validation_loss, "best validation loss {:.3f}"),
+        (found.best_step, "after step {:,}"),
+    ]
+    told = [text.format(value) for value, text in parts if value is not None]
+    return ", ".join(told).replace(", after", " after")
+
+
+def compare(report: RunReport, model: str, parent: str) -> Finding | None:
+    """Tell what changed between a model and another one, such as what it was made from."""
     scores, by_verdict = report.scores, dict[str, list[tuple[MetricSpec, Comparison]]]()
     for spec in scores.specs:
         if found := scores.comparison(spec.name, model, baseline=parent):
@@ -43,7 +62,8 @@ def _step(report: RunReport, model: str, parent: str) -> Finding | None:
         if verdict in by_verdict
     ]
     step = report.step(model)
-    subject = f"{step.title if step else 'Going from'} {parent} to {model}"
+    is_made_so = step is not None and parent in step.parents
+    subject = f"{step.title if step and is_made_so else 'Going from'} {parent} to {model}"
     text = ", but ".join(news) or "made nothing measurably better or worse"
     titles = {v: [_title(spec) for spec, _ in found] for v, found in by_verdict.items()}
     return Finding(model, f"{subject}{_size(scores, model, parent)} {text}.", _rest(titles))
@@ -100,9 +120,10 @@ def _alone(scores: Scores) -> list[Finding]:
 
 def _gate(gate: GateResult) -> Finding:
     n_rules = len(gate.rules)
-    failed = [f'"{rule.rule}"' for rule in gate.rules if not rule.passed]
-    if not failed:
+    against = [f'"{rule.rule}" ({rule.outcome})' for rule in gate.rules if not rule.passed]
+    if not against:
         count = "its only rule holds" if n_rules == 1 else f"all {n_rules} rules hold"
-        return Finding(gate.model, f"The gate let {gate.model} through: {count}.")
-    what = f"{len(failed)} of {n_rules} rules failed, {_listed(failed)}"
-    return Finding(gate.model, f"The gate said no to {gate.model}: {what}.")
+        return Finding(gate.model, f"{gate.model} may ship: {count}.")
+    verb = "does" if len(against) == 1 else "do"
+    what = f"{len(against)} of {n_rules} rules {verb} not hold, {_listed(against)}"
+    return Finding(gate.model, f"{gate.model} may not ship: {what}.")

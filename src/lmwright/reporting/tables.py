@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from lmwright.core import figures
+from lmwright.core.decision import RuleResult
 from lmwright.core.results import (
     EXACT,
     HEADINGS,
@@ -24,6 +25,7 @@ class VerdictBadge:
     text: str
     against: str
     change: str
+    interval: str
     tip: str
     note: str
 
@@ -130,7 +132,8 @@ def badge(scores: Scores, pair: Comparison) -> VerdictBadge:
         f"within {margin} counts as the same"
     )
     note = f"needs about {figures.about(pair.n_needed)} {spec.items}" if pair.n_needed else ""
-    return VerdictBadge(MARKS[pair.verdict].lower(), pair.baseline, change, tip, note)
+    interval = f"{how.number(pair.low)} to {how.number(pair.high)}"
+    return VerdictBadge(MARKS[pair.verdict].lower(), pair.baseline, change, interval, tip, note)
 
 
 def pairs(scores: Scores) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -150,6 +153,63 @@ def choose(items: Iterable[ComparedItem], n: int) -> list[ComparedItem]:
     # The first of each pattern, the second of each, ...
     turns = [item for turn in zip_longest(*ordered) for item in turn if item is not None]
     return sorted(turns, key=lambda item: not item.flips)[:n]
+
+
+@dataclass(frozen=True)
+class WrongAnswers:
+    """What a model got wrong of a right/wrong metric, up to a limit."""
+
+    model: str
+    spec: MetricSpec
+    n_items: int
+    n_wrong: int
+    # The question, what would have been right, and what was said.
+    shown: tuple[tuple[str, str, str], ...]
+
+
+def wrong_answers(report: RunReport, model: str, *, limit: int) -> list[WrongAnswers]:
+    """Return what a model got wrong, by metric; only of those where a reply is right or wrong."""
+    found = []
+    for spec in report.scores.specs:
+        answers = [
+            (item, answer)
+            for item in report.items
+            if item.metric == spec.name
+            for answer in item.answers
+            if answer.model == model and answer.is_right is not None
+        ]
+        wrong = [(i.question, i.expected, a.text) for i, a in answers if not a.is_right]
+        if answers:
+            shown = tuple(wrong[:limit])
+            found.append(WrongAnswers(model, spec, len(answers), len(wrong), shown))
+    return found
+
+
+@dataclass(frozen=True)
+class RuleNumbers:
+    """What a rule looked at, as it is written beside its bar."""
+
+    value: str
+    interval: str
+    limit: str
+
+
+def rule_numbers(rule: RuleResult, scores: Scores) -> RuleNumbers | None:
+    """Write the numbers of a rule in its own unit; None where nothing was measured."""
+    spec = scores.spec(rule.metric)
+    if spec is None or rule.value is None or rule.limit is None:
+        return None
+    ends = [end for end in (rule.low, rule.high) if end is not None]
+    largest = max(map(abs, (rule.value, rule.limit, *ends)))
+    how = figures.RELATIVE
+    if rule.measure == "value":
+        how = figures.scale(spec.unit, largest)
+    elif rule.measure == "delta":
+        how = figures.difference(spec.unit, largest)
+    has_width = rule.n is not None and len(ends) == 2
+    interval = " to ".join(map(how.number, ends)) if has_width else ""
+    side = "at least" if rule.side == ">=" else "at most"
+    return RuleNumbers(how.figure(rule.value), interval, f"{side} {how.number(rule.limit)}")
 
 
 def flips(scores: Scores) -> list[tuple[MetricSpec, Comparison]]:

@@ -71,9 +71,8 @@ def fit(
     with bar("training", len(order)) as shown, deferred_interrupt(STOPPING) as stop:
         shown.skip(n_done)
         for step in steps:
-            is_last = step.step == len(order)
+            is_last, loss = step.step == len(order), None
             progress = progress.after(step)
-            loss = None
             if step.step % every == 0 or is_last:
                 loss = validate(model, checks, task.loss)
                 progress = _best(progress, loss, step.step, model, out / STATE / BEST)

@@ -3,10 +3,9 @@
 import math
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from lmwright.core.text_table import Styled, TextTable
 
 
 @dataclass(frozen=True)
@@ -100,22 +99,16 @@ class VerificationResult:
             data["largest"]["value"] = None
         return data
 
-    def table(self) -> "Table":
+    def table(self) -> TextTable:
         """Return the checks as a table for a terminal."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=Text(self.title), title_justify="left")
-        for heading in ("", "check", "found", f"allowed ({self.tolerance})"):
-            table.add_column(heading, overflow="fold")
+        rows = []
         for check in self.checks:
             style = "bold red" if check.is_passed is False else ""
             cells = (MARKS[check.is_passed], check.name, check.found, check.allowed)
-            table.add_row(*[Text(cell, style=style) for cell in cells])
-        # As Text: brackets are no markup here.
-        table.caption = Text("\n".join([*self._untold(), self.summary]))
-        table.caption_justify = "left"
-        return table
+            rows.append([[Styled(cell, style)] for cell in cells])
+        headings = ("", "check", "found", f"allowed ({self.tolerance})")
+        footer = "\n".join(["", *self._untold(), self.summary])
+        return TextTable(headings, rows, title=self.title, footer=footer)
 
     def __str__(self) -> str:
         width = max(len(check.name) for check in self.checks)

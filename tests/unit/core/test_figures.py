@@ -60,3 +60,17 @@ def test_exact_figures_are_bytes_counts_or_two_digits() -> None:
     assert figures.exact(98_000_000, "bytes") == "98 MB"
     assert figures.exact(8.4, "bits") == "8.40"
     assert figures.exact(134_515_008, "") == "135 M"
+
+
+def test_what_belongs_together_stays_on_one_line():
+    text = "it is -2.0 points (95 % interval -5.3 to +1.4 points, n = 100 items), 98 to go"
+    assert figures.tight(text).replace("\u00a0", "_") == (
+        "it is -2.0_points (95_% interval -5.3_to_+1.4_points, n_=_100_items), 98 to go"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (9000, "2.5 h")]
+)
+def test_times_are_written_as_people_say_them(seconds, text):
+    assert figures.duration(seconds) == text

@@ -47,9 +47,9 @@ def test_what_fails_is_not_called_done(capsys):
 def test_a_unit_that_takes_long_moves_by_its_parts():
     running = progress.Bar("evaluate", 3)
     running.advance(note="tuned: bits_per_byte")
-    running.within(5, 20, "tuned: multiple_choice")
+    running.within(0.25, "tuned: multiple_choice 5/20")
     assert running.completed == 1.25
-    assert running.line.startswith("evaluate: 1/3, tuned: multiple_choice 5/20, about ")
+    assert running.line.startswith("evaluate: 1/3, tuned: multiple_choice 5/20 (25 %), about ")
     running.advance(note="tuned: gender_gap")
     assert running.completed == 2
 

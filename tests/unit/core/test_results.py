@@ -1,6 +1,7 @@
 """Every number of a report is read back from here; a number without n is no result."""
 
 import json
+import re
 
 import pytest
 
@@ -109,19 +110,41 @@ def test_scores_of_another_version_are_refused_with_the_key(scores):
         Scores.from_json(data)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("models", [], "models: none"),
+        ("metrics", {}, "metrics: none of bits_per_byte"),
+        ("detectable", {}, "detectable: none of bits_per_byte"),
+        ("facts_of_models", {"base": {"size_bytes": "5"}}, "size_bytes: no number"),
+    ],
+)
+def test_scores_whose_parts_do_not_fit_are_refused(scores, key, value, fault):
+    with pytest.raises(DataError, match=fault):
+        Scores.from_json(scores.to_json() | {key: value})
+
+
 def test_table_shows_intervals_verdicts_n_and_what_can_be_found(scores):
     text = str(scores)
     metric = scores.metric("bits_per_byte", "small")
-    value, low, high = (
-        figures.short(v, metric.unit) for v in (metric.value, metric.low, metric.high)
-    )
+    how = figures.scale(metric.unit, metric.value)
+    value, low, high = map(how.number, (metric.value, metric.low, metric.high))
     assert f"{value} [{low}, {high}]" in text
-    assert "0.0 % [0.0 %, 11.4 %]" in text
+    assert "0.0 % [0.0, 11.4]" in text
     assert "Bits per byte, neutral text: n = 24 items, finds changes from" in text
     assert "qa_accuracy: not measured" in text
     assert "[low, high] is a 95 % interval; verdicts against base" in text
     assert "same" in text
-    assert len({len(line) for line in text.splitlines() if line[:1] in "\u2502\u2503"}) == 1
+
+
+@pytest.mark.parametrize("width", [30, 50, 80, 120])
+def test_no_width_parts_an_interval(scores, width):
+    text = scores.table().text(width)
+    intervals = re.findall(r"\[[\d.]+, [\d.]+\]", str(scores))
+    assert len(intervals) == 6
+    for interval in intervals:
+        assert text.count(interval) == intervals.count(interval)
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_table_says_how_many_items_would_settle_it(scores):

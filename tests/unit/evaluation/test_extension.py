@@ -133,7 +133,7 @@ def test_report_and_card_show_it_where_its_spec_says(run_folder):
     table = page.split('<tr class="group">')
     assert "Fairness and safety" in table[1]
     assert "Reviews, macro F1" in table[1]
-    assert ">worse</b> vs base" in table[1]
+    assert '>worse</b> <span class="against">vs base</span>' in table[1]
     # One row of four counts is neither right nor wrong, so the reply is shown without a mark.
     assert '<div class="question">Review 0</div>' in page
     assert "the models disagree on " not in page

@@ -16,13 +16,18 @@ class Seen(Bar):
         self.states.append((self.completed, self.note))
 
 
-def test_answers_move_the_bar_one_by_one(tiny_lm):
+def test_answers_move_the_bar_while_they_are_written(tiny_lm):
     seen = Seen()
     seen.advance(1, "tiny: refusal_rate")
     prompts = [f"prompt {i}" for i in range(4)]
     sampling = Sampling(max_tokens=3)
     assert Watched(tiny_lm, seen).generate(prompts, sampling) == tiny_lm.generate(prompts, sampling)
-    assert seen.states[1:] == [(1 + i / 4, f"tiny: refusal_rate {i}/4") for i in range(1, 5)]
+    places = [place for place, _ in seen.states]
+    assert places == sorted(places)
+    assert places[-1] == 2
+    # All four are written at once: the bar moves before the first one ends.
+    assert seen.states[1] == (1 + 1 / 12, "tiny: refusal_rate 0/4")
+    assert seen.states[-1][1] == "tiny: refusal_rate 4/4"
 
 
 def test_scores_come_in_groups_that_do_not_part_one_context(make_model):

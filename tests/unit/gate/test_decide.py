@@ -40,6 +40,7 @@ def evaluation(
         comparisons=(pair,),
         facts_of_models={"base": {"size_bytes": 200}, "small": {"size_bytes": 120}},
         not_measured={"toxicity": "not in the quick suite"},
+        detectable={"m": 0.1},
     )
 
 

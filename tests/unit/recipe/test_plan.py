@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from lmwright.core.stage import Estimate
-from lmwright.recipe.plan import describe, duration, plan
+from lmwright.recipe.plan import describe, plan
 from lmwright.recipe.read import parse
 from lmwright.summary.inventory import folder_inventory
 
@@ -79,10 +77,3 @@ def test_a_wider_update_takes_more_memory() -> None:
     wide = of("t", "finetune.t.rank=512").memory_bytes - of("t").memory_bytes
     # 16 bytes for each of 496 rows and columns of all matrices of SmolLM2-135M.
     assert wide == 496 * 16 * 30 * (4 * 576 + 2 * (576 + 192) - 2 * 576 + 3 * (576 + 1536) + 1152)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "1 s"), (40, "40 s"), (180, "3 min"), (9000, "2.5 h")]
-)
-def test_durations_are_written_as_people_say_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

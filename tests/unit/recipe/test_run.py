@@ -27,7 +27,7 @@ from lmwright.core.errors import (
 from lmwright.recipe.plan import MAX_AGE_S, plan
 from lmwright.recipe.read import parse
 from lmwright.recipe.recipe import Recipe
-from lmwright.recipe.run import LOCK, RunResult, run, status
+from lmwright.recipe.run import LOCK, RunResult, run
 from lmwright.recipe.run import RECIPE as RECIPE_FILE
 from lmwright.recipe.stages import STAGES
 
@@ -403,7 +403,8 @@ def test_a_gate_that_is_gone_leaves_no_verdict_behind(shelf: Shelf) -> None:
     assert go(parse(without, stages=TOYS)).decisions == {}
     page = shelf.run_folder / "page" / "report.html"
     assert page.read_text(encoding="utf-8") == "no gate"
-    assert "gate" not in status(shelf.run_folder)["steps"]
+    lock = json.loads((shelf.run_folder / LOCK).read_text(encoding="utf-8"))
+    assert "gate" not in lock["steps"]
 
 
 def test_a_trial_that_is_stopped_leaves_what_was_finished(shelf: Shelf) -> None:
@@ -508,19 +509,10 @@ def test_a_plan_says_what_is_to_do_and_what_it_takes(shelf: Shelf) -> None:
     )
 
 
-def test_status_tells_what_a_run_has_done(shelf: Shelf) -> None:
-    shelf.say("order.txt", "fail card")
-    with pytest.raises(LmwrightError):
-        go(recipe())
-    found = status(shelf.run_folder)
-    done = {name: step["is_done"] for name, step in found["steps"].items()}
-    assert done == {
-        "words": True, "tuned": True, "int8": True, "int4": True, "card": False,
-        "gate": False, "page": False,
-    }  # fmt: skip
-    shelf.say("order.txt", "")
+def test_the_lock_tells_the_order_of_the_work(shelf: Shelf) -> None:
     go(recipe())
-    assert status(shelf.run_folder)["steps"]["gate"]["passed"] is True
+    lock = json.loads((shelf.run_folder / LOCK).read_text(encoding="utf-8"))
+    assert lock["order"] == ["words", "tuned", "int8", "int4", "card", "gate", "page"]
 
 
 def test_a_run_reads_its_data_three_times_and_plans_once(

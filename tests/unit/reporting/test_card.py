@@ -67,7 +67,12 @@ def test_the_table_has_a_value_an_interval_and_n_a_line(report: RunReport) -> No
     assert f"{100 * found.value:.1f} %" in line
     assert f"{100 * found.low:.1f} to {100 * found.high:.1f} %" in line
     assert "60 items" in line
-    assert line.count("|") == 8
+    # Against what it was made from, and against the base: the whole loss.
+    heading = next(line for line in text.splitlines() if line.startswith("| metric |"))
+    assert heading.count("change against tuned | verdict |") == 1
+    assert heading.count("change against starter | verdict |") == 1
+    assert line.count("|") == heading.count("|") == 10
+    assert "Going from starter to int8" in text
 
 
 def test_what_was_not_measured_is_said(report: RunReport) -> None:
@@ -80,7 +85,7 @@ def test_what_was_not_measured_is_said(report: RunReport) -> None:
     text = card(replace(report, scores=scores), "int8")
     assert "## Bias\n\nNot measured." in text
     assert "## Safety\n\nNot measured." in text
-    assert "| gender_gap | | not measured | | | | not asked for |" in text
+    assert "| gender_gap | | not measured: not asked for | | | | | | |" in text
 
 
 def test_bias_and_safety_have_sections_of_their_own(report: RunReport) -> None:
@@ -104,7 +109,19 @@ def test_training_data_are_those_of_the_steps_that_read_data(report: RunReport) 
     text = card(report, "int8").split("## Training data")[1].split("## Evaluation")[0]
     assert text.count("learned from") == 1
     assert "`tuned` learned from 590 samples of starter:bank-support" in text
-    assert "method = lora, rank = 16." in text
+    assert "method = lora, rank = 16, lr = 0.001." in text
+    assert "Training took 180 steps, 93,000 tokens, 4,884,480 trained parameters" in text
+
+
+def test_the_domain_the_system_message_and_the_verdict_are_told(report: RunReport) -> None:
+    text = card(report, "int8").split("\n---\n")[1]
+    lines = [line for line in text.splitlines() if line]
+    assert lines[1].startswith("int8 may ")
+    assert "| System message | You are the clerk. |" in text
+    assert "domain of its training data (`starter:bank-support`)" in text
+    assert "- I have lost my debit card. What do I pay for the next one? (0)" in text
+    assert "Note: trained for 180 optimiser steps; that is enough." in text
+    assert "lmwright==" not in text
 
 
 def test_the_licence_of_an_unknown_base_is_not_guessed(report: RunReport) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmwright.core.errors import DataError
+from lmwright.core.errors import DataError, StateError
 from lmwright.core.results import Row, write_rows
 from lmwright.core.stage import StepContext
 from lmwright.hosted.usage import Usage
@@ -59,7 +59,7 @@ def test_each_value_stands_with_interval_n_and_verdict(run_folder: Path) -> None
     assert cell is not None
     assert f'<div class="value">{100 * facts["value"]:.1f}</div>' in cell[1]
     assert f"{100 * facts['low']:.1f} to {100 * facts['high']:.1f}" in cell[1]
-    assert ">better</b> vs starter" in cell[1]
+    assert '>better</b> <span class="against">vs starter</span>' in cell[1]
     assert "n = 60 items" in page.replace("\u00a0", " ")
     assert "needs about" in page
 
@@ -107,7 +107,7 @@ def test_a_closed_gate_is_shown_with_its_evidence(run_folder: Path) -> None:
     change(path, passed=False, rules=gate["rules"])
     page, _ = report(run_folder, "gate")
     assert "The gate said no to int8" in page
-    assert "1 of 4 rules failed, &#34;qa_accuracy &gt;= 80%&#34;" in page
+    assert "int8 may not ship: 1 of 4 rules does not hold, &#34;qa_accuracy &gt;= 80%&#34;" in page
     # A non-breaking space stands between a number and its unit.
     assert gate["rules"][1]["evidence"].split(" (")[0] in page.replace("\u00a0", " ")
 
@@ -132,12 +132,14 @@ def test_an_evaluation_alone_is_enough(run_folder: Path, tmp_path: Path) -> None
     path = run_folder / "card" / "result.json"
     result = json.loads(path.read_text(encoding="utf-8"))
     metrics = {"starter": {"bits_per_byte": result["metrics"]["starter"]["bits_per_byte"]}}
-    change(path, models=["starter"], parents={}, comparisons=[], metrics=metrics, detectable={})
+    specs = [spec for spec in result["specs"] if spec["name"] == "bits_per_byte"]
+    left = {"comparisons": [], "parents": {}, "asked": {}, "not_measured": {"speed": "left out"}}
+    change(path, models=["starter"], metrics=metrics, specs=specs, **left)
     alone = tmp_path / "alone"
     shutil.copytree(run_folder / "card", alone / "card")
     page, result = report(alone)
     assert "starter was measured alone: bits per byte" in page
-    assert "not measured" in page
+    assert "Not measured: speed (left out)" in page
     assert 'id="gate"' not in page
     assert result["cards"] == []
     assert "license: apache-2.0" in (alone / "report" / "README.md").read_text(encoding="utf-8")
@@ -171,8 +173,86 @@ def test_an_unfinished_evaluation_is_named(run_folder: Path) -> None:
 def test_a_broken_metrics_line_is_named(run_folder: Path) -> None:
     path = run_folder / "tuned" / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step"', encoding="utf-8")
-    with pytest.raises(DataError, match=r"metrics\.jsonl, line 2: not JSON"):
+    with pytest.raises(StateError, match=r"metrics\.jsonl: is damaged \(line 2.*--from tuned"):
         report(run_folder)
+
+
+JSON_FILES = (
+    "card/result.json", "gate/result.json", "tuned/result.json", "recipe.lock.json",
+    "tuned/audit.json",
+)  # fmt: skip
+DAMAGED = [
+    *((file, damage) for file in JSON_FILES for damage in (b"\xff\xfe", b"{", b"[]")),
+    *((file, b'{"steps": 1, "example": 5}') for file in JSON_FILES),
+    ("recipe.toml", b"\xff\xfe"),
+    ("tuned/metrics.jsonl", b'{"loss": 1}'),
+    ("tuned/metrics.jsonl", b"[]"),
+    ("tuned/metrics.jsonl", b'{"loss": "much", "step": 1}'),
+    ("card/rows/int8/qa_accuracy.parquet", b"PAR1"),
+    ("card/rows/int8/qa_accuracy.parquet", b""),
+]
+
+
+@pytest.mark.parametrize(("file", "damage"), DAMAGED)
+def test_a_damaged_file_is_named_with_what_to_do(
+    run_folder: Path, file: str, damage: bytes
+) -> None:
+    (run_folder / file).write_bytes(damage)
+    with pytest.raises(StateError, match=rf"{re.escape(file)}.*(again|--from)"):
+        report(run_folder, "gate")
+
+
+def test_the_verdict_comes_first_and_its_numbers_stand_beside_the_bars(run_folder: Path) -> None:
+    page, _ = report(run_folder, "gate")
+    order = ["<h1>", 'class="verdict', 'class="summary"', 'id="side-by-side"']
+    assert [page.index(each) for each in order] == sorted(page.index(each) for each in order)
+    gate = json.loads((run_folder / "gate" / "result.json").read_text(encoding="utf-8"))
+    numbers = re.findall(r'<div class="numbers"><b>(.*?)</b> <span>(.*?)</span>', page)
+    assert len(numbers) == len(gate["rules"])
+    first = gate["rules"][0]
+    shown = (
+        f"{100 * first['value']:.1f} %",
+        f"{100 * first['low']:.1f} to {100 * first['high']:.1f}",
+    )
+    assert tuple(text.replace("\u00a0", " ") for text in numbers[0]) == shown
+
+
+def test_without_a_gate_that_is_said(run_folder: Path) -> None:
+    page, _ = report(run_folder)
+    assert "the recipe has no gate" in page
+
+
+def test_every_wrong_answer_is_listed(run_folder: Path) -> None:
+    page, _ = report(run_folder, "gate")
+    found = re.search(r"Answer accuracy, held-out questions: (\d+) of 60 wrong", page)
+    assert found is not None
+    assert int(found[1]) == 4
+    listed = page[found.end() : page.index("</details>", found.end())]
+    assert listed.count("I can only help with the bank.") == 4
+    assert "What int8 answers wrong" in page
+
+
+def test_lineage_follows_the_work_and_tells_the_learning_rate(run_folder: Path) -> None:
+    page, _ = report(run_folder, "gate")
+    lineage = page[page.index('id="lineage"') :]
+    names = re.findall(r"<td><b>([\w-]+)</b>", lineage)
+    assert names == ["dialogues", "tuned", "int8", "int4", "card", "gate"]
+    assert "lr = 0.001" in lineage
+    training = page[page.index('id="training"') : page.index('id="lineage"')]
+    assert "lr = 0.001" in training
+    assert "You are the clerk." in training
+
+
+def test_notes_of_steps_are_told_at_the_top(run_folder: Path) -> None:
+    page, _ = report(run_folder)
+    head = page[: page.index('id="side-by-side"')]
+    assert "<b>tuned</b>: trained for 180 optimiser steps; that is enough." in head
+
+
+def test_nobody_is_sent_to_a_release_that_does_not_exist(run_folder: Path) -> None:
+    page, _ = report(run_folder)
+    assert "lmwright==" not in page
+    assert "pip install '.[train,evaluate]'" in page
 
 
 def test_the_same_run_gives_the_same_page(run_folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from lmwright.core.decision import GateResult, RuleResult
 from lmwright.reporting.collect import RunReport, collect
-from lmwright.reporting.summary import summarise
+from lmwright.reporting.summary import compare, summarise, verdicts
 
 
 @pytest.fixture
@@ -49,14 +49,25 @@ def test_what_cannot_be_told_is_no_success(report: RunReport) -> None:
 @pytest.mark.parametrize(
     ("passed", "text"),
     [
-        ([True, True], "The gate let int8 through: all 2 rules hold."),
-        ([True, False], 'The gate said no to int8: 1 of 2 rules failed, "rule 1".'),
+        ([True, True], "int8 may ship: all 2 rules hold."),
+        ([True], "int8 may ship: its only rule holds."),
+        ([True, False], 'int8 may not ship: 1 of 2 rules does not hold, "rule 1" (cannot tell).'),
     ],
 )
-def test_the_gate_has_the_last_word(report: RunReport, passed: list[bool], text: str) -> None:
+def test_a_gate_is_one_line(report: RunReport, passed: list[bool], text: str) -> None:
     rules = tuple(
-        RuleResult(f"rule {i}", one, "", "m", 0.0, 0.0, 0.0, None, "passed")
+        RuleResult(
+            f"rule {i}", one, "", "m", 0.0, 0.0, 0.0, None, "passed" if one else "cannot tell"
+        )
         for i, one in enumerate(passed)
     )
     gate = GateResult(all(passed), "int8", "starter", rules)
-    assert summarise(replace(report, gates=(gate,)))[-1].text == text
+    assert [each.text for each in verdicts(replace(report, gates=(gate,)))] == [text]
+
+
+def test_a_model_is_told_against_the_first_one_too(report: RunReport) -> None:
+    whole = compare(report, "int8", "starter")
+    assert whole is not None
+    assert whole.text.startswith("Going from starter to int8 (98 MB to 142 MB) improved answer")
+    assert "but worsened" in whole.text
+    assert compare(report, "int8", "int8") is None

@@ -4,11 +4,11 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from lmwright.core.lineage import lineage
 from lmwright.core.results import Scores, write_rows
@@ -130,7 +130,14 @@ STEPS: dict[str, dict[str, Any]] = {
         ["starter", "dialogues"],
         relation="finetune",
         parents=["starter"],
-        config={"model": "starter", "data": "dialogues", "method": "lora", "rank": 16, "seed": 0},
+        config={
+            "model": "starter",
+            "data": "dialogues",
+            "method": "lora",
+            "rank": 16,
+            "lr": 0.001,
+            "seed": 0,
+        },
     ),
     "int8": compressed("int8", 8),
     "int4": compressed("int4", 4),
@@ -139,7 +146,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "report": step("report", "Report", "report", ["card", "gate"]),
 }
 RESULTS: dict[str, dict[str, Any]] = {
-    "dialogues": {"n_train": 590, "n_tokens": 100},
+    "dialogues": {"n_train": 590, "n_validation": 30, "n_questions": 60},
     "tuned": {
         "n_steps": 180,
         "n_tokens": 93_000,
@@ -147,6 +154,8 @@ RESULTS: dict[str, dict[str, Any]] = {
         "tokens_per_second": 560.0,
         "best_validation_loss": 0.563,
         "best_step": 180,
+        "default_system": "You are the clerk.",
+        "notes": ["trained for 180 optimiser steps; that is enough."],
     },
 }
 
@@ -177,9 +186,18 @@ def build_run(folder: Path) -> Path:
             write(folder / name / "model" / "config.json", {})
     write(
         folder / "recipe.lock.json",
-        {"name": "support", "seed": 0, "lineage": found, "steps": STEPS},
+        {"name": "support", "seed": 0, "lineage": found, "order": [*STEPS], "steps": STEPS},
     )
     (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+    turns = [
+        {"role": "user", "content": "What is the fee?"},
+        {"role": "assistant", "content": "8 euros."},
+    ]
+    samples = [{"id": f"sample-{i}", "messages": turns} for i in range(9)]
+    asked = [asdict(question) for question in QUESTIONS]
+    for name, records in (("train", samples), ("questions", asked)):
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        (folder / "dialogues" / f"{name}.jsonl").write_text(text, encoding="utf-8")
     lines = [
         {"step": i, "loss": 0.3 + 3 * math.exp(-i / 28)}
         | ({"validation_loss": 0.5 + math.exp(-i / 40)} if i % 60 == 0 else {})
@@ -191,9 +209,3 @@ def build_run(folder: Path) -> Path:
     audit = {"n_samples": 590, "n_tokens": 31_000, "n_targets": 11_000, "example": example}
     write(folder / "tuned" / "audit.json", audit)
     return folder
-
-
-@pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One run for all tests; they must not change it."""
-    return build_run(tmp_path_factory.mktemp("runs") / "support")
