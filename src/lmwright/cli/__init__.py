@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from lmwright import __version__
-from lmwright.cli import export, models, new, recipes, serve, show
+from lmwright.cli import cache, export, models, new, recipes, serve, show
 from lmwright.core import extras
 from lmwright.core.errors import LmwrightError, RequestError
 
@@ -99,3 +99,4 @@ def before(
 
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(cache.models, name="models")
