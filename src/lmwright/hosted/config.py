@@ -17,11 +17,11 @@ class Hosted(Config):
     # Start no more requests a minute than this (default: as fast as answers come).
     requests_per_minute: float | None = Field(default=None, gt=0)
     # How long to wait for the next byte of an answer.
-    timeout_s: float = Field(default=120.0, gt=0, allow_inf_nan=False)
-    # How long a whole answer may take, however busily it comes; it is not asked for again.
-    deadline_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    timeout_s: float = Field(default=120.0, gt=0)
     # After a 429, a 5xx, a timeout or a lost connection; each wait is longer, or as asked for.
     n_retries: int = Field(default=5, ge=0, le=20)
+    # How long a whole answer may take, however busily it comes; it is not asked for again.
+    deadline_s: float = Field(default=600.0, gt=0, le=86_400)
     # Keep answers that cannot change (LMWRIGHT_HOME/hosted), so that the same request is free.
     cache: bool = True
     # Send the key, and what is asked, over http:// to another machine, readable on the way.
