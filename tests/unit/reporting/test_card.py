@@ -109,7 +109,7 @@ def test_training_data_are_those_of_the_steps_that_read_data(report: RunReport) 
 
 def test_the_licence_of_an_unknown_base_is_not_guessed(report: RunReport) -> None:
     steps = tuple(
-        replace(step, parents=("hub:acme/base@main",)) if step.name == "tuned" else step
+        replace(step, parents=("hub:acme/base:Q4_K_M@main",)) if step.name == "tuned" else step
         for step in report.steps
     )
     found = metadata(card(replace(report, steps=steps), "int8"))
