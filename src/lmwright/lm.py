@@ -80,6 +80,12 @@ class LanguageModel(Protocol):
         """Continue each prompt; order is kept, batching is internal."""
         ...
 
+    def completions(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion]]:
+        """Continue each prompt; yield (its number, from 0, and the answer) as soon as one ends."""
+        ...
+
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
         """Continue one prompt piece by piece; no piece ends inside a character or a stop string."""
         ...
@@ -180,16 +186,21 @@ class LocalModel:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Continue each prompt; order is kept, batching is internal."""
+        completions = dict(self.completions(prompts, sampling))
+        return [completions[i] for i in range(len(prompts))]
+
+    def completions(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion]]:
+        """Continue each prompt; yield (its number, from 0, and the answer) as soon as one ends."""
         backend = cast(WritingBackend, self._able("generate"))
         admitted = [self.admit(prompt, sampling) for prompt in prompts]
         if sampling.n_beams > 1:
-            completions = dict(beam_search(backend, self.tokenizer, admitted)) if admitted else {}
-        else:
-            engine = self.engine()
-            for each in admitted:  # numbered from 0
-                engine.add(each.prompt_ids, [each.sampling])
-            completions = {i: c.completion for i, c in _chunks(engine) if c.completion is not None}
-        return [completions[i] for i in range(len(prompts))]
+            return iter(beam_search(backend, self.tokenizer, admitted)) if admitted else iter(())
+        engine = self.engine()
+        for each in admitted:  # numbered from 0
+            engine.add(each.prompt_ids, [each.sampling])
+        return ((i, c.completion) for i, c in _chunks(engine) if c.completion is not None)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
         """Continue one prompt piece by piece; no piece ends inside a character or a stop string."""

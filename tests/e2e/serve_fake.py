@@ -35,9 +35,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--key")
     parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--reply", help="Say this, and not the alphabet.")
+    parser.add_argument("--no-template", action="store_true")
+    parser.add_argument("--kind", default="decoder")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    tokenizer: Any = ByteTokenizer()
-    model = FewRows(SlowBackend(), tokenizer, name="fake")
+    tokenizer: Any = ByteTokenizer(can_chat=not options.no_template)
+    says = {} if options.reply is None else {"reply": lambda _: options.reply}
+    model = FewRows(SlowBackend(kind=options.kind, **says), tokenizer, name="fake")
     model.n_rows = options.rows
     serve(model, port=0, api_key=options.key)

@@ -101,10 +101,12 @@ ALL_COMMANDS = [pytest.param(words, id=place) for page in PAGES for place, words
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the data that the pages speak of."""
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"prompt": f"What does card {i} cost?", "completion": f"It costs {i} euros."}
         for i in range(6)
     ]
+    fact = {"questions": ["When is lunch?"], "answers": ["At noon."]}
+    lines.append(fact | {"heldout": ["When do we eat?"], "accept": ["noon"]})
     text = "\n".join(map(json.dumps, lines))
     (tmp_path / "support.jsonl").write_text(text, encoding="utf-8")
     shutil.copytree(EXAMPLES, tmp_path / "docs" / "examples")

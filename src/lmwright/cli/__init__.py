@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 the request was wrong, 3 a gate said no. With `-
 carries JSON and nothing else; progress, logs and errors go to stderr.
 """
 
+import io
 import logging
 import os
 import sys
@@ -14,7 +15,8 @@ from typing import Annotated
 import typer
 
 from lmwright import __version__
-from lmwright.cli import cache, export, models, new, recipes, serve, show
+from lmwright.cli import cache, chat, export, models, new, recipes, serve, show
+from lmwright.cli.examples import epilog
 from lmwright.core import extras
 from lmwright.core.errors import LmwrightError, RequestError
 
@@ -23,7 +25,7 @@ VERBS = (
     new.new,
     recipes.run,
     models.generate,
-    models.chat,
+    chat.chat,
     recipes.evaluate,
     show.show,
     recipes.doctor,
@@ -34,7 +36,6 @@ VERBS = (
 
 app = typer.Typer(
     rich_markup_mode=None,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -91,6 +92,9 @@ def before(
 ) -> None:
     """Build, measure and ship language models. Start with: lmwright new support"""
     context.obj["debug"] = debug
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What an ASCII terminal cannot show is escaped; it does not end the work.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logger = logging.getLogger("lmwright")
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
@@ -98,5 +102,5 @@ def before(
 
 
 for verb in VERBS:
-    app.command()(verb)
+    app.command(epilog=epilog(verb.__name__))(verb)
 app.add_typer(cache.models, name="models")

@@ -22,7 +22,8 @@ class Tabular(Protocol):
 def say(shown: str | Tabular, data: Any, *, as_json: bool) -> None:
     """Print a result: as JSON for another program, in colour on a terminal, or as plain text."""
     if as_json:
-        print(json.dumps(data, indent=2, ensure_ascii=False))
+        is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        print(json.dumps(data, indent=2, ensure_ascii=not is_unicode))
     elif isinstance(shown, str) or not sys.stdout.isatty():
         print(shown)
     else:
@@ -43,7 +44,8 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 def plan(planned: "Plan") -> str:
     """Return the steps of a run with what each of them takes, and the sum."""
-    from lmwright.recipe.plan import describe, duration
+    from lmwright.core.figures import duration
+    from lmwright.recipe.plan import describe
 
     rows = [["step", "stage", "state", "time", "memory"]]
     for each in planned.steps:

@@ -1,8 +1,9 @@
-"""The verbs that talk to a model: generate, chat."""
+"""The verb generate, and how every verb opens a model to talk to."""
 
-import json
+import re
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +15,11 @@ from lmwright.cli.listing import say
 from lmwright.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from lmwright.cli.conversation import Conversation
-    from lmwright.engine.request import Prompt, Sampling
+    from lmwright.engine.request import Completion, Prompt, Sampling
+    from lmwright.lm import LanguageModel
+
+# What would move the cursor, or worse, if a model said it at a terminal.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def generate(
@@ -42,10 +46,9 @@ def generate(
     as_json: options.AsJson = False,
 ) -> None:
     """Continue a prompt, or answer it."""
-    from lmwright import lm
     from lmwright.cli.conversation import as_messages
 
-    sampling = _sampling(
+    sampling = sampled(
         max_tokens=max_tokens,
         temperature=temperature,
         top_k=top_k,
@@ -56,23 +59,44 @@ def generate(
         seed=seed,
     )
     given = _given(prompt, prompts)
-    loaded = lm.load(model)
+    loaded = opened(model)
     if chat or (chat is None and loaded.can_chat):
         given = as_messages(given)
     if prompt is not None and not as_json:
         for chunk in loaded.stream(given[0], sampling):
-            print(chunk.text, end="", flush=True)
+            print(visible(chunk.text), end="", flush=True)
         print()
         return
     started = time.perf_counter()
-    completions = loaded.generate(given, sampling)
-    seconds = time.perf_counter() - started
-    answers = [
-        {"prompt": each, **asdict(completion)}
-        for each, completion in zip(given, completions, strict=True)
-    ]
-    data = {"model": model, "completions": answers, "seconds": seconds}
-    say("\n".join(completion.text for completion in completions), data, as_json=as_json)
+    answers: list[dict[str, Any]] = []
+    try:
+        for asked, completion in zip(given, _in_order(loaded, given, sampling), strict=True):
+            answers.append({"prompt": asked, **asdict(completion)})
+            if not as_json:
+                print(visible(completion.text), flush=True)
+    finally:
+        # An interrupted run has said what was done; with --json that is one document, too.
+        if as_json and answers:
+            seconds = time.perf_counter() - started
+            data = {"model": model, "completions": answers, "seconds": seconds}
+            say("", {**data, "n_prompts": len(given)}, as_json=True)
+
+
+def _in_order(
+    model: "LanguageModel", prompts: "list[Prompt]", sampling: "Sampling"
+) -> "Iterator[Completion]":
+    """Yield the answers in the order of the prompts, each as soon as it can be."""
+    from lmwright.core.progress import bar
+
+    waiting: dict[int, Completion] = {}
+    n_given = 0
+    with bar("generate", total=len(prompts)) as progress:
+        for number, completion in model.completions(prompts, sampling):
+            waiting[number] = completion
+            progress.advance()
+            while n_given in waiting:
+                yield waiting.pop(n_given)
+                n_given += 1
 
 
 def _given(prompt: str | None, file: Path | None) -> "list[Prompt]":
@@ -85,61 +109,16 @@ def _given(prompt: str | None, file: Path | None) -> "list[Prompt]":
     raise RequestError("give one of --prompt TEXT and --prompts FILE")
 
 
-def chat(
-    model: options.ModelName = "starter",
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
-    max_tokens: options.MaxTokens = 512,
-    temperature: options.Temperature = 0.2,
-    top_p: options.TopP = 0.9,
-    seed: options.Seed = 0,
-    as_json: options.AsJson = False,
-) -> None:
-    """Talk to a model (/help lists its commands)."""
+def opened(model: str) -> "LanguageModel":
+    """Open a model, and say so on a terminal, as it may take a while."""
     from lmwright import lm
-    from lmwright.cli.conversation import Conversation
 
-    sampling = _sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    conversation = Conversation(lm.load(model), sampling, system=system)
-    is_terminal = sys.stdin.isatty() and not as_json
-    if is_terminal:
-        print("/help lists the commands, /exit leaves; Ctrl-C ends a reply.")
-    while True:
-        try:
-            line = input("you> " if is_terminal else "").strip()
-            if line == "/exit":
-                return
-            if line.startswith("/"):
-                print(conversation.command(line), file=sys.stderr)
-            elif line:
-                _answer(conversation, line, as_json=as_json)
-        except EOFError:
-            return
-        except KeyboardInterrupt:
-            print("\n(/exit leaves)", file=sys.stderr)
-        except RequestError as error:
-            print(f"error: {error}", file=sys.stderr)
+    if sys.stderr.isatty():
+        print(f"loading {model} ...", file=sys.stderr, flush=True)
+    return lm.load(model)
 
 
-def _answer(conversation: "Conversation", line: str, *, as_json: bool) -> None:
-    """Print a reply while it is made; Ctrl-C ends it, and what was said so far stays said."""
-    pieces: list[str] = []
-    reply = conversation.reply(line)
-    is_cut = False
-    try:
-        for piece in reply:
-            pieces.append(piece)
-            if not as_json:
-                print(piece, end="", flush=True)
-    except KeyboardInterrupt:
-        is_cut = True
-        reply.close()
-    if as_json:
-        print(json.dumps({"prompt": line, "text": "".join(pieces), "is_cut": is_cut}), flush=True)
-    else:
-        print(" [cut]" if is_cut else "")
-
-
-def _sampling(**values: Any) -> "Sampling":
+def sampled(**values: Any) -> "Sampling":
     """Check the sampling options; `values` are the fields of `Sampling`, all of them named."""
     from lmwright.engine.request import Sampling
 
@@ -147,3 +126,8 @@ def _sampling(**values: Any) -> "Sampling":
         return Sampling(**values)
     except ValueError as error:
         raise RequestError(f"--{str(error).replace('_', '-', 1)}") from None
+
+
+def visible(text: str) -> str:
+    """Return a model's text as a terminal may show it; elsewhere it stays as it is."""
+    return CONTROLS.sub("\ufffd", text) if sys.stdout.isatty() else text

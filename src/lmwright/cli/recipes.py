@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmwright.cli import listing, options
+from lmwright.cli import completion, listing, options
 from lmwright.cli.listing import say
 from lmwright.core.errors import RequestError
 
@@ -18,11 +18,21 @@ if TYPE_CHECKING:
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (.toml).")],
-    only: Annotated[str | None, typer.Option(metavar="STEP", help="Run just this step.")] = None,
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe (.toml).", autocompletion=completion.recipes)
+    ],
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="STEP", help="Run just this step.", autocompletion=completion.steps),
+    ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="STEP", help="Redo a step and all that follows from it."),
+        typer.Option(
+            "--from",
+            metavar="STEP",
+            help="Redo a step and all that follows from it.",
+            autocompletion=completion.steps,
+        ),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -80,10 +90,27 @@ def _print_outcome(result: "RunResult", *, as_json: bool) -> None:
 
 
 def evaluate(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=options.MODEL_HELP)],
-    suite: Annotated[str, typer.Option(help="quick (a minute a model) or full.")] = "quick",
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help=options.MODEL_HELP, autocompletion=completion.models
+        ),
+    ],
+    suite: Annotated[
+        str,
+        typer.Option(
+            help="quick (a minute a model) or full.",
+            autocompletion=completion.among(("quick", "full")),
+        ),
+    ] = "quick",
     tasks: Annotated[
-        list[str] | None, typer.Option("--tasks", help="Only this task; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--tasks",
+            metavar="TASK",
+            help=f"Only this task; may be repeated: {', '.join(options.TASKS)}.",
+            autocompletion=completion.among(options.TASKS),
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Held-out questions: a data step's folder, or a source.")
@@ -151,7 +178,10 @@ def _prices(given: list[str] | None) -> dict[str, list[str]]:
 
 
 def doctor(
-    recipe: Annotated[Path | None, typer.Argument(help="Look at this recipe's needs, too.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="Look at this recipe's needs, too.", autocompletion=completion.recipes),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say whether this machine is ready, and what to do if not."""

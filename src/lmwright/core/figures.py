@@ -89,3 +89,10 @@ def about(n: float) -> str:
     """Write a guessed number of items, rounded up to two figures: it claims no more."""
     digits = max(len(str(int(n))) - 2, 0)
     return f"{-(-int(n) // 10**digits) * 10**digits:,}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it: 40 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -23,6 +23,20 @@ Prompt = str | Sequence[int] | Sequence[Message]
 MAX_BEAMS = 32
 # What max_tokens is at most where nobody says.
 DEFAULT_MAX_TOKENS = 1024
+# What the fields of `Sampling` may be.
+EXPECTED = {
+    "max_tokens": "1 or more",
+    "temperature": "0 to 100",
+    "top_k": "0 or more",
+    "top_p": "above 0, up to 1",
+    "min_p": "0 to 1",
+    "repetition_penalty": "above 0, up to 100",
+    "stop": "texts that are not empty",
+    "seed": "0 to 2**64 - 1",
+    "logprobs": "0 to 20",
+    "n_beams": f"1 to {MAX_BEAMS}",
+    "length_penalty": "-10 to 10",
+}
 # In place of a token's id or a count of tokens that an endpoint does not tell.
 UNKNOWN = -1
 
@@ -123,7 +137,8 @@ class Sampling:
         }
         for name, is_fine in limits.items():
             if not is_fine:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is out of range")
+                given = getattr(self, name)
+                raise ValueError(f"{name} = {given!r}: expected {EXPECTED[name]}")
         self._check_beams()
 
     def _check_beams(self) -> None:

@@ -3,12 +3,12 @@
 import gc
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lmwright import lm
-from lmwright.core.progress import bar
+from lmwright.core.progress import Bar, bar
 from lmwright.core.stage import StepContext
 from lmwright.data.run import QUESTIONS
 from lmwright.data.samples import Question
@@ -54,38 +54,38 @@ def run(
     n_missing = sum(len(found.missing(choice.measurements)) for found in measured.values())
     total = len(measured) * len(choice.measurements)
     with bar("evaluate", total=total) as progress:
-        progress.advance(total - n_missing)
+        progress.skip(total - n_missing)
         for model, found in measured.items():
             if found.missing(choice.quality):
-                for metric in _quality(model, sources[model], config, choice, found):
-                    progress.advance(note=f"{model}: {metric}")
+                _quality(model, sources[model], config, choice, found, progress)
                 # Memory goes back before the next model is loaded.
                 gc.collect()
         slow = [model for model, found in measured.items() if found.missing(choice.speed)]
         order = [(sources[model], model) for model in slow]
-        timings = measure_in_turns(order, choice.suite, choice.speed)
+        timings = measure_in_turns(order, choice.suite, choice.speed, progress)
         for model, timing in zip(slow, timings, strict=True):
             found = measured[model]
             found.facts |= timing.figures
             found.rows |= timing.rows
             for metric in timing.rows:
                 found.keep(metric)
-            progress.advance(len(choice.speed), note=f"{model}: speed")
     scores = conclude(measured, choice, parents=context.parents, seed=config.seed)
     counts = {name: each.n_items[config.suite] for name, each in measurements.items()}
     return {**scores.to_json(), "counts": counts, "rows": folders}
 
 
 def _quality(
-    model: str, source: str, config: Evaluate, choice: Choice, found: Measured
-) -> Iterator[str]:
-    """Load a model, and yield each metric once it is measured."""
+    model: str, source: str, config: Evaluate, choice: Choice, found: Measured, progress: Bar
+) -> None:
+    """Load a model and measure what is missing; `progress` moves by a unit a metric."""
     options = {"hosted": config.hosted} if is_hosted(source) else {}
+    progress.advance(0, f"{model}: loading")
     loaded = lm.load(source, precision="fp32", name=model, **options)
+    progress.advance(0, f"{model}: self-test")
     found.facts |= self_test(loaded)
     if loaded.info.dtype is not None:
         found.facts["quality_dtype"] = loaded.info.dtype
-    yield from ask(loaded, choice.quality, choice, found)
+    ask(loaded, choice.quality, choice, found, progress)
 
 
 def folder_name(model: str) -> str:

@@ -1,7 +1,7 @@
 """Ask every model the same, and put the answers side by side."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ import numpy as np
 
 from lmwright.core.artifact import write_json
 from lmwright.core.errors import LmwrightError, RequestError, UnsupportedError
+from lmwright.core.progress import Bar, bar
 from lmwright.core.results import EXACT, Metric, Row, Scores, read_rows, write_rows
+from lmwright.data.config import Data
 from lmwright.data.samples import Question
 from lmwright.evaluation.measurement import Measurement, check_tasks
+from lmwright.evaluation.questions import heldout
 from lmwright.evaluation.selection import Suite, starter_lines
 from lmwright.evaluation.speed import peak_memory
 from lmwright.evaluation.statistics import (
@@ -24,6 +27,7 @@ from lmwright.evaluation.statistics import (
     judge,
 )
 from lmwright.evaluation.tasks import MEASUREMENTS, multiple_choice
+from lmwright.evaluation.watched import Watched
 from lmwright.hosted.model import HostedModel
 from lmwright.hosted.usage import Usage
 from lmwright.lm import LanguageModel
@@ -90,31 +94,36 @@ def evaluate(
     *,
     suite: Suite = "quick",
     tasks: Sequence[str] | None = None,
-    questions: Sequence[Question] = (),
+    data: str | Path | Data | Sequence[Question] | None = None,
     parents: Mapping[str, str | Sequence[str]] | None = None,
     seed: int = 0,
     measurements: Mapping[str, Measurement] = MEASUREMENTS,
 ) -> Scores:
     """Measure models side by side; each is compared with the first and with its parents.
 
-    `parents` says by name what a model was made from; `questions` (of the data step) are
-    needed for the task "qa_accuracy". Quality is exact only for models loaded with
-    precision="fp32". What a hosted model cannot be asked is left out, with the reason.
+    `parents` says by name what a model was made from. `data` has the held-out questions of the task
+    "qa_accuracy": a source, a data step's folder, a `Data`, or the questions themselves. Quality is
+    exact only for models loaded with precision="fp32". What a hosted model cannot be asked is left
+    out, with the reason.
     """
     names = [model.name for model in models]
     check_names(names)
-    choice = choose(tasks, questions, suite=suite, measurements=measurements)
+    choice = choose(tasks, heldout(data), suite=suite, measurements=measurements)
     measured = {model.name: Measured() for model in models}
     for model, found in zip(models, measured.values(), strict=True):
         if isinstance(model, HostedModel):
             found.gaps |= elsewhere(choice)
-        if choice.quality:
-            found.facts |= self_test(model)
-        list(ask(model, choice.quality, choice, found))
-        if found.missing(choice.speed):
-            with peak_memory() as peak:
-                list(ask(model, choice.speed, choice, found))
-            found.facts["peak_memory_bytes"] = peak.size_bytes
+    n_missing = sum(len(found.missing(choice.measurements)) for found in measured.values())
+    with bar("evaluate", total=n_missing) as progress:
+        for model, found in zip(models, measured.values(), strict=True):
+            if choice.quality:
+                progress.advance(0, f"{model.name}: self-test")
+                found.facts |= self_test(model)
+            ask(model, choice.quality, choice, found, progress)
+            if found.missing(choice.speed):
+                with peak_memory() as peak:
+                    ask(model, choice.speed, choice, found, progress)
+                found.facts["peak_memory_bytes"] = peak.size_bytes
     given = (parents or {}).items()
     made_from = {name: (of,) if isinstance(of, str) else tuple(of) for name, of in given}
     return conclude(measured, choice, parents=made_from, seed=seed)
@@ -161,24 +170,30 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def ask(
-    model: LanguageModel, measurements: Sequence[Measurement], choice: Choice, found: Measured
-) -> Iterator[str]:
-    """Measure what is missing, and yield each metric once its rows or the reason are kept."""
+    model: LanguageModel,
+    measurements: Sequence[Measurement],
+    choice: Choice,
+    found: Measured,
+    progress: Bar,
+) -> None:
+    """Measure what is missing, and keep each metric's rows or the reason why there are none."""
     usage = Usage(**found.facts.get("usage", {"cost": 0.0}))
     # What is known of a model without asking it anything.
     facts = {name: fact for name, fact in asdict(model.info).items() if fact is not None}
     found.facts = facts | found.facts
     for each in found.missing(measurements):
         metric = each.spec.name
+        progress.advance(0, f"{model.name}: {metric}")
+        watched = Watched(model, progress)
         try:
-            found.rows[metric] = each.rows(model, each.selection(choice.suite, choice.questions))
+            found.rows[metric] = each.rows(watched, each.selection(choice.suite, choice.questions))
         except UnsupportedError as error:
             found.gaps[metric] = error.reason
         if isinstance(model, HostedModel):
             # With what was asked before a kill; no more than one metric's requests are forgotten.
             found.facts["usage"] = usage.plus(model.usage).to_json()
         found.keep(metric)
-        yield metric
+        progress.advance()
 
 
 def elsewhere(choice: Choice) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lmwright import lm
 from lmwright.core.errors import LmwrightError
+from lmwright.core.progress import Bar
 from lmwright.core.results import MetricSpec, Role, Row
 from lmwright.engine.request import Sampling
 from lmwright.evaluation.measurement import Measurement
@@ -107,12 +108,16 @@ class Timing:
 
 
 def measure_in_turns(
-    models: Sequence[tuple[str, str]], suite: Suite, measurements: Sequence[Measurement]
+    models: Sequence[tuple[str, str]],
+    suite: Suite,
+    measurements: Sequence[Measurement],
+    progress: Bar,
 ) -> list[Timing]:
     """Time models (where they lie, what they are called), each in a process of its own.
 
     A fresh process holds nothing but its model, so that its peak memory means something. Twice,
     the second time in reverse order: a machine that slows down meanwhile slows all of them.
+    `progress` moves by a unit a measurement of each model.
     """
     order = [*range(len(models)), *reversed(range(len(models)))]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
@@ -120,7 +125,12 @@ def measure_in_turns(
             pool.submit(time_model, *models[i], suite, measurements, turn=place // len(models))
             for place, i in enumerate(order)
         ]
-        timings = [turn.result() for turn in turns]
+        timings = []
+        for i, turn in zip(order, turns, strict=True):
+            name = models[i][1]
+            progress.advance(0, f"{name}: speed, turn {len(timings) // len(models) + 1} of 2")
+            timings.append(turn.result())
+            progress.advance(len(measurements) / 2)
     return [_joined(timings[i], timings[-1 - i]) for i in range(len(models))]
 
 

@@ -100,14 +100,19 @@ class Client:
 
     def ask_all(self, path: str, inquiries: Sequence[Inquiry[T]]) -> list[T]:
         """Post requests, some at the same time; order is kept, and the first failure ends all."""
+        return list(self.ask_each(path, inquiries))
+
+    def ask_each(self, path: str, inquiries: Sequence[Inquiry[T]]) -> Iterator[T]:
+        """Post requests as `ask_all` does, and yield the answers in order, each when it is here."""
         if not inquiries:
-            return []
+            return
         # The first one alone: if the endpoint cannot do it at all, nothing else is sent.
-        first = self.ask(path, *inquiries[0])
+        yield self.ask(path, *inquiries[0])
         pool = ThreadPoolExecutor(self._n_parallel, "lmwright-hosted")
         try:
             asked = [pool.submit(self.ask, path, *inquiry) for inquiry in inquiries[1:]]
-            return [first, *(answer.result() for answer in asked)]
+            for answer in asked:
+                yield answer.result()
         finally:
             pool.shutdown(cancel_futures=True)
 

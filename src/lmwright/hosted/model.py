@@ -91,15 +91,18 @@ class HostedModel:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Continue each prompt; order is kept."""
-        completions: list[Completion | None] = [None] * len(prompts)
+        completions = dict(self.completions(prompts, sampling))
+        return [completions[i] for i in range(len(prompts))]
+
+    def completions(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion]]:
+        """Continue each prompt; yield (its number, from 0, and the answer) as soon as one ends."""
         for path in (CHAT, TEXT):
             numbers = [i for i, prompt in enumerate(prompts) if _path(prompt) == path]
             read = partial(replies.completion, name=self.name)
             inquiries = [(self._body(prompts[i], sampling), read) for i in numbers]
-            answers = self._client.ask_all(path, inquiries)
-            for number, answer in zip(numbers, answers, strict=True):
-                completions[number] = answer
-        return cast(list[Completion], completions)  # every prompt has one of the two paths
+            yield from zip(numbers, self._client.ask_each(path, inquiries), strict=True)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
         """Continue one prompt piece by piece, as the endpoint cuts it."""

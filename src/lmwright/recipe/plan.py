@@ -8,6 +8,7 @@ from typing import Any
 
 from lmwright.core.artifact import Artifact, hash_json
 from lmwright.core.errors import RequestError, suggestion
+from lmwright.core.figures import duration
 from lmwright.core.stage import Estimate
 from lmwright.recipe import outside
 from lmwright.recipe.order import Step, order
@@ -125,13 +126,6 @@ def describe(estimate: Estimate) -> str:
     """Say what something takes, in a few words."""
     doubt = "" if estimate.is_complete else ", sizes partly unknown"
     return f"about {duration(estimate.seconds)}, {estimate.memory_bytes / 1e9:.1f} GB{doubt}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time as people say it: 40 s, 3 min, 2.5 h."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _check_selection(steps: list[Step], *, only: str | None, start: str | None) -> None:

@@ -16,6 +16,7 @@ from lmwright.serving.chat import CHAT
 from lmwright.serving.completions import COMPLETIONS
 from lmwright.serving.embeddings import EMBEDDINGS
 from lmwright.serving.models import HEALTH, MODEL, MODELS
+from lmwright.serving.page import PAGE, SCRIPT, STYLE
 from lmwright.serving.route import Route
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ROUTES: tuple[Route[Any], ...] = (HEALTH, MODELS, MODEL, CHAT, COMPLETIONS, EMBEDDINGS)
+ROUTES: tuple[Route[Any], ...] = (
+    PAGE, STYLE, SCRIPT, HEALTH, MODELS, MODEL, CHAT, COMPLETIONS, EMBEDDINGS,
+)  # fmt: skip
 
 LIBRARIES = ("fastapi", "uvicorn")
 # How long answers in progress may take to finish after SIGTERM or Ctrl-C.
@@ -58,7 +61,7 @@ def create_app(
         yield
         server.close()
 
-    # No pages for people: they would load scripts from elsewhere. No CORS: no web page asks us.
+    # No pages of FastAPI's: they load scripts from elsewhere. No CORS: only our own page asks.
     app = FastAPI(
         title="lmwright",
         lifespan=lifespan,
@@ -99,7 +102,8 @@ def serve(
     with listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listener.getsockname()[1]}/v1"
-        log.info("serving %s at %s (Ctrl-C ends)", model.name, url)
+        page = url.removesuffix("v1")
+        log.info("serving %s at %s, and a page to chat at %s (Ctrl-C ends)", model.name, url, page)
         config = uvicorn.Config(
             app,
             # The plain parser, as it bounds the size of the headers.

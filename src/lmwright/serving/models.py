@@ -5,9 +5,17 @@ from lmwright.serving.schema import ApiRequest, Body
 
 
 def describe(served: Served) -> Json:
-    """Return the model as OpenAI's list of models shows one."""
-    name = served.model.name
-    return {"id": name, "object": "model", "created": served.created, "owned_by": "lmwright"}
+    """Return the model as OpenAI's list of models shows one, with what it can do."""
+    model = served.model
+    can_chat = {"chat"} if model.can_chat and "generate" in model.backend.capabilities else set()
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": "lmwright",
+        "capabilities": sorted(model.backend.capabilities | can_chat),
+        "context_length": model.context_length,
+    }
 
 
 HEALTH = Route("GET", "/health", Body, lambda _, __: {"status": "ok"}, needs_key=False)

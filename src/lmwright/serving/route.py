@@ -1,7 +1,7 @@
 """What an endpoint is: its URL, its request, what that asks of the model, and its reply."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal
 
 from lmwright.core.errors import ContextLengthError
@@ -40,6 +40,15 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class Document:
+    """What goes out as it is: a page, a script, a picture."""
+
+    content: bytes
+    media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Served:
     """The model that is served, and since when (seconds since 1970)."""
 
@@ -67,7 +76,7 @@ class Route(Generic[R]):
     request: type[R]
     # Returns the response itself, or what the model must do for it; a RequestError is a 400. A
     # POST is planned outside of the event loop, where texts may be encoded; a GET within it.
-    plan: Callable[[R, Served], Submission | Json]
+    plan: Callable[[R, Served], Submission | Json | Document]
     max_body_bytes: int = limits.MAX_BODY_BYTES
     # Whether the API key is asked for, if there is one.
     needs_key: bool = True

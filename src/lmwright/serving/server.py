@@ -15,7 +15,7 @@ from lmwright.core.errors import RequestError
 from lmwright.lm import LocalModel
 from lmwright.serving import limits
 from lmwright.serving.errors import ApiError, echo, refusal
-from lmwright.serving.route import Json, Piece, Route, Served, Submission
+from lmwright.serving.route import Document, Json, Piece, Route, Served, Submission
 from lmwright.serving.schema import ApiRequest, read_request
 from lmwright.serving.worker import Ticket, Worker
 
@@ -52,9 +52,15 @@ class Server:
             planned = await loop.run_in_executor(self._reader, self._plan, route, body)
         if isinstance(planned, Submission):
             return await self._run(planned, request)
+        if isinstance(planned, Document):
+            return Response(
+                planned.content, headers=dict(planned.headers), media_type=planned.media_type
+            )
         return JSONResponse(planned)
 
-    def _plan(self, route: Route[Any], body: bytes | dict[str, Any]) -> Submission | Json:
+    def _plan(
+        self, route: Route[Any], body: bytes | dict[str, Any]
+    ) -> Submission | Json | Document:
         fields = limits.parse_json(body) if isinstance(body, bytes) else body
         asked = read_request(route.request, fields)
         name = self._served.model.name

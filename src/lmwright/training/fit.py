@@ -58,7 +58,7 @@ def fit(
     every = config.validate_every or len(order) // config.epochs
     log.rewind(out / METRICS, n_done + 1)
     with bar("training", len(order)) as shown:
-        shown.advance(n_done)
+        shown.skip(n_done)
         for step in steps:
             is_last = step.step == len(order)
             progress = progress.after(step)

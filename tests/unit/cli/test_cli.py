@@ -1,5 +1,6 @@
 """The command line is what people and scripts hold on to: exit codes, streams, instant help."""
 
+import io
 import json
 import os
 import shutil
@@ -38,8 +39,14 @@ class Parrot:
     def info(self) -> ModelInfo:
         return ModelInfo("parrot", 10, 20, 16.0, 64, "float32", "cpu")
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        return [self._say(prompt, sampling) for prompt in prompts]
+    def completions(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion]]:
+        # The shorter a prompt, the sooner it is answered.
+        for i, prompt in sorted(enumerate(prompts), key=lambda pair: len(pair[1])):
+            if "INTERRUPT" in prompt:
+                raise KeyboardInterrupt
+            yield i, self._say(prompt, sampling)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Chunk]:
         completion = self._say(prompt, sampling)
@@ -54,7 +61,8 @@ class Parrot:
     def _say(self, prompt: Prompt, sampling: Sampling) -> Completion:
         said = f"text:{prompt}" if isinstance(prompt, str) else f"chat:{prompt[-1]['content']}"  # type: ignore[index]
         words = said.split()[: sampling.max_tokens]
-        return Completion(" ".join(words), tuple(range(len(words))), "stop", 1)
+        reason = "length" if len(words) < len(said.split()) else "stop"
+        return Completion(" ".join(words), tuple(range(len(words))), reason, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -63,16 +71,9 @@ def _parrots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(lm, "load", lambda model: Parrot(model, has_template=model != "plain"))
 
 
-def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
-    waiting = iter(lines)
-
-    def answer(_: str = "") -> str:
-        try:
-            return next(waiting)
-        except StopIteration:
-            raise EOFError from None
-
-    monkeypatch.setattr("builtins.input", answer)
+def typed(monkeypatch: pytest.MonkeyPatch, *lines: str | bytes) -> None:
+    raw = [line.encode() if isinstance(line, str) else line for line in lines]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(raw))))
 
 
 def process(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
@@ -93,6 +94,7 @@ import sys
 from lmwright.cli import main
 code = main(["--help"])
 heavy = {"numpy", "torch", "pydantic", "rich", "tokenizers", "filelock", "huggingface_hub"}
+heavy |= {"prompt_toolkit"}
 print("heavy:", sorted(heavy & set(sys.modules)), code)
 """
     done = subprocess.run(
@@ -322,6 +324,51 @@ def test_generate_as_json_has_the_same_shape_for_one_and_many(
     assert json.loads(capsys.readouterr().out)["completions"] == many[:1]
 
 
+def test_generate_prints_each_answer_in_order_as_soon_as_it_can(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("prompts.txt").write_text("bb\na\nINTERRUPT ccc\n", encoding="utf-8")
+    assert cli.main(["generate", "plain", "--prompts", "prompts.txt"]) == 130
+    assert capsys.readouterr().out == "text:bb\ntext:a\n"
+
+
+def test_generate_as_json_is_one_document_also_of_what_was_done_before_an_interrupt(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("prompts.txt").write_text("bb\na\nINTERRUPT ccc\n", encoding="utf-8")
+    assert cli.main(["generate", "plain", "--prompts", "prompts.txt", "--json"]) == 130
+    found = json.loads(capsys.readouterr().out)
+    assert [c["text"] for c in found["completions"]] == ["text:bb", "text:a"]
+    assert found["n_prompts"] == 3
+
+
+def test_a_setting_out_of_range_is_refused_with_its_range(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["generate", "starter", "--prompt", "a", "--temperature", "-1"]) == 2
+    assert capsys.readouterr().err == "error: --temperature = -1.0: expected 0 to 100\n"
+    assert cli.main(["chat", "--max-tokens", "0"]) == 2
+    assert capsys.readouterr().err == "error: --max-tokens = 0: expected 1 or more\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_json_and_text_survive_a_terminal_without_unicode(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
+    ask = ["generate", "plain", "--prompt", "caf\u00e9 \U0001f600"]
+    assert cli.main([*ask, "--json"]) == 0
+    sys.stdout.flush()
+    found = json.loads(written.getvalue().decode(encoding))
+    assert found["completions"][0]["text"] == "text:caf\u00e9 \U0001f600"
+    assert cli.main(ask) == 0
+    sys.stdout.flush()
+    said = written.getvalue().decode(encoding).splitlines()[-1].strip()
+    expected = "text:caf\u00e9 \U0001f600" if encoding == "utf-8" else "text:caf\\xe9 \\U0001f600"
+    assert said == expected
+
+
 def test_chat_keeps_a_history_and_obeys_commands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -353,6 +400,41 @@ def test_an_error_in_a_chat_does_not_end_it(
     assert "chat:again" in written.out
     assert "error: the prompt is too long" in written.err
     assert "/rest: no such command; did you mean '/reset'?" in written.err
+
+
+def test_a_save_that_fails_keeps_the_dialogue(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("plain.jsonl").mkdir()
+    typed(monkeypatch, "hello", "/save plain.jsonl", "/save talk.jsonl")
+    assert cli.main(["chat"]) == 0
+    assert "error: cannot write plain.jsonl: Is a directory" in capsys.readouterr().err
+    assert len(json.loads(Path("talk.jsonl").read_text(encoding="utf-8"))["messages"]) == 2
+
+
+def test_a_line_that_is_not_utf_8_is_told_and_passed_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, b"caf\xe9", "again")
+    assert cli.main(["chat"]) == 0
+    written = capsys.readouterr()
+    assert written.out == "chat:again \n"
+    assert "not UTF-8 (byte 3 of the line" in written.err
+
+
+def test_chat_says_when_an_answer_stops_for_its_length(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, "a b c d", "/set max_tokens=9", "/retry")
+    assert cli.main(["chat", "--max-tokens", "2"]) == 0
+    assert capsys.readouterr().out == "chat:a b  [max_tokens = 2 reached]\nchat:a b c d \n"
+
+
+def test_a_model_without_a_chat_template_is_refused_before_anything_is_typed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["chat", "plain"]) == 2
+    assert "lmwright generate plain --prompt TEXT" in capsys.readouterr().err
 
 
 def test_doctor_names_a_remedy_for_a_broken_recipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,11 @@ class FakeModel:
         self.n_calls += 1
         return [self._complete(prompt, sampling) for prompt in prompts]
 
+    def completions(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion]]:
+        yield from enumerate(self.generate(prompts, sampling))
+
     def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         if sampling.ignore_eos:
             time.sleep((len(prompt) + 4 * sampling.max_tokens) * self.seconds_per_token)

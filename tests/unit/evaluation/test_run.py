@@ -27,7 +27,7 @@ def loaded(make_model, monkeypatch):
         dtype = {"fp32": "float32", "auto": "bfloat16"}[precision]
         return make_model(name, dtype=dtype, likes={"the": -0.3} if name == "int4" else {})
 
-    def in_turns(models, suite, measurements):
+    def in_turns(models, suite, measurements, _):
         """As `measure_in_turns`, but here: another process would not know the fakes."""
         return [speed.time_model(*model, suite, measurements) for model in models]
 

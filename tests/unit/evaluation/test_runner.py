@@ -24,7 +24,7 @@ def scores(make_model):
             make_model("small", replies=knows, likes={"the": -0.4}),
         ],
         tasks=["qa_accuracy", "bits_per_byte", "gender_gap", "refusals"],
-        questions=QUESTIONS,
+        data=QUESTIONS,
         parents={"tuned": "base", "small": "tuned", "base": "elsewhere"},
     )
 

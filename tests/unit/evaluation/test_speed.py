@@ -3,6 +3,7 @@
 import pytest
 
 from lmwright.core.errors import LmwrightError
+from lmwright.core.progress import Bar
 from lmwright.core.results import Row
 from lmwright.evaluation import speed
 from lmwright.evaluation.selection import Selection
@@ -101,7 +102,16 @@ def test_peak_memory_sees_what_was_freed_again():
 
 def test_models_are_timed_in_turns_in_processes_of_their_own(tiny_folder, monkeypatch):
     models = [(str(tiny_folder), "a"), (str(tiny_folder), "b")]
-    timings = speed.measure_in_turns(models, "quick", [speed.PREFILL, speed.DECODE])
+    progress = Bar("evaluate", 4)
+    told = []
+    monkeypatch.setattr(progress, "advance", lambda n=1, note="": told.append((n, note)))
+    timings = speed.measure_in_turns(models, "quick", [speed.PREFILL, speed.DECODE], progress)
+    # Two metrics of each model, half of them a turn; what runs is named before it is done.
+    assert [note for n, note in told if not n] == [
+        "a: speed, turn 1 of 2", "b: speed, turn 1 of 2",
+        "b: speed, turn 2 of 2", "a: speed, turn 2 of 2",
+    ]  # fmt: skip
+    assert sum(n for n, _ in told) == 4
     for timing in timings:
         rows = timing.rows[speed.DECODE.spec.name]
         # The same names for every model: rows are compared by item.

@@ -35,6 +35,19 @@ def test_a_dialogue_a_text_and_token_ids_go_where_they_belong(
     ]  # fmt: skip
 
 
+def test_answers_are_given_one_by_one_before_a_failure(
+    endpoint: Any, say: Any, make_answer: Any
+) -> None:
+    endpoint.say(say("one"), say("two"), make_answer({}, 400))
+    dialogues: Any = [[{"role": "user", "content": str(i)}] for i in range(3)]
+    found = endpoint.model(n_parallel=1).completions(dialogues, Sampling())
+    assert [(number, answer.text) for number, answer in (next(found), next(found))] == [
+        (0, "one"), (1, "two"),
+    ]  # fmt: skip
+    with pytest.raises(RequestError, match="status 400"):
+        next(found)
+
+
 def test_what_is_not_the_default_is_sent_and_nothing_else(endpoint: Any, say: Any) -> None:
     endpoint.say(say())
     wanted = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1, "seed": 7}

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,11 @@ class Clerk:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         return [self._complete(prompt, sampling) for prompt in prompts]
 
+    def completions(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion]]:
+        yield from enumerate(self.generate(prompts, sampling))
+
     def _complete(self, prompt: Any, sampling: Sampling) -> Completion:
         if sampling.ignore_eos:
             time.sleep((len(prompt) + 4 * sampling.max_tokens) * self.wait_s)
@@ -96,7 +101,7 @@ def measured() -> Scores:
         Clerk("int8", 56, 1.051, 142 * MB, 2e-5),
         Clerk("int4", 50, 1.12, 83 * MB, 1e-5),
     ]
-    return evaluate(models, questions=QUESTIONS, parents=PARENTS)  # pyright: ignore
+    return evaluate(models, data=QUESTIONS, parents=PARENTS)  # pyright: ignore
 
 
 def step(stage: str, title: str, makes: str, inputs: list[str], **more: Any) -> dict[str, Any]:

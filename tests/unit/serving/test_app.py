@@ -28,7 +28,10 @@ def test_health_and_models(ask: Any) -> None:
     assert ask("GET", "/health").json() == {"status": "ok"}
     listed = ask("GET", "/v1/models").json()
     assert listed["object"] == "list"
-    assert ask("GET", "/v1/models/fake").json()["id"] == listed["data"][0]["id"] == "fake"
+    assert ask("GET", "/v1/models/fake").json() == listed["data"][0]
+    assert listed["data"][0]["id"] == "fake"
+    assert listed["data"][0]["capabilities"] == ["chat", "embed", "generate", "score"]
+    assert listed["data"][0]["context_length"] == 2048
     missing = ask("GET", "/v1/models/../../etc/passwd")
     assert missing.status_code == 404
 
@@ -158,7 +161,8 @@ def test_a_refusing_chat_template_is_the_clients_error(ask: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/index.html", 404),
+        ("POST", "/", 405),
         ("GET", "/docs", 404),
         ("GET", "/openapi.json", 404),
         ("POST", "/v1/rerank", 404),

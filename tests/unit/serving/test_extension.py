@@ -10,8 +10,8 @@ from pydantic import Field
 from lmwright.engine.request import ScoreRequest
 from lmwright.lm import LocalModel
 from lmwright.serving.app import ROUTES
-from lmwright.serving.route import Json, Piece, Route, Served, Submission
-from lmwright.serving.schema import ApiRequest, Off
+from lmwright.serving.route import Document, Json, Piece, Route, Served, Submission
+from lmwright.serving.schema import ApiRequest, Body, Off
 
 
 class TokenizeRequest(ApiRequest):
@@ -53,6 +53,19 @@ def score(model: LocalModel, context: str, option: str) -> Iterable[float]:
 
 
 CHOOSE = Route("POST", "/v1/choose", ChooseRequest, choose)
+
+
+PAGE = Route(
+    "GET",
+    "/page",
+    Body,
+    lambda _, served: Document(
+        f"<h1>{served.model.name}</h1>".encode(),
+        "text/html; charset=utf-8",
+        {"Content-Security-Policy": "default-src 'self'"},
+    ),
+    needs_key=False,
+)
 
 
 @pytest.fixture
@@ -115,3 +128,12 @@ def test_it_is_guarded_as_the_others_are(ask: Any, tiny_lm: LocalModel) -> None:
     for method, status in (("POST", 200), ("GET", 405)):
         answer = ask(method, "/v1/tokenize", app=app, served=tiny_lm, json=body, headers=headers)
         assert answer.status_code == status
+
+
+def test_a_page_goes_out_as_it_is(ask: Any, tiny_lm: LocalModel) -> None:
+    app = {"routes": [*ROUTES, PAGE], "api_key": "sk-secret"}
+    answer = ask("GET", "/page", app=app, served=tiny_lm)
+    assert (answer.status_code, answer.text) == (200, "<h1>tiny</h1>")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["content-security-policy"] == "default-src 'self'"
+    assert ask("POST", "/page", app=app, served=tiny_lm, json={}).status_code == 405
