@@ -175,7 +175,7 @@ def test_a_local_and_a_served_model_stand_in_one_card(
     monkeypatch.setattr(
         evaluation_run,
         "measure_in_turns",
-        lambda models, suite, timed: [speed.time_model(*m, suite, timed) for m in models],
+        lambda models, suite, timed, _: [speed.time_model(*m, suite, timed) for m in models],
     )
     here = str(folder)
     with serving(tiny) as url:
