@@ -175,7 +175,7 @@ def test_a_local_and_a_served_model_stand_in_one_card(
     monkeypatch.setattr(
         evaluation_run,
         "measure_in_turns",
-        lambda models, suite, timed: [speed.time_model(*m, suite, timed) for m in models],
+        lambda models, suite, timed, _: [speed.time_model(*m, suite, timed) for m in models],
     )
     here = str(folder)
     with serving(tiny) as url:
@@ -229,7 +229,7 @@ def test_a_killed_evaluation_pays_only_for_the_rest(
                 return asking(self, *arguments)
 
             patched.setattr(Client, "_asking", killed)
-            assert cli.main(words) == 1
+            assert cli.main(words) == 130
         assert cli.main(words) == 0
     usage = json.loads(capsys.readouterr().out)["facts_of_models"][there]["usage"]
     # 16 answers of 4 questions and 4 prompts, of which 10 were there already.

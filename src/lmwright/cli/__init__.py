@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from lmwright import __version__
-from lmwright.cli import chat, export, models, new, recipes, serve, show
+from lmwright.cli import cache, chat, export, models, new, recipes, serve, show
 from lmwright.cli.examples import epilog
 from lmwright.core import extras
 from lmwright.core.errors import InterruptError, LmwrightError, RequestError, is_out_of_memory
@@ -112,3 +112,4 @@ def before(
 
 for verb in VERBS:
     app.command(epilog=epilog(verb.__name__))(verb)
+app.add_typer(cache.models, name="models", epilog=epilog("models"))

@@ -2,7 +2,7 @@
 
 # Of each verb, two or three commands for a newcomer; the tests parse them.
 EXAMPLES = {
-    "new": ("lmwright new mine",),
+    "new": ("lmwright new mine --template own", "lmwright new bank"),
     "run": (
         "lmwright run mine.toml --dry-run",
         "lmwright run mine.toml",
@@ -26,6 +26,11 @@ EXAMPLES = {
         "lmwright show starter",
         "lmwright show runs/mine",
         "lmwright show model.gguf --context 4096 --batch 8",
+    ),
+    "models": (
+        "lmwright models list",
+        "lmwright models pull hub:HuggingFaceTB/SmolLM2-360M-Instruct",
+        "lmwright models rm hub:HuggingFaceTB/SmolLM2-360M-Instruct",
     ),
     "doctor": ("lmwright doctor", "lmwright doctor mine.toml"),
     "convert": (

@@ -7,8 +7,8 @@ import typer
 from lmwright.cli import completion
 
 MODEL_HELP = (
-    "starter, a folder, a .gguf file, hub:ORG/NAME, a step such as runs/support/int8, or "
-    "openai:MODEL@URL."
+    "starter, a folder, a .gguf file, hub:ORG/NAME (with :Q4_K_M for a GGUF), a step "
+    "such as runs/support/int8, or openai:MODEL@URL."
 )
 ModelName = Annotated[str, typer.Argument(help=MODEL_HELP, autocompletion=completion.models)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout and nothing else.")]

@@ -22,9 +22,20 @@ def show(
     batch: Annotated[
         int | None, typer.Option(help="Tell the memory for so many texts at once (default: 1).")
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write what a run's training logged for TensorBoard."),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show what a run has done, or what a model is."""
+    if tensorboard is not None:
+        from lmwright.training.tensorboard import write_events
+
+        folders = [str(folder) for folder in write_events(Path(what), tensorboard)]
+        shown = f"tensorboard --logdir {tensorboard}"
+        say(shown, {"logdir": str(tensorboard), "folders": folders}, as_json=as_json)
+        return
     from lmwright.cli import run_page
     from lmwright.core.artifact import RECIPE_LOCK, RESULT
     from lmwright.reporting.steps import read_run, read_step

@@ -12,6 +12,7 @@ EXTRAS = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "openai": "hosted",
+    "tensorboardX": "tensorboard",
     "xllamacpp": "llama-cpp",
 }
 

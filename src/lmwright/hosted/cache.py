@@ -26,7 +26,7 @@ class Cache:
             entry = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             log.warning("%s: cannot be read (%s); asking again", path, type(error).__name__)
             return None
         is_whole = isinstance(entry, dict) and isinstance(entry.get("answer"), dict)

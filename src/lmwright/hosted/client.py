@@ -1,5 +1,6 @@
 """Requests to one endpoint: paced, in parallel, tried again, counted, and kept on disk."""
 
+import itertools
 import json
 import logging
 import os
@@ -9,15 +10,16 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http import HTTPStatus
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from lmwright.core import extras
 from lmwright.core.errors import ModelError, RequestError
 from lmwright.hosted.address import Address
 from lmwright.hosted.cache import Cache
 from lmwright.hosted.config import Hosted
-from lmwright.hosted.errors import HostedError, cleaned, translated
+from lmwright.hosted.errors import HostedError, PassingError, translated
+from lmwright.hosted.replies import check_stream, checked, secret
+from lmwright.hosted.transport import Bounds, open_client
 from lmwright.hosted.usage import Meter, Usage
 from lmwright.hub import cache_folder
 
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 KEY = "OPENAI_API_KEY"
 # What is sent where no key is needed: a server on this machine ignores it.
 NO_KEY = "none"
+# Between two tries, unless the endpoint asks for another wait.
+FIRST_WAIT_S, LAST_WAIT_S = 0.5, 8.0
 
 T = TypeVar("T")
 # A request, and what makes a value of its answer.
@@ -43,6 +47,7 @@ class Client:
         self._pace = Pace(config.requests_per_minute)
         self._cache = Cache(cache_folder() / "hosted") if config.cache else None
         self._meter = Meter(config.prices.get(name))
+        self._n_retries = config.n_retries
         extras.need(name, "openai")
         import openai
 
@@ -55,9 +60,12 @@ class Client:
             base_url=address.url,
             api_key=self._key or NO_KEY,
             timeout=config.timeout_s,
-            max_retries=config.n_retries,
+            # What is tried again, and when, is decided here.
+            max_retries=0,
             default_headers=dropped,
-            http_client=openai.DefaultHttpxClient(event_hooks={"response": [_ask_no_more]}),
+            http_client=open_client(
+                openai, Bounds(name, address.url, config.deadline_s, secret(self._key))
+            ),
         )
         # The library's client is part of a cycle: its sockets would stay open until that is found.
         weakref.finalize(self, self._openai.close)
@@ -77,14 +85,13 @@ class Client:
         _check_text(body)
         if cache is not None and (known := cache.read(url, body)) is not None:
             try:
-                value = read(known)
+                value = read(self._checked(known))
             except HostedError as error:
                 log.warning("%s: %s; asking again", cache.path(url, body), error)
             else:
                 self._meter.count_cached()
                 return value
-        with self._asking(path):
-            answer = self._checked(self._openai.post(path, cast_to=object, body=body))
+        answer = self._checked(self._post(path, body))
         self._meter.count(answer)
         value = read(answer)
         if cache is not None:
@@ -117,21 +124,37 @@ class Client:
         body = {"model": self._address.model, **body, **options}
         _check_text(body)
         last: dict[str, Any] | None = None
-        with self._asking(path):
-            events = self._openai.post(
-                path, cast_to=object, body=body, stream=True, stream_cls=openai.Stream[object]
-            )
-            with events:
-                for event in events:
-                    checked = self._checked(event)
-                    last = checked if checked.get("usage") else last
-                    yield checked
+        events = self._post(path, body, stream=True, stream_cls=openai.Stream[object])
+        with events, self._told_in_our_words(path):
+            check_stream(events.response.headers.get("content-type"), self._name)
+            for event in events:
+                answer = self._checked(event)
+                last = answer if answer.get("usage") else last
+                yield answer
         self._meter.count(last)
+
+    def _post(self, path: str, body: dict[str, Any], **how: Any) -> Any:
+        """Send a request, again while the failure may pass; each wait is longer than the last."""
+        for n_tries in itertools.count(1):
+            try:
+                with self._asking(path):
+                    return self._openai.post(path, cast_to=object, body=body, **how)
+            except PassingError as error:
+                if n_tries > self._n_retries:
+                    raise
+                backoff_s = min(FIRST_WAIT_S * 2 ** (n_tries - 1), LAST_WAIT_S)
+                time.sleep(backoff_s if error.wait_s is None else error.wait_s)
+        raise AssertionError("unreachable: the loop returns or raises")
 
     @contextmanager
     def _asking(self, path: str) -> Iterator[None]:
         """Wait until a request may begin; what goes wrong with it is told in our words."""
         self._pace.wait()
+        with self._told_in_our_words(path):
+            yield
+
+    @contextmanager
+    def _told_in_our_words(self, path: str) -> Iterator[None]:
         try:
             yield
         # Not each version of the library turns what its transport raises into an error of its own.
@@ -140,12 +163,7 @@ class Client:
             raise translated(error, self._name, url=url, path=path, key=self._key) from None
 
     def _checked(self, answer: object) -> dict[str, Any]:
-        if not isinstance(answer, dict):
-            raise HostedError(
-                f"{self._name}: {self._address.url} answered with something that is not a JSON "
-                f"object: {cleaned(str(answer), self._key)!r}; is it an OpenAI-compatible endpoint?"
-            )
-        return cast(dict[str, Any], answer)
+        return checked(answer, self._name, url=self._address.url, key=self._key)
 
 
 class Pace:
@@ -190,9 +208,3 @@ def _check_text(body: dict[str, Any]) -> None:
         raise RequestError(
             "a text holds half a surrogate pair, which is no character; remove it"
         ) from None
-
-
-def _ask_no_more(response: Any) -> None:
-    """Keep the library from asking again for what the endpoint cannot do at all (a 501)."""
-    if response.status_code == HTTPStatus.NOT_IMPLEMENTED:
-        response.headers["x-should-retry"] = "false"

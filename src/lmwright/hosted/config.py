@@ -20,6 +20,8 @@ class Hosted(Config):
     timeout_s: float = Field(default=120.0, gt=0, le=86_400)
     # After a 429, a 5xx, a timeout or a lost connection; each wait is longer, or as asked for.
     n_retries: int = Field(default=5, ge=0, le=20)
+    # How long a whole answer may take, however busily it comes; it is not asked for again.
+    deadline_s: float = Field(default=600.0, gt=0, le=86_400)
     # Keep answers that cannot change (LMWRIGHT_HOME/hosted), so that the same request is free.
     cache: bool = True
     # Send the key, and what is asked, over http:// to another machine, readable on the way.

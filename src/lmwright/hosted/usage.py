@@ -4,6 +4,9 @@ import threading
 from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
+# More than any model reads or writes at once.
+MAX_TOKENS = 2_000_000
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -77,6 +80,6 @@ def tokens(usage: Any) -> tuple[int, int] | None:
         return None
     # Embeddings take tokens in only.
     counts = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
-    if all(type(count) is int and count >= 0 for count in counts):
+    if all(type(count) is int and 0 <= count <= MAX_TOKENS for count in counts):
         return counts  # pyright: ignore[reportReturnType]
     return None

@@ -145,7 +145,7 @@ def _origin(report: RunReport, model: str) -> tuple[str | None, str, str | None]
     if root == "starter":
         return STARTER
     if root.startswith("hub:"):
-        return root.removeprefix("hub:").partition("@")[0], "other", None
+        return root.removeprefix("hub:").partition("@")[0].partition(":")[0], "other", None
     return None, "other", None
 
 

@@ -13,7 +13,7 @@ import pytest
 from lmwright.core.errors import LmwrightError, ModelError, RequestError, UnsupportedError
 from lmwright.engine.request import Sampling
 from lmwright.hosted.config import Hosted
-from lmwright.hosted.errors import HostedError
+from lmwright.hosted.errors import HostedError, PassingError
 from lmwright.hosted.model import HostedModel
 
 CHAT = [{"role": "user", "content": "Hi"}]
@@ -53,9 +53,9 @@ def test_what_is_not_there_is_not_asked_for_again(endpoint: Any, make_answer: An
 @pytest.mark.parametrize(
     ("status", "body", "kind", "message"),
     [
-        (429, {"error": {"message": "slow down"}}, HostedError, "slow down .*requests_per_minute"),
-        (500, b"<html>oops</html>", HostedError, "<html>oops</html> .*failed, try later"),
-        (503, b"", HostedError, "no reason given .status 503"),
+        (429, {"error": {"message": "slow down"}}, PassingError, "slow down .*requests_per_minute"),
+        (500, b"<html>oops</html>", PassingError, "<html>oops</html> .*failed, try later"),
+        (503, b"", PassingError, "no reason given .status 503"),
         (401, {"error": {"message": "bad key"}}, ModelError, "bad key .*OPENAI_API_KEY is not set"),
         (403, {"error": "no"}, ModelError, "OPENAI_API_KEY is not set"),
         (404, {"error": {"message": "gone", "code": "model_not_found"}}, ModelError, "gone"),

@@ -64,6 +64,29 @@ def test_a_refusal_is_what_was_said() -> None:
     assert read(message={"content": None}).text == ""
 
 
+def test_the_tokens_of_a_refusal_and_of_nothing_are_read() -> None:
+    entry = {"token": "No", "logprob": -0.5}
+    refused = read(message={"refusal": "No"}, logprobs={"content": None, "refusal": [entry]})
+    assert [token.text for token in refused.logprobs] == ["No"]
+    assert read(message={"content": ""}, logprobs={"content": []}).logprobs == ()
+
+
+def test_tokens_may_be_more_than_the_text_and_parts_of_characters() -> None:
+    tokens = [
+        "<think>",
+        "Hm",
+        "</think>",
+        "caf",
+        "bytes:\\xc3",
+        "bytes:\\xa9",
+        " ",
+        "ok",
+        "<|end|>",
+    ]
+    entries = [{"token": token, "logprob": -1} for token in tokens]
+    assert len(read(text="caf\u00e9ok", logprobs={"content": entries}).logprobs) == len(tokens)
+
+
 def test_an_end_for_another_reason_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert read(text="ab", finish_reason="content_filter").finish_reason == "stop"

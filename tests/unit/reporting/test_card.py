@@ -126,7 +126,7 @@ def test_the_domain_the_system_message_and_the_verdict_are_told(report: RunRepor
 
 def test_the_licence_of_an_unknown_base_is_not_guessed(report: RunReport) -> None:
     steps = tuple(
-        replace(step, parents=("hub:acme/base@main",)) if step.name == "tuned" else step
+        replace(step, parents=("hub:acme/base:Q4_K_M@main",)) if step.name == "tuned" else step
         for step in report.steps
     )
     found = metadata(card(replace(report, steps=steps), "int8"))

