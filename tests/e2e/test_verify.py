@@ -88,7 +88,7 @@ def test_the_starter_as_gguf_is_the_same_and_a_wrong_rotation_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("xllamacpp", reason="xllamacpp, a part of lmwright[dev], is missing")
-    starter = LocalSubject(lm.load_local(weights.smollm2(), precision="fp32"), "Q4_1")
+    starter = open_path(weights.smollm2())
     metadata = gguf_metadata(starter.tokenizer)
     options = {"type_name": "F16", "tokenizer_metadata": metadata, "name": "starter"}
     checkpoint.save_gguf(starter.model, tmp_path / "right.gguf", **options)

@@ -221,7 +221,7 @@ def _verify(
         return results, [
             "not opened in llama.cpp, which is not installed: pip install 'lmwright[llama-cpp]'"
         ]
-    with closing(LlamaSubject(product, name=f"{LLAMA_CPP}{out}")) as there:
+    with closing(LlamaSubject(product, name=f"{LLAMA_CPP}{out}", here=copy)) as there:
         results.append(verify(copy, there))
     demand(results, what=str(out))
     return results, []

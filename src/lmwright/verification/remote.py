@@ -93,9 +93,17 @@ class LlamaSubject:
     is_gguf: bool = True
 
     def __init__(
-        self, path: Path, *, name: str | None = None, n_threads: int | None = None
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        n_threads: int | None = None,
+        here: LocalSubject | None = None,
     ) -> None:
-        """Nothing is loaded before it is asked; `n_threads` None leaves it to llama.cpp."""
+        """Nothing is loaded before it is asked; `n_threads` None leaves it to llama.cpp.
+
+        `here` is the same file where it is open already.
+        """
         self.name = name or f"{LLAMA_CPP}{path}"
         self.weights: str | None = weights_of(path)
         self._path, self._n_threads = path, n_threads
@@ -107,6 +115,13 @@ class LlamaSubject:
         self.tokenizer = gguf_tokenizer(metadata)
         self._rules: str | None = metadata.get("tokenizer.ggml.pre")
         self._llama: LlamaCpp | None = None
+        self._here = here
+
+    @property
+    def here(self) -> LocalSubject:
+        """The same file opened in lmwright."""
+        self._here = self._here or open_path(self._path, name=self.name)
+        return self._here
 
     def encode(self, prompt: Prompt) -> PromptTokens:
         """Let llama.cpp cut a text, or render and cut a dialogue."""
@@ -163,6 +178,7 @@ class ServerSubject:
     context_length: int | None = None
     n_ids: int | None = None
     tokenizer: Tokenizer | None = None
+    here: LocalSubject | None = None
 
     def __init__(
         self, model: "HostedModel", tokenizer: Tokenizer, *, weights: str | None = None

@@ -126,6 +126,11 @@ class Subject(Protocol):
         """The tokenizer of its files; None where there are none here."""
         ...
 
+    @property
+    def here(self) -> "LocalSubject | None":
+        """The same files opened in lmwright, which shows their weights, or None."""
+        ...
+
     def encode(self, prompt: Prompt) -> PromptTokens | None:
         """Read a text or a dialogue; None: it does not say. A dialogue that it refuses raises."""
         ...
@@ -160,6 +165,11 @@ class LocalSubject:
         self.model = modules(model)
         self.n_ids: int | None = self.model.config.vocab_size
         self._local = model
+
+    @property
+    def here(self) -> "LocalSubject":
+        """This one."""
+        return self
 
     def encode(self, prompt: Prompt) -> PromptTokens:
         """Read a text or a dialogue."""

@@ -51,11 +51,11 @@ EXACT = Tolerance(
 TOLERANCES = (
     EXACT,
     # 0.0003, in llama.cpp.
-    Tolerance("32 bits elsewhere", largest=0.01, weight_error=1e-6, row_error=1e-6, own_noise=0.01),
+    Tolerance("32 bits elsewhere", largest=0.01, weight_error=1e-6, row_error=1e-6, own_noise=0.001),
     # 0.002 and 5e-6 nats.
     Tolerance(
         "16 bits (fp16)", relative_error=0.02, mean_kl=0.001, weight_error=0.001, row_error=0.001,
-        own_noise=0.1,
+        own_noise=0.05,
     ),
     # 0.015 and 1e-4 nats.
     Tolerance(
@@ -65,30 +65,30 @@ TOLERANCES = (
     # 0.08, 0.005 nats, 96 % the same choice (Q8_0 in llama.cpp; Q4_0 against itself there).
     Tolerance(
         "8 bits", relative_error=0.25, mean_kl=0.05, agreement=0.8, weight_error=0.02,
-        row_error=0.25, own_noise=1.0,
+        row_error=0.25, own_noise=0.7,
     ),
     # Not measured: in between.
     Tolerance(
         "6 bits", relative_error=0.35, mean_kl=0.1, agreement=0.75, weight_error=0.05,
-        row_error=0.35, own_noise=1.0,
+        row_error=0.35, own_noise=0.7,
     ),
     Tolerance(
         "5 bits", relative_error=0.5, mean_kl=0.3, agreement=0.7, weight_error=0.1, row_error=0.45,
-        own_noise=1.0,
+        own_noise=0.7,
     ),
     # 0.53, 0.30 nats, 73 % (Q4_0 in llama.cpp); 0.43, 0.46 nats, 66 % (int4, groups of 64).
     Tolerance(
         "4 bits", relative_error=0.75, mean_kl=1.0, agreement=0.5, weight_error=0.25, row_error=0.6,
-        own_noise=1.0,
+        own_noise=0.7,
     ),
     # Not measured: wide, so that little but the weights is judged.
     Tolerance(
         "3 bits", relative_error=0.9, mean_kl=1.5, agreement=0.4, weight_error=0.5, row_error=0.8,
-        own_noise=1.0,
+        own_noise=0.7,
     ),
     Tolerance(
         "2 bits", relative_error=1.0, mean_kl=2.5, agreement=0.25, weight_error=0.8, row_error=0.95,
-        own_noise=1.0,
+        own_noise=0.7,
     ),
 )  # fmt: skip
 BY_NAME = {each.name: each for each in TOLERANCES}

@@ -85,10 +85,14 @@ class WeightFindings:
 def compare_weights(a: Subject, b: Subject) -> WeightFindings | None:
     """Compare tensor by tensor in our own names, which are the same for all files.
 
-    None: one of the two does not show its weights.
+    None: the files of one of the two are not here.
     """
-    if not (isinstance(a, LocalSubject) and isinstance(b, LocalSubject)):
+    if a.here is None or b.here is None:
         return None
+    return _compare_local(a.here, b.here)
+
+
+def _compare_local(a: LocalSubject, b: LocalSubject) -> WeightFindings:
     values = _values(a.model.config), _values(b.model.config)
     settings = tuple(
         f"{name} {_short(first)}, against {_short(values[1][name])}"

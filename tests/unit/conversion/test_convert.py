@@ -21,7 +21,7 @@ from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderLM
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.verification.remote import LlamaSubject
-from lmwright.verification.subject import weights_of
+from lmwright.verification.stored import weights_of
 
 
 @pytest.fixture

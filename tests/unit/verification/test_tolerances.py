@@ -18,6 +18,8 @@ class Kind:
     context_length: int | None = None
     n_ids: int | None = None
     tokenizer: Tokenizer | None = None
+    is_gguf: bool = False
+    here: None = None
 
     def encode(self, prompt: object) -> None: ...
 
