@@ -21,7 +21,7 @@ from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.gguf.writer import gguf_metadata
 from lmwright.verification.remote import LlamaSubject, open_pair
 from lmwright.verification.result import VerificationResult
-from lmwright.verification.subject import LocalSubject, open_path
+from lmwright.verification.subject import open_path
 from lmwright.verification.verify import verify
 
 

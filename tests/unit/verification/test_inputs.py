@@ -82,6 +82,21 @@ def test_dialogues_that_both_refuse_are_the_same(original: LocalSubject, changed
     assert "refused by copy (this model has no chat template" in differences[0]
 
 
+def test_what_llama_cpp_is_known_to_cut_otherwise_is_told_and_no_difference(
+    original: LocalSubject,
+) -> None:
+    @dataclass
+    class Simpler(Counter):
+        def encode(self, prompt: Prompt) -> PromptTokens:
+            ids = self.of.encode(prompt).ids or ()
+            odd = isinstance(prompt, str) and "cafe\u0301" in prompt
+            return PromptTokens(len(ids), (*ids, 5) if odd else ids, is_simplified=odd)
+
+    n_same, differences, not_compared = compare_texts(original, Simpler(original), [])
+    assert (n_same, differences) == (N_ALL - 2, [])
+    assert "1 texts with accents of their own or capitals" in not_compared[1]
+
+
 def test_a_text_that_cannot_be_read_is_an_error(original: LocalSubject) -> None:
     with pytest.raises(RequestError, match="surrogate"):
         compare_texts(original, original, ["\ud800"])

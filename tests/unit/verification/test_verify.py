@@ -343,6 +343,10 @@ def test_an_original_of_fewer_bits_gets_advice_when_it_fails() -> None:
 
 
 def test_what_was_not_told_is_said() -> None:
+    unknown = SimpleNamespace(name="c", engine="server", weights=None)
+    assert list(untold(A, unknown, tally())) == [  # type: ignore[arg-type]
+        "how c stores its weights: taken for bf16; if you know better, name it (--server-weights)"
+    ]
     told = list(untold(A, B, tally(n_untold=3, n_empty=1, scale=None)))  # type: ignore[arg-type]
     assert told == [
         "3 of 13 next tokens: one of the two does not tell about them",
