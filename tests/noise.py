@@ -43,8 +43,13 @@ class NoisyLlama(LlamaSubject):
         return made
 
     def _moved(self, said: NextToken, row: Sequence[int], way: str) -> NextToken:
-        """Move each number by up to half of the largest difference, always alike."""
+        """Move each number by up to half of the largest difference, a quarter of that on average.
+
+        Which is what was measured: 0.09 nats on average in a file of Q8_0.
+        """
         seed = zlib.crc32(f"{self.machine} {way} {row}".encode())
-        half = self.largest / 2
-        by = np.random.default_rng(seed).uniform(-half, half, len(said.ids))
+        by = self.largest / 2 * np.random.default_rng(seed).uniform(-1, 1, len(said.ids)) ** 3
+        # Probabilities, still: what is not told stays as likely.
+        p = np.exp(said.logprobs)
+        by -= np.log((p * np.exp(by)).sum() + max(1 - p.sum(), 0.0))
         return replace(said, logprobs=said.logprobs + by)

@@ -51,7 +51,9 @@ EXACT = Tolerance(
 TOLERANCES = (
     EXACT,
     # 0.0003, in llama.cpp.
-    Tolerance("32 bits elsewhere", largest=0.01, weight_error=1e-6, row_error=1e-6, own_noise=0.001),
+    Tolerance(
+        "32 bits elsewhere", largest=0.01, weight_error=1e-6, row_error=1e-6, own_noise=0.001
+    ),
     # 0.002 and 5e-6 nats.
     Tolerance(
         "16 bits (fp16)", relative_error=0.02, mean_kl=0.001, weight_error=0.001, row_error=0.001,
