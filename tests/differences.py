@@ -54,7 +54,7 @@ def theirs(name: str) -> Any:
     """Return transformers' model, the same at each call; nobody may change it."""
     transformers.utils.logging.disable_progress_bar()
     variant = VARIANTS[name]
-    settings = {key: _copied(value) for key, value in variant.settings.items()}
+    settings = {key: copied(value) for key, value in variant.settings.items()}
     config = getattr(transformers, f"{variant.kind}Config")(**settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
@@ -87,9 +87,9 @@ def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(3, VOCAB_SIZE - 1, shape, generator=generator)
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """Copy nested tables: transformers writes into the ones that it is given."""
-    return {k: _copied(v) for k, v in value.items()} if isinstance(value, dict) else value
+    return {k: copied(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from lmwright.hosted.config import Hosted
 from lmwright.model.families import FAMILIES
 from lmwright.recipe.stages import STAGES
 from lmwright.serving import limits
-from lmwright.verification.tolerances import TOLERANCES
+from lmwright.verification.tolerances import TOLERANCES, WORST_ROWS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(lmwright.__file__).parent
@@ -113,13 +113,18 @@ def test_the_example_of_a_family_is_the_real_file() -> None:
 def test_the_convert_page_lists_the_real_bounds() -> None:
     found = [row[1:] for row in rows("docs/convert.md", "What is allowed")]
     assert len(found) == len(TOLERANCES)
-    for bound, (largest, *shares, _) in zip(TOLERANCES, found, strict=True):
-        error, divergence, agreement = shares
+    for bound, cells in zip(TOLERANCES, found, strict=True):
+        largest, error, divergence, agreement, tensor, row = cells
         assert largest.split(" ")[0] == ("-" if bound.largest is None else f"{bound.largest:g}")
         assert divergence == ("-" if bound.mean_kl is None else f"{bound.mean_kl:g}")
         assert error == percent(bound.relative_error)
         assert agreement == percent(bound.agreement)
-    assert [row[-1] for row in found] == [percent(bound.weight_error) for bound in TOLERANCES]
+        assert tensor == percent(bound.weight_error)
+        plain, _, blocks = row.partition(" (")
+        assert plain == percent(bound.row_error)
+        if blocks:
+            form, _, share = blocks.removesuffix(")").partition(": ")
+            assert share == percent(WORST_ROWS[form])
 
 
 def percent(share: float | None) -> str:

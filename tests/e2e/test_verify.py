@@ -21,7 +21,7 @@ from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.gguf.writer import gguf_metadata
 from lmwright.verification.remote import LlamaSubject, open_pair
 from lmwright.verification.result import VerificationResult
-from lmwright.verification.subject import LocalSubject, open_path
+from lmwright.verification.subject import open_path
 from lmwright.verification.verify import verify
 
 
@@ -63,7 +63,7 @@ def test_a_served_model_is_the_one_that_lies_in_its_folder(
     assert 0 < result.numbers["largest_difference"] < 1e-4
     assert any("the weights themselves" in told for told in result.not_compared)
     [found] = [check.found for check in result.checks if check.name == "tokens of texts"]
-    assert found == "20 texts and dialogues are the same tokens"
+    assert found == "21 texts and dialogues are the same tokens"
 
 
 def test_a_server_with_other_weights_or_another_template_is_found(
@@ -76,7 +76,8 @@ def test_a_server_with_other_weights_or_another_template_is_found(
     assert template is not None
     template.source = "unused"
     model.tokenizer.set_default_system("You are a bank.")
-    result = verify(*open_pair(str(tmp_path / "model"), address), n_prompts=6, n_tokens=6)
+    pair = open_pair(str(tmp_path / "model"), address, server_weights="fp32")
+    result = verify(*pair, n_prompts=6, n_tokens=6)
     assert said(result) >= {"tokens of texts", "largest difference of log-probabilities"}
 
 
@@ -88,7 +89,7 @@ def test_the_starter_as_gguf_is_the_same_and_a_wrong_rotation_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("xllamacpp", reason="xllamacpp, a part of lmwright[dev], is missing")
-    starter = LocalSubject(lm.load_local(weights.smollm2(), precision="fp32"), "Q4_1")
+    starter = open_path(weights.smollm2())
     metadata = gguf_metadata(starter.tokenizer)
     options = {"type_name": "F16", "tokenizer_metadata": metadata, "name": "starter"}
     checkpoint.save_gguf(starter.model, tmp_path / "right.gguf", **options)

@@ -26,6 +26,13 @@ def verify(
         float | None,
         typer.Option(min=0, help="Judge by the largest difference alone; it may be so large."),
     ] = None,
+    server_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="What a server holds: fp32, fp16, int8, Q8_0, ... (taken for bf16 if not named).",
+        ),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say whether two models are the same: same tokens, same choices, same log-probabilities."""
@@ -35,7 +42,7 @@ def verify(
     from lmwright.verification.verify import verify as compare
 
     given = None if prompts is None else read_prompts(prompts)
-    pair = remote.open_pair(a, b)
+    pair = remote.open_pair(a, b, server_weights=server_weights)
     try:
         judged_by = None if tolerance is None else custom(tolerance)
         result = compare(*pair, prompts=given, n_tokens=n_tokens, tolerance=judged_by)

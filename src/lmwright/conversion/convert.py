@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from lmwright.conversion.check import VerificationError, demand
-from lmwright.core.artifact import LOCK, locked
+from lmwright.conversion.check import VerificationError, any_number, demand
+from lmwright.core.artifact import LOCK, locked, write_json
 from lmwright.core.errors import LmwrightError, ModelError, RequestError, suggestion
 from lmwright.formats.space import check_space
 from lmwright.hosted.address import is_hosted
@@ -17,7 +17,8 @@ from lmwright.hub import resolve
 from lmwright.lm import LocalModel, load_local, modules, weight_bytes
 from lmwright.verification.remote import LLAMA_CPP, LlamaSubject
 from lmwright.verification.result import VerificationResult
-from lmwright.verification.subject import LocalSubject, open_path, weights_of
+from lmwright.verification.stored import stored_weights
+from lmwright.verification.subject import LocalSubject, open_path
 from lmwright.verification.verify import verify
 
 Target = Literal["hf", "gguf"]
@@ -29,6 +30,9 @@ FORMATS: dict[Target, dict[str, str]] = {
 FLAGS: dict[Target, str] = {"hf": "--dtype", "gguf": "--type"}
 # A quantised source is written to a folder in this, and any source to a GGUF in that.
 DEFAULTS: dict[Target, str] = {"hf": "bf16", "gguf": "f16"}
+# Where both sides have the same weights, a wrong setting shows at once.
+FEW_PROMPTS = 6
+GENERATION = "generation_config.json"
 # What lies beside the weights and belongs to them.
 COMPANIONS = ("LICENSE*", "NOTICE*")
 
@@ -69,8 +73,8 @@ def convert(
     """
     source = _check_request(model, out, to=to, is_forced=is_forced)
     loaded = load_local(source, precision="fp32", name=model)
-    stored = weights_of(source)
-    number_format = _chosen(number_format, to=to, stored=stored)
+    stored = stored_weights(source)
+    number_format = _chosen(number_format, to=to, stored=stored.most)
     if to == "gguf" and loaded.kind != "decoder":
         raise ModelError(
             f"{model} is an {loaded.kind} ({loaded.info.architecture}); GGUF is written for "
@@ -162,17 +166,18 @@ def _write(
 
     from lmwright.formats.sentence_transformers import write_pooling
     from lmwright.model.checkpoint import save, save_gguf
-    from lmwright.tokenizer.gguf.writer import gguf_metadata
+    from lmwright.tokenizer.gguf.writer import gguf_metadata, harmless_name
 
     model, tokenizer, stored = modules(loaded), loaded.tokenizer, FORMATS[to][number_format]
     if to == "gguf":
         metadata = gguf_metadata(tokenizer, vocab_size=model.config.vocab_size)
-        name = product.stem
+        name = harmless_name(product.stem)
         save_gguf(model, product, type_name=stored, tokenizer_metadata=metadata, name=name)
         return
     dtype: torch.dtype = getattr(torch, stored)
     check_space(product, sum(p.numel() for p in model.parameters()) * dtype.itemsize)
     save(model, product, dtype)
+    _keep_defaults(source, product)
     tokenizer.save(product)
     if (pooling := loaded.backend.pooling) is not None:
         write_pooling(product, pooling, d_model=model.config.d_model)
@@ -180,6 +185,17 @@ def _write(
     for path in sorted(path for name in COMPANIONS for path in beside.glob(name)):
         if path.is_file():
             shutil.copyfile(path, product / path.name)
+
+
+def _keep_defaults(source: Path, product: Path) -> None:
+    """Keep what a folder says of sampling: temperature, top_p, repetition_penalty and the like."""
+    from lmwright.formats.json_file import read_json
+
+    given = read_json(source / GENERATION, dict) if source.is_dir() else None
+    if given:
+        written = read_json(product / GENERATION, dict) or {}
+        # What the model itself says of its tokens was read with it.
+        write_json(product / GENERATION, {**given, **written})
 
 
 def _verify(
@@ -190,15 +206,22 @@ def _verify(
     Both have the same weights then, so that even of four bits little is allowed.
     """
     copy = open_path(product, name=str(out))
-    results = [verify(original, copy)]
+    is_coarse = copy.weights == "Q4_0"
+    results = [verify(original, copy, tolerance=any_number("4 bits") if is_coarse else None)]
     demand(results, what=str(out))
+    if is_coarse:
+        # What is not rounding is seen with the same weights on both sides.
+        original.model.load_state_dict(copy.model.state_dict(), assign=True)
+        original.name = f"{original.name} with the weights of {out}"
+        results.append(verify(original, copy, n_prompts=FEW_PROMPTS))
+        demand(results, what=str(out))
     if to == "hf":
         return results, []
     if find_spec("xllamacpp") is None:
         return results, [
             "not opened in llama.cpp, which is not installed: pip install 'lmwright[llama-cpp]'"
         ]
-    with closing(LlamaSubject(product, name=f"{LLAMA_CPP}{out}")) as there:
+    with closing(LlamaSubject(product, name=f"{LLAMA_CPP}{out}", here=copy)) as there:
         results.append(verify(copy, there))
     demand(results, what=str(out))
     return results, []

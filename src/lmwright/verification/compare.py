@@ -166,8 +166,19 @@ class Tally:
         }
 
 
-def count(tally: Tally, first: Trace, second: Trace, *, prompt: int, a: Subject) -> None:
-    """Add what A and B said along A's tokens behind one prompt."""
+def count(
+    tally: Tally,
+    first: Trace,
+    second: Trace,
+    *,
+    prompt: int,
+    a: Subject,
+    noises: tuple[float, float] = (0.0, 0.0),
+) -> None:
+    """Add what A and B said along A's tokens behind one prompt.
+
+    `noises` say how far what each of the two says moves when it is asked again.
+    """
     is_same = True
     ends = () if a.tokenizer is None else a.tokenizer.eos_ids
     for position, mine in enumerate(first.choices):
@@ -177,8 +188,8 @@ def count(tally: Tally, first: Trace, second: Trace, *, prompt: int, a: Subject)
         else:
             tally.add(diverge(said_a, said_b), prompt=prompt, position=position)
         other = second.choices[position]
-        for said, choice in ((said_a, mine), (said_b, other)):
-            _count_faith(tally, said, choice)
+        for said, choice, noise in ((said_a, mine, noises[0]), (said_b, other, noises[1])):
+            _count_faith(tally, said, choice, noise)
         if mine is None or other is None:
             continue
         if other == END and mine in ends:
@@ -196,11 +207,12 @@ def count(tally: Tally, first: Trace, second: Trace, *, prompt: int, a: Subject)
             tally.drifts[i] = Drift(max(old.largest, new.largest), max(old.scale, new.scale))
 
 
-def _count_faith(tally: Tally, said: NextToken | None, choice: int | None) -> None:
+def _count_faith(tally: Tally, said: NextToken | None, choice: int | None, noise: float) -> None:
     """Count a choice that is not the likeliest token by the same subject's own account.
 
     If all are, then B chooses otherwise than A only between tokens that A holds to be closer than
-    the two opinions are apart there, twice over.
+    the two opinions are apart there, twice over. An account that was asked for again is as good as
+    the subject repeats itself: each of the two tokens may have moved by its noise.
     """
     if said is None or choice is None or choice == END:
         return
@@ -208,7 +220,8 @@ def _count_faith(tally: Tally, said: NextToken | None, choice: int | None) -> No
     scale = 0.0 if said.logits is None else float(np.abs(said.logits).max())
     slack = EXACT.largest_allowed(scale)
     assert slack is not None
-    if lost > 2 * slack:
+    slack += noise if said.is_asked_again else 0.0
+    if not lost <= 2 * slack:
         tally.n_unfaithful += 1
         tally.worst_unfaithful = max(tally.worst_unfaithful, lost)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from lmwright.core.errors import RequestError
 from lmwright.engine.request import Message, Prompt
-from lmwright.tokenizer.encode import Tokenizer
 from lmwright.verification.subject import PromptTokens, Subject
 
 FILE = Path(__file__).with_name("prompts.jsonl")
@@ -45,6 +44,7 @@ DIALOGUES: tuple[tuple[Message, ...], ...] = (
     (QUESTION,),
     (QUESTION, ANSWER, {"role": "user", "content": "  Why?\n"}),
     (SYSTEM, QUESTION),
+    (QUESTION, ANSWER, QUESTION, ANSWER, QUESTION),
 )
 
 
@@ -124,7 +124,7 @@ def compare_texts(
 
     Returns how many are the same tokens, what differs in the others, and what is not known.
     """
-    n_same, differences, counted, untold = 0, [], 0, 0
+    n_same, differences, counted, untold, simplified = 0, [], 0, 0, 0
     are_ours = a.engine == b.engine == "lmwright"
     for prompt in (*TEXTS, *((SPECIAL_NAMES,) if are_ours else ()), *DIALOGUES, *prompts):
         read_a, read_b = _read(a, prompt), _read(b, prompt)
@@ -132,7 +132,9 @@ def compare_texts(
             untold += 1
             continue
         found = _difference(a, b, read_a, read_b)
-        if found:
+        if found and (read_a.is_simplified or read_b.is_simplified):
+            simplified += 1
+        elif found:
             differences.append(f"{_shown(prompt)}: {found}")
         else:
             n_same += 1
@@ -143,29 +145,14 @@ def compare_texts(
             f"how {untold} of {n_same + len(differences) + untold} texts and dialogues are cut "
             "into tokens: one of the two does not say"
         )
+    if simplified:
+        not_compared.append(
+            f"{simplified} texts with accents of their own or capitals beyond A to Z, which "
+            "llama.cpp is known to cut into other tokens than this kind of tokenizer"
+        )
     if counted:
         not_compared.append(f"the token ids of {counted} texts: only their number is known")
     return n_same, differences, not_compared
-
-
-def compare_vocabularies(a: Tokenizer, b: Tokenizer) -> list[str]:
-    """Return what differs between the tokens themselves, and which of them end a reply."""
-    differences = []
-    if a.vocab_size != b.vocab_size:
-        differences.append(f"{a.vocab_size:,} tokens, against {b.vocab_size:,}")
-    others = [i for i in range(min(a.vocab_size, b.vocab_size)) if a.token(i) != b.token(i)]
-    if others:
-        first = others[0]
-        differences.append(
-            f"{len(others):,} tokens have another text, the first is {first}: "
-            f"{a.token(first)!r}, against {b.token(first)!r}"
-        )
-    # llama.cpp knows some ends by their names, and a GGUF ends replies with them, too.
-    if not set(a.eos_ids) <= set(b.eos_ids):
-        differences.append(
-            f"a reply ends with {_named(a, a.eos_ids)}, against {_named(b, b.eos_ids)}"
-        )
-    return differences
 
 
 def _read(subject: Subject, prompt: Prompt) -> PromptTokens | None:
@@ -201,10 +188,6 @@ def _at(subject: Subject, ids: Sequence[int], place: int) -> str:
         return "the end"
     text = "" if subject.tokenizer is None else f" {subject.tokenizer.token(ids[place])!r}"
     return f"{ids[place]}{text}"
-
-
-def _named(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    return ", ".join(f"{i} {tokenizer.token(i)!r}" for i in sorted(ids)) or "no token"
 
 
 def _shown(prompt: Prompt) -> str:

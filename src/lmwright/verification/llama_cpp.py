@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -42,8 +43,12 @@ class Continuation:
 
     # The token that ended it, if one did, is the last.
     token_ids: tuple[int, ...]
-    # For each token the likeliest (token id, natural log of the probability), best first.
+    # For each token the likeliest (token id, natural log of the probability), best first. NaN: the
+    # file makes no number of it.
     top: tuple[tuple[tuple[int, float], ...], ...]
+    # Which of these were not told with the token, but asked of the text before it as a prompt: with
+    # quantised weights llama.cpp then computes a little otherwise.
+    is_asked_again: tuple[bool, ...]
     # False if the continuation is as long as was asked for.
     has_ended: bool
 
@@ -99,15 +104,19 @@ class LlamaCpp:
             )
         answer = self._complete(prompt_ids, {"n_predict": n_tokens, "n_probs": n_top})
         token_ids = answer["tokens"]
-        top = [_pairs(step) for step in answer.get("completion_probabilities", [])]
         # Should llama.cpp ever add a BOS, the comparison would be void.
         assert answer["tokens_evaluated"] == len(prompt_ids)
-        if len(top) < len(token_ids):
-            top = [
-                self._top([*prompt_ids, *token_ids[:n]], n_top=n_top) for n in range(len(token_ids))
-            ]
+        steps = _placed(answer.get("completion_probabilities", []), token_ids)
         return Continuation(
-            token_ids=tuple(token_ids), top=tuple(top), has_ended=answer["stop_type"] == "eos"
+            token_ids=tuple(token_ids),
+            top=tuple(
+                self._top([*prompt_ids, *token_ids[:n]], n_top=n_top)
+                if step is None
+                else _pairs(step)
+                for n, step in enumerate(steps)
+            ),
+            is_asked_again=tuple(step is None for step in steps),
+            has_ended=answer["stop_type"] == "eos",
         )
 
     def _top(self, prompt_ids: Sequence[int], *, n_top: int) -> tuple[tuple[int, float], ...]:
@@ -198,8 +207,33 @@ class LlamaCpp:
         return ModelError(f"{self.path}: llama.cpp cannot use this file: {words}")
 
 
+def _placed(
+    told: Sequence[dict[str, Any]], token_ids: Sequence[int]
+) -> list[dict[str, Any] | None]:
+    """Return what was told of each token, or None; of none, should it be unclear of which it is."""
+    first = _matched([step["id"] for step in told], token_ids)
+    last = _matched([step["id"] for step in reversed(told)], token_ids[::-1])
+    if first is None or last is None or first != [len(token_ids) - 1 - n for n in reversed(last)]:
+        return [None] * len(token_ids)
+    steps = dict(zip(first, told, strict=True))
+    return [steps.get(n) for n in range(len(token_ids))]
+
+
+def _matched(ids: Sequence[int], token_ids: Sequence[int]) -> list[int] | None:
+    """Return the first places at which `ids` stand in this order among the tokens."""
+    places, start = [], 0
+    for id_ in ids:
+        if id_ not in token_ids[start:]:
+            return None
+        places.append(token_ids.index(id_, start))
+        start = places[-1] + 1
+    return places
+
+
 def _pairs(step: dict[str, Any]) -> tuple[tuple[int, float], ...]:
-    return tuple((token["id"], token["logprob"]) for token in step["top_logprobs"])
+    """Return the likeliest tokens of a step; JSON writes null for what is no number."""
+    told = [(token["id"], token["logprob"]) for token in step["top_logprobs"]]
+    return tuple((id_, math.nan if logprob is None else logprob) for id_, logprob in told)
 
 
 def serve() -> None:

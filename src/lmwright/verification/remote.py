@@ -19,7 +19,9 @@ from lmwright.hosted.address import is_hosted
 from lmwright.hub import resolve
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.gguf.reader import gguf_tokenizer
+from lmwright.tokenizer.gguf.writer import is_simplified
 from lmwright.verification.llama_cpp import LlamaCpp
+from lmwright.verification.stored import weights_of
 from lmwright.verification.subject import (
     END,
     N_TOP,
@@ -30,8 +32,8 @@ from lmwright.verification.subject import (
     Subject,
     Trace,
     open_path,
-    weights_of,
 )
+from lmwright.verification.tolerances import check_format
 
 if TYPE_CHECKING:
     from lmwright.hosted.model import HostedModel
@@ -88,11 +90,20 @@ class LlamaSubject:
     """A GGUF file in llama.cpp, which computes its own way and tells the likeliest tokens."""
 
     engine: str = "llama.cpp"
+    is_gguf: bool = True
 
     def __init__(
-        self, path: Path, *, name: str | None = None, n_threads: int | None = None
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        n_threads: int | None = None,
+        here: LocalSubject | None = None,
     ) -> None:
-        """Nothing is loaded before it is asked; `n_threads` None leaves it to llama.cpp."""
+        """Nothing is loaded before it is asked; `n_threads` None leaves it to llama.cpp.
+
+        `here` is the same file where it is open already.
+        """
         self.name = name or f"{LLAMA_CPP}{path}"
         self.weights: str | None = weights_of(path)
         self._path, self._n_threads = path, n_threads
@@ -102,13 +113,23 @@ class LlamaSubject:
         self.n_ids: int | None = len(metadata["tokenizer.ggml.tokens"])
         # As we read it from the file: it names the tokens.
         self.tokenizer = gguf_tokenizer(metadata)
+        self._rules: str | None = metadata.get("tokenizer.ggml.pre")
         self._llama: LlamaCpp | None = None
+        self._here = here
+
+    @property
+    def here(self) -> LocalSubject:
+        """The same file opened in lmwright."""
+        self._here = self._here or open_path(self._path, name=self.name)
+        return self._here
 
     def encode(self, prompt: Prompt) -> PromptTokens:
         """Let llama.cpp cut a text, or render and cut a dialogue."""
         llama = self._opened(FEWEST_POSITIONS)
+        text = ""
         if isinstance(prompt, str):
-            ids = llama.tokenize(prompt, add_special=True)
+            text = prompt
+            ids = llama.tokenize(text, add_special=True)
         elif len(prompt) and isinstance(prompt[0], dict):
             if self.tokenizer.chat_template is None:
                 # llama.cpp would take one of its own.
@@ -120,7 +141,7 @@ class LlamaSubject:
                 ids = [*begin, *ids]
         else:
             ids = prompt_ids(prompt, self.tokenizer)
-        return PromptTokens(len(ids), tuple(ids))
+        return PromptTokens(len(ids), tuple(ids), is_simplified=is_simplified(text, self._rules))
 
     def trace(self, prompts: IdRows, n_tokens: int, forced: IdRows | None = None) -> list[Trace]:
         """Continue each prompt by its likeliest tokens, or teacher-forced by given ones."""
@@ -134,9 +155,10 @@ class LlamaSubject:
 
     def _continue(self, ids: Sequence[int], n_tokens: int) -> list[ToldToken]:
         made = self._opened(len(ids) + n_tokens).greedy(ids, n_tokens, n_top=N_TOP)
+        steps = zip(made.token_ids, made.top, made.is_asked_again, strict=True)
         return [
-            ToldToken(token_id, NextToken.likeliest(top))
-            for token_id, top in zip(made.token_ids, made.top, strict=True)
+            ToldToken(token_id, NextToken.likeliest(top, is_asked_again=again))
+            for token_id, top, again in steps
         ]
 
     def _opened(self, n_positions: int) -> LlamaCpp:
@@ -152,14 +174,21 @@ class ServerSubject:
     """A model behind an OpenAI-compatible API, which takes token ids but tells texts."""
 
     engine: str = "server"
-    weights: str | None = None
+    is_gguf: bool = False
     context_length: int | None = None
     n_ids: int | None = None
     tokenizer: Tokenizer | None = None
+    here: LocalSubject | None = None
 
-    def __init__(self, model: "HostedModel", tokenizer: Tokenizer) -> None:
-        """`tokenizer` is that of the model to be compared with: it names the ids of tokens."""
+    def __init__(
+        self, model: "HostedModel", tokenizer: Tokenizer, *, weights: str | None = None
+    ) -> None:
+        """`tokenizer` is that of the model to be compared with: it names the ids of tokens.
+
+        `weights` is how the server stores its weights, if that is known: no API tells it.
+        """
         self.name = model.name
+        self.weights = weights
         self._model = model
         self._n_top = N_TOP
         texts = [tokenizer.token(i) for i in range(tokenizer.vocab_size)]
@@ -215,15 +244,27 @@ class ServerSubject:
         return self._ids.get(token.text) if token.token_id == UNKNOWN else token.token_id
 
 
-def open_pair(first: str, second: str) -> tuple[Subject, Subject]:
-    """Open two models: as everywhere, or llama.cpp:FILE.gguf, or openai:MODEL@URL."""
+def open_pair(
+    first: str, second: str, *, server_weights: str | None = None
+) -> tuple[Subject, Subject]:
+    """Open two models: as everywhere, or llama.cpp:FILE.gguf, or openai:MODEL@URL.
+
+    `server_weights` is the number format that a server holds its weights in, such as "fp16".
+    """
+    weights = None if server_weights is None else check_format(server_weights)
+    if weights is not None and not (is_hosted(first) or is_hosted(second)):
+        raise RequestError(
+            f"--server-weights {weights}: neither {first} nor {second} is a server; files tell "
+            "their formats themselves"
+        )
     here = {name: open_subject(name) for name in (first, second) if not is_hosted(name)}
     if not here:
         raise RequestError(
             f"{first} and {second}: two servers, neither of which shows its tokens; one of the "
             "two must be a model whose files are here"
         )
-    a, b = (here.get(name) or _server(name, *here.values()) for name in (first, second))
+    [tokenizer, *_] = [subject.tokenizer for subject in here.values()]
+    a, b = (here.get(name) or _server(name, tokenizer, weights) for name in (first, second))
     return a, b
 
 
@@ -244,9 +285,9 @@ def open_subject(name: str) -> LocalSubject | LlamaSubject:
     return open_path(resolve(name), name=name)
 
 
-def _server(name: str, other: LocalSubject | LlamaSubject) -> ServerSubject:
+def _server(name: str, tokenizer: Tokenizer, weights: str | None) -> ServerSubject:
     from lmwright.hosted.config import Hosted
     from lmwright.hosted.model import HostedModel
 
     # An answer that was kept says nothing of the server that runs now.
-    return ServerSubject(HostedModel(name, Hosted(cache=False)), other.tokenizer)
+    return ServerSubject(HostedModel(name, Hosted(cache=False)), tokenizer, weights=weights)

@@ -4,8 +4,6 @@ A subject is given token ids and tells which token it would choose and how likel
 that may come next: all of them where the model runs here, the likeliest ones elsewhere.
 """
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +15,9 @@ from lmwright.core.errors import RequestError
 from lmwright.engine.backend import WritingBackend
 from lmwright.engine.request import Prompt
 from lmwright.engine.rows import Rows
-from lmwright.formats.gguf import open_gguf
-from lmwright.formats.safetensors_folder import read_weights
 from lmwright.lm import LocalModel, load_local, modules
 from lmwright.tokenizer.encode import Tokenizer
+from lmwright.verification.stored import StoredWeights, stored_weights
 
 # Shapes: B prompts, T tokens of a continuation, V vocabulary.
 
@@ -30,8 +27,6 @@ IdRows = Sequence[Sequence[int]]
 N_TOP = 20
 # In place of a token's id: the reply ended here, by a token that is not told.
 END = -2
-# One name for what safetensors and GGUF both have; GGUF's other types keep theirs (Q4_0).
-PLAIN = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,8 @@ class NextToken:
     floor: float | None
     # (K,) float32, where the subject tells them.
     logits: np.ndarray | None = None
+    # Whether the choice was made by another computation than this, which rounds in its own way.
+    is_asked_again: bool = False
 
     @classmethod
     def complete(cls, logits: np.ndarray) -> "NextToken":
@@ -59,12 +56,17 @@ class NextToken:
 
     @classmethod
     def likeliest(
-        cls, told: Sequence[tuple[int, float]], *, is_gapless: bool = True
+        cls,
+        told: Sequence[tuple[int, float]],
+        *,
+        is_gapless: bool = True,
+        is_asked_again: bool = False,
     ) -> "NextToken":
         """Make it from some (token id, log-probability); gapless: the likeliest of all."""
-        ids, logprobs = (np.array(column) for column in zip(*told, strict=True))
+        columns = zip(*told, strict=True)
+        ids, logprobs = (np.array(c, dtype=t) for c, t in zip(columns, (int, float), strict=True))
         floor = float(logprobs.min()) if is_gapless else None
-        return cls(ids, logprobs.astype(np.float64), is_complete=False, floor=floor)
+        return cls(ids, logprobs, False, floor, is_asked_again=is_asked_again)
 
     def logprob(self, token_id: int) -> float | None:
         """Return what is said of one token (at most this, if it is not told), or None."""
@@ -101,6 +103,8 @@ class PromptTokens:
     ids: tuple[int, ...] | None = None
     # What its chat template says of a dialogue that it does not take.
     refusal: str = ""
+    # Whether the program is known to follow simpler rules for such a text than the model's own.
+    is_simplified: bool = False
 
 
 class Subject(Protocol):
@@ -109,8 +113,10 @@ class Subject(Protocol):
     # What the user calls it, and what computes: "lmwright", "llama.cpp" or "server".
     name: str
     engine: str
-    # How its weights are stored: "fp32", "bf16", "int4", "Q8_0".
+    # How its weights are stored: "fp32", "bf16", "int4", "Q8_0"; and whether in a GGUF file, whose
+    # tokenizer says less than a folder's.
     weights: str | None
+    is_gguf: bool
     # The tokens that a prompt and its continuation may have, and the token ids there are, from 0.
     context_length: int | None
     n_ids: int | None
@@ -118,6 +124,11 @@ class Subject(Protocol):
     @property
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer of its files; None where there are none here."""
+        ...
+
+    @property
+    def here(self) -> "LocalSubject | None":
+        """The same files opened in lmwright, which shows their weights, or None."""
         ...
 
     def encode(self, prompt: Prompt) -> PromptTokens | None:
@@ -138,20 +149,27 @@ class LocalSubject:
 
     engine: str = "lmwright"
 
-    def __init__(self, model: LocalModel, weights: str | None = None) -> None:
-        """`weights` says how they are stored, if not as they are held in memory."""
+    def __init__(self, model: LocalModel, stored: StoredWeights | None = None) -> None:
+        """`stored` says how its weights are stored, if not as they are held in memory."""
         if model.info.dtype != "float32":
             raise RequestError(
                 f"{model.name}: computes in {model.info.dtype}, whose rounding hides what "
                 'differs; open it with precision="fp32"'
             )
         self.name = model.name
-        self.weights: str | None = weights or "fp32"
+        self.stored = stored or StoredWeights()
+        self.weights: str | None = self.stored.most
+        self.is_gguf = self.stored.is_gguf
         self.tokenizer = model.tokenizer
         self.context_length: int | None = model.context_length
         self.model = modules(model)
         self.n_ids: int | None = self.model.config.vocab_size
         self._local = model
+
+    @property
+    def here(self) -> "LocalSubject":
+        """This one."""
+        return self
 
     def encode(self, prompt: Prompt) -> PromptTokens:
         """Read a text or a dialogue."""
@@ -236,27 +254,7 @@ class LocalSubject:
 def open_path(path: Path, *, name: str | None = None) -> LocalSubject:
     """Open a folder or a .gguf file in lmwright, in fp32."""
     model = load_local(path, precision="fp32", name=name or str(path))
-    return LocalSubject(model, weights_of(path))
-
-
-def weights_of(path: Path) -> str:
-    """Say how most of the weights in a folder or a .gguf file are stored."""
-    sizes: Counter[str] = Counter()
-    if path.suffix == ".gguf":
-        for tensor in open_gguf(path).tensors.values():
-            sizes[tensor.type_name] += math.prod(tensor.shape)
-    else:
-        from lmwright.formats.packed import read_schemes
-        from lmwright.model.checkpoint import read_config
-
-        quantization = read_config(path).get("quantization_config")
-        if quantization is not None:
-            bits = min(scheme.bits for scheme in read_schemes(quantization).values())
-            return f"int{bits}"
-        for entry in read_weights(path).entries.values():
-            sizes[entry.dtype] += math.prod(entry.shape)
-    [(name, _)] = sizes.most_common(1)
-    return PLAIN.get(name, name)
+    return LocalSubject(model, stored_weights(path))
 
 
 def _drift(mine: np.ndarray, full: np.ndarray) -> Drift:

@@ -6,15 +6,18 @@ from collections.abc import Iterator, Sequence
 from lmwright.core.progress import Bar, bar
 from lmwright.engine.request import Prompt
 from lmwright.verification.compare import Tally, count
-from lmwright.verification.inputs import (
-    ChosenPrompts,
-    choose,
-    compare_texts,
-    compare_vocabularies,
-)
+from lmwright.verification.inputs import ChosenPrompts, choose, compare_texts
 from lmwright.verification.result import Check, Place, VerificationResult, limited
 from lmwright.verification.subject import N_TOP, Subject
-from lmwright.verification.tolerances import EXACT, Tolerance, is_coarser, tolerance_for
+from lmwright.verification.tolerances import (
+    ASSUMED,
+    EXACT,
+    Tolerance,
+    is_coarser,
+    own_noise,
+    tolerance_for,
+)
+from lmwright.verification.vocabularies import compare_templates, compare_vocabularies
 from lmwright.verification.weights import compare_weights
 
 N_TOKENS = 16
@@ -89,11 +92,14 @@ def token_checks(
         found = f"{n_same} texts and dialogues are the same tokens"
         checks.append(Check("tokens of texts", not differences, _told(differences, found)))
     if a.tokenizer is not None and b.tokenizer is not None:
-        differences = compare_vocabularies(a.tokenizer, b.tokenizer)
-        found = f"the same {a.tokenizer.vocab_size:,} tokens, the same end of a reply"
+        differences = compare_vocabularies(a, b)
+        found = f"the same {a.tokenizer.vocab_size:,} tokens, the same merges and ends of a reply"
         checks.append(Check("vocabulary", not differences, _told(differences, found)))
+        difference = compare_templates(a.tokenizer, b.tokenizer)
+        if a.tokenizer.chat_template is not None or difference is not None:
+            checks.append(Check("chat template", difference is None, difference or "the same"))
     else:
-        not_compared.append("the vocabularies, and which tokens end a reply")
+        not_compared.append("the vocabularies, chat templates, and which tokens end a reply")
     return checks, not_compared
 
 
@@ -136,6 +142,12 @@ def behaviour_checks(a: Subject, b: Subject, tally: Tally, tolerance: Tolerance)
 
 def untold(a: Subject, b: Subject, tally: Tally) -> Iterator[str]:
     """Say in words what could not be compared."""
+    for subject in (a, b):
+        if subject.engine == "server" and subject.weights is None:
+            yield (
+                f"how {subject.name} stores its weights: taken for {ASSUMED}; if you know better, "
+                "name it (--server-weights)"
+            )
     if tally.n_untold:
         total = tally.n_positions + tally.n_untold
         yield f"{tally.n_untold} of {total} next tokens: one of the two does not tell about them"
@@ -147,6 +159,7 @@ def untold(a: Subject, b: Subject, tally: Tally) -> Iterator[str]:
 
 def _compared(a: Subject, b: Subject, chosen: ChosenPrompts, n_tokens: int, progress: Bar) -> Tally:
     tally = Tally()
+    noises = own_noise(a), own_noise(b)
     # Prompts of like length together, so that little is computed for padding.
     order = sorted(range(len(chosen.ids)), key=lambda i: len(chosen.ids[i]))
     for start in range(0, len(order), BATCH):
@@ -160,7 +173,7 @@ def _compared(a: Subject, b: Subject, chosen: ChosenPrompts, n_tokens: int, prog
         of_b = b.trace(ids, n_tokens, forced=forced) if begun else []
         progress.advance(len(numbers), b.name)
         for (i, first), second in zip(begun, of_b, strict=True):
-            count(tally, first, second, prompt=i, a=a)
+            count(tally, first, second, prompt=i, a=a, noises=noises)
     return tally
 
 

@@ -9,13 +9,46 @@ from typing import TYPE_CHECKING
 
 from lmwright.verification.result import Check, limited
 from lmwright.verification.subject import LocalSubject, Subject
-from lmwright.verification.tolerances import Tolerance
+from lmwright.verification.tolerances import (
+    Tolerance,
+    format_tolerance,
+    row_error_allowed,
+    step_allowed,
+)
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lmwright.model.config import ModelConfig, Rope
 
 # Numbers that went through a float32 on the way.
 SAME = 1e-5
+
+
+@dataclass(frozen=True)
+class WeightError:
+    """The relative error of a tensor, or of one of its rows."""
+
+    # The root of squared errors over squares.
+    error: float = 0.0
+    tensor: str = ""
+    # How B stores the tensor, and what that explains.
+    stored: str = "fp32"
+    allowed: float = 0.0
+    row: int | None = None
+
+    @property
+    def excess(self) -> float:
+        """The error in units of what is allowed."""
+        return self.error / self.allowed if self.error else 0.0
+
+    def check(self, name: str, *, is_judged: bool) -> Check:
+        """Judge it by the format of its own tensor."""
+        found = limited(name, self.error, self.allowed if is_judged else None, is_share=True)
+        if not self.error:
+            return found
+        where = f"{self.tensor}{'' if self.row is None else f', row {self.row}'}, {self.stored}"
+        return replace(found, found=f"relative error up to {found.found} ({where})")
 
 
 @dataclass(frozen=True)
@@ -26,33 +59,40 @@ class WeightFindings:
     settings: tuple[str, ...]
     # What has another shape, or is missing, in words.
     shapes: str | None = None
-    # The largest relative error of a tensor, and of which.
+    are_same: bool = False
+    # The largest relative error of a tensor.
     error: float = 0.0
-    tensor: str = ""
-
-    @property
-    def are_same(self) -> bool:
-        """Whether each number is the same."""
-        return self.shapes is None and self.error == 0
+    # The tensor, and the row of one, whose format explains least of its error.
+    tensor: WeightError = WeightError()
+    row: WeightError = WeightError()
 
     def checks(self, tolerance: Tolerance) -> list[Check]:
-        """Judge the findings by a tolerance."""
+        """Judge the findings, unless a tolerance says nothing of weights."""
         same = "the same sizes, rotation, windows, norms and activations"
         checks = [Check("configuration", not self.settings, "; ".join(self.settings) or same)]
         if self.shapes is not None:
             return [*checks, Check("weights", False, self.shapes)]
-        check = limited("weights", self.error, tolerance.weight_error, is_share=True)
-        found = f"relative error up to {check.found} ({self.tensor})" if self.error else "the same"
-        return [*checks, replace(check, found=found)]
+        if self.are_same:
+            return [*checks, Check("weights", True, "the same")]
+        is_judged = tolerance.judges_weights
+        return [
+            *checks,
+            self.tensor.check("weights", is_judged=is_judged),
+            self.row.check("rows of weights", is_judged=is_judged),
+        ]
 
 
 def compare_weights(a: Subject, b: Subject) -> WeightFindings | None:
     """Compare tensor by tensor in our own names, which are the same for all files.
 
-    None: one of the two does not show its weights.
+    None: the files of one of the two are not here.
     """
-    if not (isinstance(a, LocalSubject) and isinstance(b, LocalSubject)):
+    if a.here is None or b.here is None:
         return None
+    return _compare_local(a.here, b.here)
+
+
+def _compare_local(a: LocalSubject, b: LocalSubject) -> WeightFindings:
     values = _values(a.model.config), _values(b.model.config)
     settings = tuple(
         f"{name} {_short(first)}, against {_short(values[1][name])}"
@@ -67,22 +107,56 @@ def compare_weights(a: Subject, b: Subject) -> WeightFindings | None:
         first = min(name for name in names if shapes_a.get(name) != shapes_b.get(name))
         told = f"{first}: {_shape(shapes_a.get(first))}, against {_shape(shapes_b.get(first))}"
         return WeightFindings(settings, told)
-    tensor, error = _largest_error(a, b)
-    return WeightFindings(settings, error=error, tensor=tensor)
+    return _compare_tensors(a, b, settings)
 
 
-def _largest_error(a: LocalSubject, b: LocalSubject) -> tuple[str, float]:
-    """Return the tensor that changed most: the root of squared errors over squares."""
+def _compare_tensors(a: LocalSubject, b: LocalSubject, settings: tuple[str, ...]) -> WeightFindings:
     others = b.model.state_dict()
-    worst = ("", 0.0)
+    are_same, largest = True, 0.0
+    worst, worst_row = WeightError(), WeightError()
     for name, first in a.model.state_dict().items():
-        second = others[name].to(first.device)
-        squares = float(first.float().square().sum())
-        squared_errors = float((second - first).float().square().sum())
-        error = math.sqrt(squared_errors / squares) if squares else float(squared_errors > 0)
-        if not error <= worst[1]:  # NaN, too, is worse
-            worst = (name, math.inf if math.isnan(error) else error)
-    return worst
+        stored = b.stored.of(name)
+        squares, squared_errors = _squares(first, others[name].to(first.device))
+        are_same = are_same and not float(squared_errors.sum())
+        # What a format cannot tell from nothing is no error of the file.
+        step = step_allowed(stored) * (first.numel() / len(squares)) ** 0.5
+        rows = _relative(squared_errors, squares, step)
+        row = int(rows.argmax())
+        tensor = _relative(
+            squared_errors.sum()[None], squares.sum()[None], step * len(squares) ** 0.5
+        )
+        allowed = format_tolerance(stored).weight_error
+        assert allowed is not None
+        found = WeightError(float(tensor), name, stored, allowed)
+        largest = max(largest, found.error)
+        worst = max(worst, found, key=lambda each: each.excess)
+        place = row if first.ndim > 1 else None
+        found = WeightError(float(rows[row]), name, stored, row_error_allowed(stored), place)
+        worst_row = max(worst_row, found, key=lambda each: each.excess)
+    return WeightFindings(settings, are_same=are_same, error=largest, tensor=worst, row=worst_row)
+
+
+def _squares(first: "Tensor", second: "Tensor") -> "tuple[Tensor, Tensor]":
+    """Return the sums of squares and of squared errors of each row (N,); a vector is one row."""
+    import torch
+
+    rows = first if first.ndim > 1 else first[None]
+    errors = (second - first).view(rows.shape)
+    axes = tuple(range(1, rows.ndim))
+    squares, squared_errors = (
+        values.float().square().sum(axes, dtype=torch.float64) for values in (rows, errors)
+    )
+    return squares, squared_errors
+
+
+def _relative(squared_errors: "Tensor", squares: "Tensor", step: float) -> "Tensor":
+    """Return relative errors, less a step that each number may be off; NaN counts as infinite."""
+    import torch
+
+    rest = (squared_errors.sqrt() - step).clamp(min=0.0)
+    # An error beside nothing is a whole one.
+    found = torch.where(squares == 0, (rest > 0).double(), rest / squares.sqrt())
+    return found.nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 def _values(config: "ModelConfig") -> dict[str, object]:

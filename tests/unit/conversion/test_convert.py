@@ -3,25 +3,29 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from conftest import build_model
 from copies import local_model
 from lmwright.conversion import convert as conversion
 from lmwright.conversion.check import VerificationError
 from lmwright.conversion.convert import convert
 from lmwright.core.artifact import locked
 from lmwright.core.errors import BusyError, LmwrightError, ModelError, RequestError
+from lmwright.formats.gguf import open_gguf
 from lmwright.lm import load_local
 from lmwright.model import checkpoint
 from lmwright.model.config import ModelConfig
 from lmwright.model.transformer import DecoderLM, EncoderLM
 from lmwright.tokenizer.encode import Tokenizer
+from lmwright.verification import weights
 from lmwright.verification.remote import LlamaSubject
-from lmwright.verification.subject import weights_of
+from lmwright.verification.stored import weights_of
 
 
 @pytest.fixture
@@ -84,6 +88,79 @@ def test_there_and_back_is_the_same_model(tiny_folder: Path, here: Path) -> None
     assert first.tokenizer.encode("The bank") == second.tokenizer.encode("The bank")
     # What a GGUF ends a reply with stays known.
     assert set(second.tokenizer.eos_ids) == {0, 2}
+
+
+@pytest.fixture
+def padded_folder(tiny_config: ModelConfig, tiny_tokenizer: Tokenizer, here: Path) -> Path:
+    """A model with rows that no token has, as most have for speed."""
+    model = build_model(replace(tiny_config, vocab_size=320))
+    local_model(model.requires_grad_(False), tiny_tokenizer).save(here / "padded")
+    return here / "padded"
+
+
+@pytest.mark.parametrize("form", ["f16", "q8_0", "q4_0"])
+@pytest.mark.usefixtures("no_llama_cpp")
+def test_rows_without_a_token_are_no_fault(form: str, padded_folder: Path) -> None:
+    done = convert(str(padded_folder), Path("x.gguf"), to="gguf", number_format=form)
+    assert all(result.is_passed for result in done.results)
+    with open_gguf(Path("x.gguf")) as file:
+        assert len(file.metadata["tokenizer.ggml.tokens"]) == 320
+        assert file.metadata["tokenizer.ggml.tokens"][310] == "[PAD310]"
+    # And back: the file's tokens are the folder's then.
+    assert convert("x.gguf", Path("back"), to="hf").results[0].is_passed
+
+
+@pytest.mark.usefixtures("no_llama_cpp")
+def test_a_token_without_a_row_is_left_out(tiny_folder: Path, here: Path, caplog) -> None:
+    shutil.copytree(tiny_folder, here / "model")
+    path = here / "model" / "tokenizer.json"
+    spec = json.loads(path.read_text())
+    spec["added_tokens"].append({**spec["added_tokens"][0], "id": 300, "content": "<image>"})
+    path.write_text(json.dumps(spec))
+    assert convert("model", Path("x.gguf"), to="gguf").results[0].is_passed
+    assert "'<image>' is left out: the model has no row 300" in caplog.text
+
+
+@pytest.mark.usefixtures("no_llama_cpp")
+def test_a_name_does_not_bring_rules_of_another_family(tiny_folder: Path, here: Path) -> None:
+    convert(str(tiny_folder), Path("my-phi3.gguf"), to="gguf")
+    with open_gguf(Path("my-phi3.gguf")) as file:
+        assert file.metadata["general.name"] == "my-phi_3"
+
+
+def test_defaults_of_sampling_are_kept(tiny_folder: Path, here: Path) -> None:
+    shutil.copytree(tiny_folder, here / "model")
+    path = here / "model" / "generation_config.json"
+    before = json.loads(path.read_text())
+    ours = {"temperature": 0.6, "top_p": 0.95, "do_sample": True, "repetition_penalty": 1.1}
+    path.write_text(json.dumps({**before, **ours}))
+    convert("model", Path("out"), to="hf", number_format="bf16")
+    assert json.loads((here / "out" / "generation_config.json").read_text()) == {**before, **ours}
+    # A GGUF says nothing of them.
+    convert("model", Path("out.gguf"), to="gguf", number_format="f16")
+    convert("out.gguf", Path("bare"), to="hf")
+    assert "temperature" not in json.loads((here / "bare" / "generation_config.json").read_text())
+
+
+@pytest.mark.usefixtures("no_llama_cpp")
+def test_in_four_bits_a_wrong_setting_is_seen_with_the_same_weights(
+    tiny_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = convert(str(tiny_folder), Path("right.gguf"), to="gguf", number_format="q4_0")
+    first, second = done.results
+    assert (first.tolerance, second.tolerance) == ("4 bits", "the same numbers")
+    assert second.a == f"{tiny_folder} with the weights of right.gguf"
+    assert second.numbers["largest_difference"] == 0
+    # A fault that neither the weights nor the settings show.
+    monkeypatch.setattr(weights, "_values", lambda config: {})
+    write = checkpoint.write_gguf_config
+
+    def wrong(*args: object) -> dict:
+        return {**write(*args), "llama.rope.freq_base": 20_000.0}  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checkpoint, "write_gguf_config", wrong)
+    with pytest.raises(VerificationError, match=r"with the weights of .*: largest difference"):
+        convert(str(tiny_folder), Path("wrong.gguf"), to="gguf", number_format="q4_0")
 
 
 @pytest.mark.usefixtures("no_llama_cpp")

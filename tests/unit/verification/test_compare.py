@@ -139,3 +139,30 @@ def test_a_token_ruled_out_by_both_is_the_same() -> None:
     gap = diverge(a, a)
     assert gap.largest == 0.0
     assert gap.kl == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("lost", "n_unfaithful"), [(1.3, 0), (1.5, 1)])
+def test_an_account_asked_for_again_may_move_by_the_subjects_own_noise(
+    lost: float, n_unfaithful: int
+) -> None:
+    told = NextToken.likeliest([(1, -0.1), (2, -0.1 - lost)], is_asked_again=True)
+    tally = Tally()
+    first, second = trace((1,), said((1, -0.1))), trace((2,), told)
+    count(tally, first, second, prompt=0, a=A, noises=(0.0, 0.7))  # type: ignore[arg-type]
+    assert tally.n_unfaithful == n_unfaithful
+
+
+def test_an_account_of_the_choice_itself_has_no_noise() -> None:
+    told = said((1, -0.1), (2, -0.11))
+    tally = Tally()
+    first, second = trace((1,), said((1, -0.1))), trace((2,), told)
+    count(tally, first, second, prompt=0, a=A, noises=(0.0, 0.7))  # type: ignore[arg-type]
+    assert tally.n_unfaithful == 1
+
+
+def test_log_probabilities_that_are_no_numbers_differ_without_bound() -> None:
+    nothing = NextToken.likeliest([(0, float("nan")), (1, float("nan"))])
+    found = diverge(complete(1.0, 2.0, 5.0), nothing)
+    assert (found.largest, found.kl) == (np.inf, np.inf)
+    tally = traced(trace((1,), complete(1.0, 2.0, 5.0)), trace((0,), nothing))
+    assert tally.n_positions == 1

@@ -15,7 +15,6 @@ from lmwright.verification.inputs import (
     built_in,
     choose,
     compare_texts,
-    compare_vocabularies,
 )
 from lmwright.verification.subject import IdRows, LocalSubject, PromptTokens, Trace
 
@@ -32,6 +31,8 @@ class Counter:
     is_silent: bool = False
     name: str = "counter"
     engine: str = "server"
+    is_gguf: bool = False
+    here: None = None
     weights: str | None = None
     context_length: int | None = None
     n_ids: int | None = None
@@ -49,7 +50,6 @@ class Counter:
 def test_the_same_tokenizer_agrees_with_itself(original: LocalSubject) -> None:
     found = compare_texts(original, original, ["one more", [1, 2, 3]])
     assert found == (N_ALL + 2, [], [])
-    assert compare_vocabularies(original.tokenizer, original.tokenizer) == []
 
 
 def test_counts_are_compared_where_ids_are_not_told(original: LocalSubject) -> None:
@@ -80,6 +80,21 @@ def test_dialogues_that_both_refuse_are_the_same(original: LocalSubject, changed
     _, differences, _ = compare_texts(original, plain, [])
     assert len(differences) == len(DIALOGUES)
     assert "refused by copy (this model has no chat template" in differences[0]
+
+
+def test_what_llama_cpp_is_known_to_cut_otherwise_is_told_and_no_difference(
+    original: LocalSubject,
+) -> None:
+    @dataclass
+    class Simpler(Counter):
+        def encode(self, prompt: Prompt) -> PromptTokens:
+            ids = self.of.encode(prompt).ids or ()
+            odd = isinstance(prompt, str) and "cafe\u0301" in prompt
+            return PromptTokens(len(ids), (*ids, 5) if odd else ids, is_simplified=odd)
+
+    n_same, differences, not_compared = compare_texts(original, Simpler(original), [])
+    assert (n_same, differences) == (N_ALL - 2, [])
+    assert "1 texts with accents of their own or capitals" in not_compared[1]
 
 
 def test_a_text_that_cannot_be_read_is_an_error(original: LocalSubject) -> None:

@@ -1,5 +1,6 @@
 """Programs that only continue must still be led along given tokens, and nothing read into them."""
 
+import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from lmwright.core.errors import ModelError, RequestError, UnsupportedError
 from lmwright.engine.request import UNKNOWN, Completion, Prompt, Sampling, TokenLogprob
+from lmwright.formats.gguf import open_gguf
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.verification.remote import (
     LlamaSubject,
@@ -184,9 +186,10 @@ def test_a_file_in_llama_cpp_is_the_model_that_was_written(
         result = verify(original, there, n_prompts=4, n_tokens=4)
         assert result.is_passed, result
         assert 0 < result.numbers["largest_difference"] < 0.05
-        assert [check.name for check in result.checks][:2] == ["tokens of texts", "vocabulary"]
+        names = ["tokens of texts", "vocabulary", "chat template", "configuration", "weights"]
+        assert [check.name for check in result.checks][: len(names)] == names
         # The other way round, llama.cpp chooses and we follow.
-        assert verify(there, original, n_prompts=4, n_tokens=4).is_passed
+        assert verify(there, there.here, n_prompts=4, n_tokens=4).is_passed
     finally:
         there.close()
     broken = LlamaSubject(written("F16", break_rope), n_threads=1)
@@ -232,6 +235,44 @@ def test_a_server_gets_the_tokens_of_the_other(written, monkeypatch: pytest.Monk
             name.startswith("openai:") for name in names
         ]
         assert [each.name for each in pair] == list(names)
+
+
+def test_the_user_may_say_what_a_server_holds(written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    folder, address = str(written("fp32")), "openai:x@http://127.0.0.1:9/v1"
+    assert open_pair(folder, address)[1].weights is None
+    assert open_pair(folder, address, server_weights="fp16")[1].weights == "fp16"
+    with pytest.raises(RequestError, match="'f16' is no number format"):
+        open_pair(folder, address, server_weights="f16")
+    with pytest.raises(RequestError, match=r"neither .* nor .* is a server"):
+        open_pair(folder, folder, server_weights="fp16")
+
+
+@needs_llama_cpp
+@pytest.mark.parametrize("damage", ["nan", "zeros", "huge"])
+@pytest.mark.parametrize(
+    "tensor", ["output_norm.weight", "token_embd.weight", "blk.0.attn_q.weight"]
+)
+def test_damaged_weights_in_llama_cpp_fail(
+    name: str, damage: str, original: LocalSubject, written
+) -> None:
+    path = written("Q8_0")
+    with open_gguf(path) as file:
+        place = file.tensors[f"{name}.weight"]
+    kind, step = (np.float32, 4) if place.type_name == "F32" else (np.float16, 34)
+    largest = 3e38 if step == 4 else 6e4
+    value = kind({"nan": np.nan, "zeros": 0.0, "huge": largest}[damage]).tobytes()
+    block = value if step == 4 else value + bytes([127] * 32)
+    data = bytearray(path.read_bytes())
+    data[place.offset : place.offset + place.n_bytes] = block * (place.n_bytes // step)
+    path.write_bytes(data)
+    there = LlamaSubject(path, n_threads=1)
+    try:
+        result = verify(original, there, n_prompts=2, n_tokens=2)
+    finally:
+        there.close()
+    assert not result.is_passed
+    assert json.loads(json.dumps(result.to_json(), allow_nan=False))["is_passed"] is False
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from copies import subject
 from lmwright.core.errors import RequestError
 from lmwright.lm import load_local
-from lmwright.verification.subject import LocalSubject, weights_of
+from lmwright.verification.subject import LocalSubject
 
 PROMPTS = ((5, 6, 7), tuple(range(3, 40)))
 
@@ -64,15 +64,6 @@ def test_a_cache_that_goes_wrong_is_seen(
     [trace] = original.trace(PROMPTS[1:], 3)
     assert trace.drift is not None
     assert trace.drift.largest > 0.01
-
-
-@pytest.mark.parametrize(
-    ("form", "name"),
-    [("fp32", "fp32"), ("bf16", "bf16"), ("fp16", "fp16"), ("int8", "int8"), ("int4", "int4"),
-     ("F16", "fp16"), ("BF16", "bf16"), ("Q8_0", "Q8_0"), ("Q4_0", "Q4_0")],
-)  # fmt: skip
-def test_the_format_of_weights_is_read_from_their_file(form: str, name: str, written) -> None:
-    assert weights_of(written(form)) == name
 
 
 def test_in_memory_weights_are_what_they_are(model, tiny_tokenizer) -> None:

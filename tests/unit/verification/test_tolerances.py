@@ -4,8 +4,18 @@ from dataclasses import dataclass
 
 import pytest
 
+from lmwright.core.errors import RequestError
 from lmwright.tokenizer.encode import Tokenizer
-from lmwright.verification.tolerances import EXACT, TOLERANCES, custom, is_coarser, tolerance_for
+from lmwright.verification.tolerances import (
+    BY_NAME,
+    EXACT,
+    TOLERANCES,
+    check_format,
+    custom,
+    is_coarser,
+    own_noise,
+    tolerance_for,
+)
 
 
 @dataclass
@@ -18,6 +28,8 @@ class Kind:
     context_length: int | None = None
     n_ids: int | None = None
     tokenizer: Tokenizer | None = None
+    is_gguf: bool = False
+    here: None = None
 
     def encode(self, prompt: object) -> None: ...
 
@@ -62,6 +74,11 @@ def test_what_is_known_of_the_weights_says_more_than_the_names_of_formats() -> N
         (Kind("Q4_0"), Kind("Q4_0", "llama.cpp"), "8 bits"),
         (Kind("fp32"), Kind("Q4_0", "llama.cpp"), "4 bits"),
         (Kind("bf16"), Kind(None, "server"), "16 bits (bf16)"),
+        # No API tells what a server holds; fp16, for example, is no fault.
+        (Kind("fp32"), Kind(None, "server"), "16 bits (bf16)"),
+        (Kind("fp32"), Kind("fp16", "server"), "16 bits (fp16)"),
+        (Kind("fp32"), Kind("fp32", "server"), "32 bits elsewhere"),
+        (Kind("fp32"), Kind("Q4_0", "server"), "4 bits"),
         (Kind("int4"), Kind(None, "server"), "8 bits"),
         (Kind(None, "server"), Kind("bf16"), "16 bits (bf16)"),
     ],
@@ -83,6 +100,23 @@ def test_rounding_of_exact_numbers_grows_with_the_logits() -> None:
     assert EXACT.largest_allowed(40.0) == pytest.approx(5e-4)
     assert custom(0.5).largest_allowed(40.0) == 0.5
     assert TOLERANCES[2].largest_allowed(40.0) is None
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp8", "int8", "Q8_0", "IQ3_XXS", "TQ2_0"])
+def test_formats_are_known_by_name(name: str) -> None:
+    assert check_format(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "f16", "q8_0", "64 bits", "fp64", "Q9_0"])
+def test_a_name_that_says_nothing_is_refused(name: str) -> None:
+    with pytest.raises(RequestError, match="is no number format; expected fp32"):
+        check_format(name)
+
+
+def test_noise_is_that_of_the_engine() -> None:
+    assert own_noise(Kind("Q8_0")) == 0
+    assert own_noise(Kind("Q4_0", "llama.cpp")) == BY_NAME["8 bits"].own_noise
+    assert own_noise(Kind(None, "server")) == BY_NAME["16 bits (bf16)"].own_noise
 
 
 def test_an_original_of_fewer_bits_is_noticed() -> None:

@@ -164,6 +164,25 @@ def respelt(tokenizer: Tokenizer, change: Callable[[dict], None], **roles: objec
     return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(spec)), **{**options, **roles})
 
 
+@pytest.mark.parametrize("form", ["int4", "Q4_0"])
+@pytest.mark.parametrize("fault", ["decoder.blocks.1.mlp_residual.norm_in", "decoder.norm", "rows"])
+def test_in_four_bits_what_is_not_stored_in_four_bits_may_differ_less(
+    form: str, fault: str, original: LocalSubject, written: Written
+) -> None:
+    def change(model: DecoderLM) -> None:
+        if fault == "rows":
+            model.decoder.embedding.weight[40:42] = 0.0
+        else:
+            model.get_parameter(f"{fault}.weight").mul_(1.2)
+
+    assert verify(original, open_path(written(form)), n_prompts=6, n_tokens=4).is_passed
+    result = verify(original, open_path(written(form, change)), n_prompts=6, n_tokens=4)
+    expected = {"rows of weights"} if fault == "rows" else {"weights", "rows of weights"}
+    assert failed(result) >= expected
+    [found] = [check.found for check in result.failures if check.name == "rows of weights"]
+    assert ("row 40" if fault == "rows" else fault) in found
+
+
 def off_by_one(spec: dict) -> None:
     """Let <|im_start|> and <|im_end|> change places, as a wrong offset would."""
     first, second = spec["added_tokens"][1:3]
@@ -184,8 +203,8 @@ def test_special_tokens_off_by_one_fail(
 def test_another_end_of_a_reply_fails(
     original: LocalSubject, changed: Changed, tiny_tokenizer: Tokenizer
 ) -> None:
-    ends = {"special_tokens": {"eos_token": "<|endoftext|>"}}
-    other = respelt(tiny_tokenizer, lambda spec: None, **ends)
+    roles = {**tiny_tokenizer.special_tokens, "eos_token": "<|endoftext|>"}
+    other = respelt(tiny_tokenizer, lambda spec: None, special_tokens=roles)
     result = verify(original, changed(tokenizer=other), n_prompts=4, n_tokens=4)
     assert failed(result) == {"vocabulary"}
     [found] = [check.found for check in result.failures]
@@ -198,7 +217,7 @@ def test_another_chat_template_or_none_fails(
 ) -> None:
     other = respelt(tiny_tokenizer, lambda spec: None, chat_template=template)
     result = verify(original, changed(tokenizer=other), n_prompts=4, n_tokens=4)
-    assert failed(result) == {"tokens of texts"}
+    assert failed(result) == {"tokens of texts", "chat template"}
 
 
 def test_the_place_of_the_largest_difference_is_told(
@@ -324,6 +343,10 @@ def test_an_original_of_fewer_bits_gets_advice_when_it_fails() -> None:
 
 
 def test_what_was_not_told_is_said() -> None:
+    unknown = SimpleNamespace(name="c", engine="server", weights=None)
+    assert list(untold(A, unknown, tally())) == [  # type: ignore[arg-type]
+        "how c stores its weights: taken for bf16; if you know better, name it (--server-weights)"
+    ]
     told = list(untold(A, B, tally(n_untold=3, n_empty=1, scale=None)))  # type: ignore[arg-type]
     assert told == [
         "3 of 13 next tokens: one of the two does not tell about them",

@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lmwright.formats.ggml_types import dequantize
+from lmwright.formats.gguf_writer import TensorSource, encode
 from lmwright.model.config import Rope
 from lmwright.verification.result import Check
+from lmwright.verification.stored import StoredWeights
 from lmwright.verification.subject import LocalSubject
-from lmwright.verification.tolerances import BY_NAME, EXACT, Tolerance
+from lmwright.verification.tolerances import EXACT, Tolerance, row_error_allowed
 from lmwright.verification.weights import compare_weights
 
 
@@ -16,6 +19,11 @@ def judged(a: LocalSubject, b: LocalSubject, bound: Tolerance = EXACT) -> dict[s
     findings = compare_weights(a, b)
     assert findings is not None
     return {check.name: check for check in findings.checks(bound)}
+
+
+def stored_as(form: str, subject: LocalSubject, **by_name: str) -> LocalSubject:
+    subject.stored = StoredWeights(form, {f"{n}.weight": f for n, f in by_name.items()})
+    return subject
 
 
 def test_the_same_weights_are_the_same(original: LocalSubject, changed) -> None:
@@ -30,11 +38,11 @@ def test_the_tensor_that_changed_most_is_named(original: LocalSubject, changed) 
         model.decoder.blocks[0].mlp.up.weight.mul_(1.01)
         model.decoder.blocks[1].mlp.up.weight.mul_(1.1)
 
-    check = judged(original, changed(change), BY_NAME["8 bits"])["weights"]
+    check = judged(original, stored_as("Q8_0", changed(change)))["weights"]
     assert check.is_passed is False
-    assert check.found == "relative error up to 10 % (decoder.blocks.1.mlp.up.weight)"
+    assert check.found == "relative error up to 10 % (decoder.blocks.1.mlp.up.weight, Q8_0)"
     assert check.allowed == "2 %"
-    assert judged(original, changed(change), BY_NAME["4 bits"])["weights"].is_passed
+    assert judged(original, stored_as("Q4_0", changed(change)))["weights"].is_passed
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
@@ -44,9 +52,51 @@ def test_zeros_and_what_is_no_number_are_compared(
     def change(model) -> None:
         model.decoder.blocks[0].mlp.up.weight.fill_(value)
 
-    other = changed(change)
-    assert judged(original, other, BY_NAME["2 bits"])["weights"].is_passed is False
-    assert judged(other, original, BY_NAME["2 bits"])["weights"].is_passed is False
+    other = stored_as("Q2_K", changed(change))
+    original = stored_as("Q2_K", original)
+    assert judged(original, other)["weights"].is_passed is False
+    assert judged(other, original)["weights"].is_passed is False
+
+
+def test_a_row_is_judged_by_itself(original: LocalSubject, changed) -> None:
+    def change(model) -> None:
+        model.decoder.blocks[0].mlp.up.weight[7] *= 1.1
+
+    checks = judged(original, stored_as("Q8_0", changed(change)))
+    assert checks["weights"].is_passed
+    assert checks["rows of weights"].is_passed is False
+    row = "decoder.blocks.0.mlp.up.weight, row 7, Q8_0"
+    assert checks["rows of weights"].found == f"relative error up to 10 % ({row})"
+    assert judged(original, stored_as("Q4_0", changed(change)))["rows of weights"].is_passed
+
+
+def test_what_a_format_cannot_tell_from_nothing_is_no_error(original: LocalSubject, changed):
+    def tiny(model) -> None:
+        model.decoder.embedding.weight.data[5] = 1e-6
+
+    def none(model) -> None:
+        model.decoder.embedding.weight.data[5] = 0.0
+
+    first = changed(tiny)
+    assert judged(first, stored_as("Q8_0", changed(none)))["rows of weights"].is_passed
+    assert judged(first, stored_as("fp16", changed(none)))["rows of weights"].is_passed is False
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("form", ["Q8_0", "Q4_0"])
+def test_no_row_is_worse_than_its_format_explains(form: str, scale: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    # Even, with a few large ones, and mostly just under half a step.
+    steps = {"Q8_0": 127, "Q4_0": 8}[form]
+    half = torch.full((50, 64), 0.499 / steps)
+    half[:, ::32] = -1.0
+    outliers = torch.randn(200, 64, generator=generator).clamp(-3, 3) ** 7
+    rows = scale * torch.cat([torch.randn(200, 64, generator=generator), outliers, half])
+    source = TensorSource(tuple(rows.shape), form, rows.numpy)
+    stored = torch.from_numpy(dequantize(encode("x", source, form), form))
+    errors = (stored - rows).norm(dim=1) / rows.norm(dim=1)
+    assert errors.max() < row_error_allowed(form)
+    assert errors.max() > 0.8 * row_error_allowed(form)
 
 
 @pytest.mark.parametrize(

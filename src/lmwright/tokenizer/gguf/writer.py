@@ -8,6 +8,7 @@ say nothing.
 import json
 import logging
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import product
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 DIFFERENTLY = "llama.cpp would split text differently"
+# In a model's name, in any case of letters, they make llama.cpp change special tokens.
+RULED_NAMES = re.compile(r"(phi)-?(?=3)|(modern)-(?=bert)", re.IGNORECASE)
 # Names whose rules llama.cpp follows with simpler patterns.
 SIMPLER = ("tekken", "gpt-4o")
 
@@ -250,6 +253,23 @@ def added_around(tokenizer: Tokenizer, entries: Mapping[str, Any]) -> dict[str, 
         f"tokenizer: encodes 'a' as {whole}; GGUF knows only its bos_token before, and its "
         "eos_token behind a text"
     )
+
+
+def is_simplified(text: str, pre: str | None) -> bool:
+    """Tell whether llama.cpp's rules of this name treat a text otherwise than the model's own.
+
+    `byte_level` warns of them when a file is written.
+    """
+    if pre in SIMPLER:
+        kinds = {unicodedata.category(c) for c in text if not c.isascii()}
+        return any(kind in ("Lu", "Lt") or kind.startswith("M") for kind in kinds)
+    rules = PRE_TOKENIZERS.get(pre or "")
+    return rules is not None and rules.composes and not unicodedata.is_normalized("NFC", text)
+
+
+def harmless_name(name: str) -> str:
+    """Return a model's name without what llama.cpp takes for a family with rules of its own."""
+    return RULED_NAMES.sub(lambda found: f"{found[1] or found[2]}_", name)
 
 
 def names_for_space(added: Sequence[AddedTokenSpec], kind: str) -> dict[str, str]:

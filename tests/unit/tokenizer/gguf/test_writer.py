@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from lmwright.core.errors import ModelError
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.gguf.reader import PRE_TOKENIZERS, gguf_tokenizer
-from lmwright.tokenizer.gguf.writer import gguf_metadata
+from lmwright.tokenizer.gguf.writer import gguf_metadata, harmless_name, is_simplified
 from lmwright.tokenizer.sentencepiece import merges_from_scores
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -360,3 +360,34 @@ def test_what_llama_cpp_would_do_otherwise_is_refused(name):
     make, message = FAULTS[name]
     with pytest.raises(ModelError, match=message):
         gguf_metadata(make())
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("my-phi3-bank", "my-phi_3-bank"),
+        ("Phi-3", "Phi_3"),
+        ("ModernModern-BERT", "ModernModern_BERT"),
+        ("phi-4 and morphine", "phi-4 and morphine"),
+    ],
+)
+def test_no_name_switches_on_rules_of_another_family(name, written):
+    assert harmless_name(name) == written
+    metadata = {**gguf_metadata(sentencepiece()), "general.name": harmless_name(name)}
+    assert not any(token.rstrip for token in gguf_tokenizer(metadata).spec().added)
+
+
+@pytest.mark.parametrize(
+    ("text", "pre", "is_simpler"),
+    [
+        ("cafe\u0301", "qwen2", True),
+        ("caf\u00e9 \u00c9COLE", "qwen2", False),
+        ("cafe\u0301", "smollm", False),
+        ("\u00c9COLE", "tekken", True),
+        ("\u0939\u093f", "gpt-4o", True),
+        ("ECOLE \u4f60", "gpt-4o", False),
+        ("cafe\u0301", None, False),
+    ],
+)
+def test_texts_that_llama_cpp_cuts_by_simpler_rules_are_known(text, pre, is_simpler):
+    assert is_simplified(text, pre) is is_simpler
