@@ -163,15 +163,14 @@ class Tokenizer:
     def chat(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True
     ) -> list[int]:
-        """Return a dialogue as token ids, ready for the assistant's turn."""
+        """Return a dialogue as token ids, ready for the assistant's turn.
+
+        A BOS is there if the template writes it: the model was trained on what the template makes.
+        """
         text, markers = self._render(messages, add_generation_prompt)
         if markers:
-            ids = self._encode_marked(text, markers)
-        else:
-            ids = self._encoding(text, None, has_specials=False, reads_specials=True).ids
-        if self.bos_id is not None and ids[:1] != [self.bos_id]:
-            ids = [self.bos_id, *ids]
-        return ids
+            return self._encode_marked(text, markers)
+        return self._encoding(text, None, has_specials=False, reads_specials=True).ids
 
     def set_default_system(self, text: str) -> None:
         """Let dialogues without a system message begin with this one.
