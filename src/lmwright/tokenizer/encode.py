@@ -188,7 +188,14 @@ class Tokenizer:
 
     def stream(self) -> StreamDecoder:
         """Return a decoder for tokens that arrive one by one."""
-        return StreamDecoder(self.decode)
+        return StreamDecoder(self.decode, self._byte_of.get)
+
+    @cached_property
+    def _byte_of(self) -> dict[int, int]:
+        """The byte of each token that stands for one, "<0x0A>", where a decoder reads them so."""
+        pieces = {byte: self._backend.token_to_id(_piece(byte)) for byte in range(256)}
+        found = {id_: byte for byte, id_ in pieces.items() if id_ is not None}
+        return {id_: byte for id_, byte in found.items() if self.decode([id_]) != _piece(byte)}
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json (Marian: its own files), its settings and the chat template."""
@@ -302,6 +309,10 @@ class Tokenizer:
         # Only the first part gets a space in front, and the library would take each for that.
         with self._lock, _set(spaces, "prepend_scheme", "never"):
             return self._ids(text)
+
+
+def _piece(byte: int) -> str:
+    return f"<0x{byte:02X}>"
 
 
 @contextmanager
