@@ -1,9 +1,8 @@
-"""The JSON files beside a model's weights, and values out of them that have the right type."""
+"""The JSON files beside a model's weights; `Settings` reads the values in them."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lmwright.core.errors import ModelError
 
@@ -28,13 +27,3 @@ def read_json(path: Path, kind: type[T]) -> T | None:
     if not isinstance(found, kind):
         raise ModelError(f"{path}: expected {EXPECTED[kind]}, found {type(found).__name__}")
     return found
-
-
-def setting(settings: Mapping[str, Any], key: str, default: Any, *, path: Path | str) -> Any:
-    """Return a setting of the default's type; null means the default. `path` is for the message."""
-    value = settings.get(key)
-    if value is None:
-        return default
-    if type(value) is not type(default):
-        raise ModelError(f"{path}: {key} = {value!r}: expected {type(default).__name__}")
-    return value

@@ -135,19 +135,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.meter.step()
         return result
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, B902
-        """Call what may be called; the names are Jinja's, which clash with no keyword."""
-        owner, meter = __self._owner(__obj), __self.meter
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call what may be called, and count it."""
+        owner, meter = self._owner(function), self.meter
         # Functions hand on what they get; methods of texts and lists read and compare it.
         count = meter.size if owner is None or isinstance(owner, dict) else meter.whole
         for value in (owner, *args, *kwargs.values()):
             if not isinstance(value, Iterator):
                 count(value)
-        if isinstance(owner, str) and __obj.__name__ in METHOD_GUARDS:
+        if isinstance(owner, str) and function.__name__ in METHOD_GUARDS:
             # Jinja adds what its own functions may want to know of the loop.
             own = {key: value for key, value in kwargs.items() if not key.startswith("_")}
-            METHOD_GUARDS[__obj.__name__](meter, owner, *args, **own)
-        return meter.size(super().call(__context, __obj, *args, **kwargs))
+            METHOD_GUARDS[function.__name__](meter, owner, *args, **own)
+        return meter.size(super().call(context, function, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Return `str.format` with bounded widths, None for other methods."""
