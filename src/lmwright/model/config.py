@@ -1,6 +1,7 @@
 """The shape of a model, in our own words; families translate their `config.json` to it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -134,6 +135,9 @@ class ModelConfig:
     forced_bos_id: int | None = None
     # Never generated (Marian's padding).
     suppressed_ids: tuple[int, ...] = ()
+    # What generation_config.json says besides (temperature, top_p, ...), kept for whoever opens the
+    # saved folder.
+    generation: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _check_fields(self)

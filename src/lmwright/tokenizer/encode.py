@@ -204,8 +204,9 @@ class Tokenizer:
                 with replacing(folder / name) as temporary:
                     temporary.write_bytes(content)
         else:
+            # Not by the library, which says of a full disk no more than that there was an error.
             with self._as_saved() as backend, replacing(folder / "tokenizer.json") as temporary:
-                backend.save(str(temporary))
+                temporary.write_text(backend.to_str(pretty=True), encoding="utf-8")
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,

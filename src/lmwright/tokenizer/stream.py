@@ -9,7 +9,9 @@ class StreamDecoder:
     """Turns tokens into text as they come, holding back what may be half a character."""
 
     def __init__(
-        self, decode: Callable[[Sequence[int]], str], byte_of: Callable[[int], int | None]
+        self,
+        decode: Callable[[Sequence[int]], str],
+        byte_of: Callable[[int], int | None] = lambda _: None,
     ) -> None:
         """`byte_of` tells the byte that a token stands for where a tokenizer falls back to them."""
         self._decode, self._byte_of = decode, byte_of

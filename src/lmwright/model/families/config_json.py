@@ -7,7 +7,7 @@ from typing import Any
 from lmwright.core.errors import ModelError
 from lmwright.formats.settings import Settings, is_token, shown
 from lmwright.model.config import Head, ModelConfig, check_field
-from lmwright.model.families.family import ConfigJson, Family
+from lmwright.model.families.family import DECODER_KEYS, ConfigJson, Family
 from lmwright.model.families.rope import read_ropes, rope_settings
 from lmwright.model.transformer import EncoderDecoderLM
 
@@ -30,13 +30,16 @@ ANSWER_ROLES = {
     "decoder_start_id": "decoder_start_token_id",
     "forced_bos_id": "forced_bos_token_id",
 }
+# Fields whose usual key transformers understands in place of the family's own (attribute_map).
+ALIASED = {"d_model", "n_layers", "n_heads", "d_head", "max_positions"}
 REQUIRED = {f.name for f in fields(ModelConfig) if f.default is f.default_factory is MISSING}
 
 
 def model_config(family: Family, settings: ConfigJson) -> ModelConfig:
     """Translate config.json; a setting that this code does not cover is an error."""
     # null is a value, not a gap: Mistral's "sliding_window": null means none, not the default.
-    given = {key: v for key, v in {**family.defaults, **settings}.items() if v is not None}
+    spelt = _spelt(family, settings)
+    given = {key: v for key, v in {**family.defaults, **spelt}.items() if v is not None}
     for key, only in family.only.items():
         if given.get(key, only) != only:
             raise ModelError(f"{key} = {shown(given[key])}; only {only!r} is supported")
@@ -60,6 +63,18 @@ def model_config(family: Family, settings: ConfigJson) -> ModelConfig:
         values["activation"] = _activation(values["activation"])
     labels = _labels(given) if values["head"] in ("sequence", "tokens") else {}
     return ModelConfig(family=family.name, **values, **_roles(given), **labels)
+
+
+def _spelt(family: Family, settings: ConfigJson) -> ConfigJson:
+    """Return the settings under the family's own keys, though a file may have the usual ones."""
+    spelt = dict(settings)
+    for name in ALIASED & family.keys.keys():
+        alias, key = DECODER_KEYS[name], family.keys[name]
+        value = spelt.get(alias)
+        if value is not None and spelt.setdefault(key, value) != value:
+            other = f"{key} = {shown(spelt[key])}"
+            raise ModelError(f"{alias} = {shown(value)} contradicts {other}: they mean the same")
+    return spelt
 
 
 def settings_of(family: Family, config: ModelConfig) -> dict[str, Any]:
@@ -92,6 +107,10 @@ def settings_of(family: Family, config: ModelConfig) -> dict[str, Any]:
 def own_fields(family: Family, given: ConfigJson) -> dict[str, Any]:
     """Return the fields that the family chooses, and those that need more than a word."""
     ropes = read_ropes(given) if _is_rotary(family) else {}
+    for rope in ropes.values():
+        if rope.fraction != 1 and not family.rotates_parts:
+            told = f"partial_rotary_factor = {rope.fraction:g}"
+            raise ModelError(f"{told}: of {family.name}, only whole heads are rotated")
     return {**family.choices, **ropes, **family.read(given)}
 
 

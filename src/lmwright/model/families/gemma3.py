@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from lmwright.model.config import Rope
-from lmwright.model.families.gemma2 import GEMMA2, GGUF, by_heart
+from lmwright.model.families.gemma2 import CAPS, GEMMA2, GGUF, by_heart
 from lmwright.model.families.qwen import QK_NORMS
 
 GEMMA3 = replace(
@@ -20,6 +20,8 @@ GEMMA3 = replace(
         "rope_local_base_freq": 10_000.0,
         "sliding_window_pattern": 6,
     },
+    # transformers has the setting and does not heed it.
+    only={**GEMMA2.only, CAPS["attention_softcap"]: None},
     gguf=replace(
         GGUF,
         architecture="gemma3",

@@ -101,7 +101,7 @@ def write_gguf_config(family: Family, config: ModelConfig) -> dict[str, Any]:
 
 def _check_kept(config: ModelConfig, again: ModelConfig) -> None:
     """Refuse a model with a choice that the format cannot say: llama.cpp would compute another."""
-    told_elsewhere = {"family", "bos_id", "eos_ids", "pad_id", "local_layers"}
+    told_elsewhere = {"family", "bos_id", "eos_ids", "pad_id", "local_layers", "generation"}
     if config.rope.scaling == "llama3":  # a tensor tells it, if it is that of Llama 3.1
         rope = replace(again.rope, scaling="llama3", factor=config.rope.factor)
         again = replace(again, rope=rope)

@@ -22,8 +22,9 @@ KEYS = {
     "yarn": _SHARPENED | {n: n for n in ("beta_fast", "beta_slow")},
     "longrope": _SHARPENED | {"short_factors": "short_factor", "long_factors": "long_factor"},
 }
-# What any scaling may say besides.
-COMMON = {"rope_type", "type", "mscale", "mscale_all_dim", "truncate", *_SHARPENED.values()}
+# What any scaling may say besides; nothing comes of an original context where it is not asked for.
+COMMON = {"rope_type", "type", *_STRETCHED.values()}
+MORE = {"yarn": {"mscale", "mscale_all_dim", "truncate"}}
 
 
 def read_ropes(settings: Mapping[str, Any]) -> dict[str, Rope]:
@@ -150,7 +151,8 @@ def write_gguf_rope(rope: Rope) -> dict[str, Any]:
 
 def _check_keys(kind: str, table: Mapping[str, Any]) -> None:
     for key, value in table.items():
-        if key not in COMMON | set(KEYS[kind].values()) and value is not None:
+        known = COMMON | set(KEYS[kind].values()) | MORE.get(kind, set())
+        if key not in known and value is not None:
             raise ModelError(f"rope_type {kind!r} with {key}; no such rope is built")
     if table.get("truncate", True) is not True:
         raise ModelError("rope's truncate = false is not built")
