@@ -22,9 +22,11 @@ GEMMA3 = replace(
     },
     # transformers has the setting and does not heed it.
     only={**GEMMA2.only, CAPS["attention_softcap"]: None},
+    keys={name: key for name, key in GEMMA2.keys.items() if name != "attention_softcap"},
     gguf=replace(
         GGUF,
         architecture="gemma3",
+        keys={"logit_softcap": CAPS["logit_softcap"]},
         defaults={},
         read=partial(by_heart, every=6, big=62, local_rope=Rope(theta=10_000.0)),
     ),
