@@ -22,7 +22,7 @@ STEP_ITEMS = 8
 _Nested = list | tuple | set | frozenset | KeysView | ValuesView | ItemsView
 
 
-class Meter:
+class StepMeter:
     """Counts down what is left for a rendering; there is one for each."""
 
     def __init__(self) -> None:

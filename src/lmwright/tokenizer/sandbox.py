@@ -1,7 +1,7 @@
 """Jinja's sandbox with bounds: nothing that a chat template does can take much time or memory.
 
 Jinja keeps a template from Python's objects, not from eating time and memory. Here each block of a
-template, call, filter, operator and output is counted by a `Meter` before it is done, and what
+template, call, filter, operator and output is counted by a `StepMeter` before it is done, and what
 makes much of little (a width, a repetition, a power) is held against a bound. Only methods and
 functions that are listed can be called: whatever Python adds stays outside.
 """
@@ -26,7 +26,7 @@ from jinja2.runtime import BlockReference, Context, LoopContext, Macro, Undefine
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Cycler, Namespace
 
-from lmwright.tokenizer.meter import MAX_CHARACTERS, STEP_CHARACTERS, Meter
+from lmwright.tokenizer.meter import MAX_CHARACTERS, STEP_CHARACTERS, StepMeter
 
 # Of a field that is filled up with spaces, an indentation, the digits of a number.
 MAX_WIDTH = 1000
@@ -68,12 +68,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
     def __init__(self) -> None:
-        extensions = [loopcontrols, Generation]
+        extensions = [loopcontrols, _GenerationTag]
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=self.whole
         )
         self.code_generator_class = _Counting
-        self._meter: ContextVar[Meter] = ContextVar("meter")
+        self._meter: ContextVar[StepMeter] = ContextVar("meter")
         del self.globals["lipsum"]
         self.globals |= {
             "namespace": _Namespace,
@@ -87,14 +87,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
     @contextmanager
     def metered(self) -> Iterator[None]:
         """Give what is compiled or rendered in the block a new meter."""
-        token = self._meter.set(Meter())
+        token = self._meter.set(StepMeter())
         try:
             yield
         finally:
             self._meter.reset(token)
 
     @property
-    def meter(self) -> Meter:
+    def meter(self) -> StepMeter:
         """What is left for the rendering under way."""
         return self._meter.get()
 
@@ -198,7 +198,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return counted
 
 
-class Generation(Extension):
+class _GenerationTag(Extension):
     """`{% generation %}`, with which templates mark what the model itself says; nothing more."""
 
     tags = {"generation"}  # noqa: RUF012
@@ -334,7 +334,7 @@ def _check_widths(form: str) -> None:
         raise OverflowError(f"a width of 1,000 or more in {form[:40]!r}")
 
 
-def _percent(meter: Meter, form: str, values: Any) -> None:
+def _percent(meter: StepMeter, form: str, values: Any) -> None:
     """Bound `form % values`."""
     # What stands between a % and its letter; a name in brackets comes first.
     for field in re.finditer(r"%(?:\([^)]*\))?([-+ #0-9.*]*)", form):
@@ -345,39 +345,39 @@ def _percent(meter: Meter, form: str, values: Any) -> None:
     meter.text(len(form) + form.count("%") * n_longest)
 
 
-def _bound_replace(meter: Meter, text: Any, old: Any, new: Any, *_: Any, **__: Any) -> None:
+def _bound_replace(meter: StepMeter, text: Any, old: Any, new: Any, *_: Any, **__: Any) -> None:
     text, old, new = str(text), str(old), str(new)
     meter.text(len(text) + text.count(old) * len(new))
 
 
-def _bound_join(meter: Meter, values: Any, separator: Any = "", *_: Any, **__: Any) -> None:
+def _bound_join(meter: StepMeter, values: Any, separator: Any = "", *_: Any, **__: Any) -> None:
     # How many come out of a generator is not known before; they are counted one by one.
     n = len(values) if isinstance(values, Sized) else MAX_CHARACTERS // MAX_WIDTH
     meter.text(max(0, n - 1) * len(str(separator)) if separator != "" else 0)
 
 
-def _bound_split(meter: Meter, text: str, separator: Any = None, *_: Any, **__: Any) -> None:
+def _bound_split(meter: StepMeter, text: str, separator: Any = None, *_: Any, **__: Any) -> None:
     n = text.count(separator) if isinstance(separator, str) and separator else len(text)
     meter.text(4 * n)
 
 
-def _bound_tabs(meter: Meter, text: str, tabsize: Any = 8) -> None:
+def _bound_tabs(meter: StepMeter, text: str, tabsize: Any = 8) -> None:
     _check_width(tabsize)
     meter.text(len(text) + text.count("\t") * tabsize)
 
 
-def _bound_indent(meter: Meter, text: Any, width: Any = 4, *_: Any, **__: Any) -> None:
+def _bound_indent(meter: StepMeter, text: Any, width: Any = 4, *_: Any, **__: Any) -> None:
     _check_width(width)
     n = len(width) if isinstance(width, str) else width
     meter.text((1 + len(str(text).splitlines())) * n)
 
 
-def _bound_sum(meter: Meter, values: Any, attribute: Any = None, start: Any = 0) -> None:  # noqa: ARG001
+def _bound_sum(meter: StepMeter, values: Any, attribute: Any = None, start: Any = 0) -> None:  # noqa: ARG001
     if not isinstance(start, int | float):
         raise OverflowError("a sum of anything but numbers; join makes one text of several")
 
 
-def _bound_second(meter: Meter, value: Any, width: Any = 0, *_: Any, **__: Any) -> None:  # noqa: ARG001
+def _bound_second(meter: StepMeter, value: Any, width: Any = 0, *_: Any, **__: Any) -> None:  # noqa: ARG001
     _check_width(width)
 
 

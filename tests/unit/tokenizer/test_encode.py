@@ -1,5 +1,8 @@
 """A special token that a user can type is a way into the model's instructions."""
 
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 import tokenizers
 from hypothesis import given
@@ -198,3 +201,15 @@ def test_a_role_that_is_no_token_is_refused_where_it_is_used(tiny_tokenizer):
     tiny_tokenizer.special_tokens["pad_token"] = "<pad>"
     with pytest.raises(ModelError, match="'<pad>' is not in the vocabulary"):
         _ = tiny_tokenizer.role_id("pad")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this machine")
+def test_a_full_disk_is_the_systems_error(tokenizer, tmp_path, monkeypatch):
+    # The library would raise a bare Exception.
+    @contextmanager
+    def full(path):
+        yield Path("/dev/full")
+
+    monkeypatch.setattr("lmwright.tokenizer.encode.replacing", full)
+    with pytest.raises(OSError, match="No space left"):
+        tokenizer.save(tmp_path)

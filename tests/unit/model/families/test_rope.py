@@ -164,6 +164,8 @@ def test_phi_3_gives_the_original_context_beside_the_table():
             "long_factor = ['2']",
         ),
         ({"rope_scaling": {"type": "yarn", "factor": 2, "attention_factor": "1"}}, "attention_f"),
+        ({"rope_scaling": {"type": "linear", "factor": 2, "attention_factor": 2}}, "attention_f"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2, "mscale": 1.0}}, "mscale"),
         ({"rope_theta": "10000"}, "rope_theta = '10000'"),
         ({"rope_theta": 0}, "theta = 0"),
         ({"rope_theta": float("nan")}, "theta = nan"),
