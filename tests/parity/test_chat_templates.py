@@ -45,7 +45,8 @@ SOURCES = {
     "{% for k, v in messages[0] | dictsort %}{{ k }}{{ v }}{% else %}none{% endfor %}"
     "{% for m in messages if m.role == 'user' recursive %}{{ loop.length }}{% endfor %}",
     "set": "{% set x %}{{ messages[0].content }}{% endset %}{{ x | trim }}{% filter upper %}a"
-    "{{ x }}{% endfilter %}{% set a, b = 1, 2 %}{{ a + b }}{{ -a }}{{ 7 // 2 }}{{ 7 % 4 }}{{ 2 ** 3 }}",
+    "{{ x }}{% endfilter %}{% set a, b = 1, 2 %}"
+    "{{ a + b }}{{ -a }}{{ 7 // 2 }}{{ 7 % 4 }}{{ 2 ** 3 }}",
     "prompt": "{{ bos_token }}{{ messages[-1].content }}{{ 'A:' if add_generation_prompt }}",
 }
 

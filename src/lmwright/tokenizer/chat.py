@@ -12,6 +12,8 @@ from lmwright.tokenizer.meter import MAX_CHARACTERS
 from lmwright.tokenizer.sandbox import Sandbox
 
 MAX_TEMPLATE_CHARACTERS = 200_000
+# Of what a template itself says of its refusal.
+MAX_REASON = 500
 
 
 class ChatTemplate:
@@ -61,7 +63,8 @@ class ChatTemplate:
             raise
         # A template may divide, index or recurse as it likes: whatever it raises is its fault.
         except Exception as error:
-            raise RequestError(f"the chat template refuses this dialogue: {error}") from None
+            reason = str(error)[:MAX_REASON]
+            raise RequestError(f"the chat template refuses this dialogue: {reason}") from None
         return "".join(pieces)
 
 
