@@ -203,8 +203,10 @@ def _check_tokens(config: ModelConfig) -> None:
     roles = ("bos_id", "pad_id", "decoder_start_id", "forced_bos_id", "eos_ids", "suppressed_ids")
     for name in roles:
         value = getattr(config, name)
+        # transformers gives small models the BOS and the padding of large ones, and reads neither.
+        n_tokens = math.inf if name in ("bos_id", "pad_id") else config.vocab_size
         for id_ in value if isinstance(value, tuple) else (value,):
-            if id_ is not None and not (is_token(id_) and id_ < config.vocab_size):
+            if id_ is not None and not (is_token(id_) and id_ < n_tokens):
                 raise ModelError(
                     f"{name}: {shown(id_)} is the id of no token; expected a whole number below "
                     f"vocab_size = {config.vocab_size:,}"
