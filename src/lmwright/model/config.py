@@ -203,8 +203,10 @@ def _check_tokens(config: ModelConfig) -> None:
     roles = ("bos_id", "pad_id", "decoder_start_id", "forced_bos_id", "eos_ids", "suppressed_ids")
     for name in roles:
         value = getattr(config, name)
-        # transformers gives small models the BOS and the padding of large ones, and reads neither.
-        n_tokens = math.inf if name in ("bos_id", "pad_id") else config.vocab_size
+        # transformers gives small models the BOS, EOS and padding of large ones, and never meets
+        # them. The others are read, or written to.
+        is_met = name not in ("bos_id", "pad_id", "eos_ids")
+        n_tokens = config.vocab_size if is_met else math.inf
         for id_ in value if isinstance(value, tuple) else (value,):
             if id_ is not None and not (is_token(id_) and id_ < n_tokens):
                 raise ModelError(
