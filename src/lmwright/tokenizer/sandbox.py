@@ -8,7 +8,7 @@ functions that are listed can be called: whatever Python adds stays outside.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -140,12 +140,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         owner, meter = self._owner(function), self.meter
         # Functions hand on what they get; methods of texts and lists read and compare it.
         count = meter.size if owner is None or isinstance(owner, dict) else meter.whole
-        for value in (owner, *args, *kwargs.values()):
+        named = list(dict.values(kwargs))
+        for value in (owner, *args, *named):
             if not isinstance(value, Iterator):
                 count(value)
         if isinstance(owner, str) and function.__name__ in METHOD_GUARDS:
             # Jinja adds what its own functions may want to know of the loop.
-            own = {key: value for key, value in kwargs.items() if not key.startswith("_")}
+            own = {name: kwargs[name] for name in kwargs if not name.startswith("_")}
             METHOD_GUARDS[function.__name__](meter, owner, *args, **own)
         return meter.size(super().call(context, function, *args, **kwargs))
 
@@ -278,11 +279,12 @@ class _Format:
         self._sandbox, self._text, self._takes_map = sandbox, text, takes_map
 
     def __call__(self, *args: Any, **kwargs: Any) -> str:
-        fields: Mapping[str, Any] = kwargs
-        if self._takes_map:
-            [fields], args = args, ()
         self._sandbox.size(self._text)
-        return _Formatter(self._sandbox).vformat(self._text, args, fields)
+        formatter = _Formatter(self._sandbox)
+        if self._takes_map:
+            [fields] = args
+            return formatter.vformat(self._text, (), fields)
+        return formatter.vformat(self._text, args, kwargs)
 
 
 def _n_characters(node: nodes.Node) -> int:
