@@ -74,7 +74,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.code_generator_class = _Counting
         self._meter: ContextVar[StepMeter] = ContextVar("meter")
-        del self.globals["lipsum"]
+        self.globals.pop("lipsum")
         self.globals |= {
             "namespace": _Namespace,
             "raise_exception": _raise_exception,
@@ -140,8 +140,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         owner, meter = self._owner(function), self.meter
         # Functions hand on what they get; methods of texts and lists read and compare it.
         count = meter.size if owner is None or isinstance(owner, dict) else meter.whole
-        named = list(dict.values(kwargs))
-        for value in (owner, *args, *named):
+        for value in (owner, *args, *kwargs.values()):
             if not isinstance(value, Iterator):
                 count(value)
         if isinstance(owner, str) and function.__name__ in METHOD_GUARDS:
