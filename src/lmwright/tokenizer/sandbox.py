@@ -75,11 +75,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.code_generator_class = _Counting
         self._meter: ContextVar[StepMeter] = ContextVar("meter")
         self.globals.pop("lipsum")
-        self.globals |= {
-            "namespace": _Namespace,
-            "raise_exception": _raise_exception,
-            "strftime_now": _strftime_now,
-        }
+        self.globals.update(
+            namespace=_Namespace,
+            raise_exception=_raise_exception,
+            strftime_now=_strftime_now,
+        )
         self.filters["tojson"] = _to_json
         self.filters = {name: self._counted(name, f) for name, f in self.filters.items()}
         self.tests |= {name: self._counted(name, self.tests[name]) for name in COMPARING}
