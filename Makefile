@@ -29,7 +29,7 @@ demo: $(VENV)/.installed
 
 # The end-to-end tests start programs that use every core: they run alone.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 tests/unit tests/parity
+	$(BIN)/python -m pytest -n 2 tests/unit tests/parity tests/fuzz
 	$(BIN)/python -m pytest tests/e2e
 
 # With the proofs that take minutes.

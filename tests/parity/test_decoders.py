@@ -127,7 +127,7 @@ def test_gguf_brings_back_configuration_and_logits(name, tmp_path):
         again = checkpoint.load_gguf(file, torch.float32)
     ours, ids = pair(name).ours, tokens(2, differences.N_TOKENS)
     # The tokenizer's entries hold the tokens with a role; llama.cpp has no name for Mistral.
-    told_elsewhere = {"bos_id": None, "eos_ids": (), "pad_id": None}
+    told_elsewhere = {"bos_id": None, "eos_ids": (), "pad_id": None, "generation": {}}
     expected = replace(ours.config, **told_elsewhere, family=again.config.family)
     assert family(again.config.family).gguf == family(ours.config.family).gguf or "mistral" in name
     assert differing(again.config, expected) <= {"local_layers"}

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lmwright.engine.request import Sampling
-from lmwright.engine.sampler import choose, log_probabilities, penalise
+from lmwright.engine.sampler import choose, filtered, log_probabilities, penalise
 
 torch = pytest.importorskip("torch")
 process = pytest.importorskip("transformers.generation.logits_process")
 
 N_TOKENS = 50
+N_DRAWS = 10_000
 SETTINGS = [
     {"temperature": 0.7},
     {"temperature": 1.0, "top_k": 7},
@@ -20,16 +22,6 @@ SETTINGS = [
     {"temperature": 1.3, "repetition_penalty": 1.2, "top_p": 0.9},
     {"temperature": 1.0, "repetition_penalty": 0.5},
 ]
-
-
-class Fixed:
-    """Gives out one chosen number: choosing over a fine grid reads the whole distribution."""
-
-    def __init__(self, number: float) -> None:
-        self.number = number
-
-    def random(self) -> float:
-        return self.number
 
 
 def oracle(logits: np.ndarray, seen: list[int], sampling: Sampling) -> np.ndarray:
@@ -52,20 +44,34 @@ def oracle(logits: np.ndarray, seen: list[int], sampling: Sampling) -> np.ndarra
 def test_the_distribution_is_that_of_transformers(settings):
     sampling = Sampling(**settings)
     random = np.random.Generator(np.random.Philox(0))
-    for _ in range(5):
+    for _ in range(50):
         logits = random.normal(0, 2, N_TOKENS).astype(np.float32)
         seen = random.integers(0, N_TOKENS, 12).tolist()
         expected = oracle(logits, seen, sampling)
-        penalised = penalise(logits, seen, sampling.repetition_penalty)
-        # From the likeliest token on, each must be chosen just up to its cumulated probability.
-        order = [i for i in np.argsort(-penalised, kind="stable") if expected[i] > 0]
-        ends = np.cumsum(expected[order])
-        starts = ends - expected[order]
-        for token, start, end in zip(order, starts, ends, strict=True):
-            margin = min(1e-5, (end - start) / 4)
-            for number in (start + margin, end - margin):
-                assert choose(penalised, sampling, Fixed(number)) == token
-        assert choose(penalised, sampling, Fixed(1 - 1e-16)) == order[-1]
+        found = np.exp(filtered(penalise(logits, seen, sampling.repetition_penalty), sampling))
+        np.testing.assert_allclose(found / found.sum(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_tokens_are_drawn_as_often_as_the_distribution_says(settings):
+    sampling = Sampling(**settings)
+    random = np.random.Generator(np.random.Philox(1))
+    logits = random.normal(0, 2, N_TOKENS).astype(np.float32)
+    seen = random.integers(0, N_TOKENS, 12).tolist()
+    expected = oracle(logits, seen, sampling)
+    penalised = penalise(logits, seen, sampling.repetition_penalty)
+    counts = np.zeros(N_TOKENS)
+    for _ in range(N_DRAWS):
+        counts[choose(penalised, sampling, random)] += 1
+    kept = expected > 0
+    assert counts[~kept].sum() == 0
+    # Those that come less than five times count together.
+    rare = expected * N_DRAWS < 5
+    groups = [(counts[i], expected[i]) for i in np.flatnonzero(kept & ~rare)]
+    groups += [(counts[rare].sum(), expected[rare].sum())] * bool(expected[rare].sum() > 0)
+    drawn, shares = np.array(groups).T
+    if len(shares) > 1:
+        assert stats.chisquare(drawn, shares * N_DRAWS / shares.sum()).pvalue > 1e-3
 
 
 def test_log_probabilities_are_those_of_torch():

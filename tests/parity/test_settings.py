@@ -8,7 +8,8 @@ import pytest
 
 from families import VARIANTS
 from lmwright.model.families import FAMILIES
-from lmwright.model.families.config_json import REQUIRED, model_config, own_fields
+from lmwright.model.families.config_json import ALIASED, REQUIRED, model_config, own_fields
+from lmwright.model.families.family import DECODER_KEYS
 
 transformers = pytest.importorskip("transformers", reason="needs the `dev` extra")
 
@@ -84,6 +85,16 @@ def test_each_key_of_transformers_is_read_refused_or_harmless(name):
             read |= watched.asked
             known |= settings.keys()
     assert known - read <= HARMLESS
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_other_names_of_keys_are_those_of_transformers(name):
+    kind = FAMILIES[name]
+    theirs = getattr(transformers, KINDS[name]).attribute_map
+    ours = {DECODER_KEYS[field]: kind.keys[field] for field in ALIASED & kind.keys.keys()}
+    assert {alias: key for alias, key in ours.items() if alias != key} == {
+        alias: key for alias, key in theirs.items() if alias in DECODER_KEYS.values()
+    }
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,5 +1,6 @@
 """All that measures or serves a model goes through here: a wrong border token is a wrong result."""
 
+import json
 import shutil
 
 import numpy as np
@@ -191,3 +192,30 @@ def test_a_tokenizer_that_merges_everything_cannot_hide_the_continuation(tiny_mo
         model.score([ScoreRequest("a", "b")])
     (score,) = model.score([ScoreRequest("ba", "b")])
     assert score.token_ids == (2,)
+
+
+def test_the_ends_of_the_configuration_end_answers_and_are_saved(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "generation_config.json").unlink()
+    settings = json.loads((folder / "config.json").read_text())
+    probe = lm.load(folder).generate(["The bank"], Sampling(max_tokens=6, ignore_eos=True))[0]
+    end = probe.token_ids[3]
+    (folder / "config.json").write_text(json.dumps({**settings, "eos_token_id": [2, end]}))
+    model = lm.load(folder)
+    answer = model.generate(["The bank"], Sampling(max_tokens=6))[0]
+    assert answer.finish_reason == "stop"
+    assert end not in answer.token_ids
+    lm.local_model(lm.modules(model), model.tokenizer, name="x").save(tmp_path / "again")
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "again" / name).read_text())["eos_token_id"] == [2, end]
+
+
+def test_sampling_defaults_survive_loading_and_saving(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    given = {"temperature": 0.7, "top_p": 0.8, "do_sample": True, "suppress_tokens": [3]}
+    written = {**given, "eos_token_id": [2, 0], "transformers_version": "5.0"}
+    (folder / "generation_config.json").write_text(json.dumps(written))
+    model = lm.load(folder)
+    lm.local_model(lm.modules(model), model.tokenizer, name="x").save(tmp_path / "again")
+    found = json.loads((tmp_path / "again" / "generation_config.json").read_text())
+    assert found == {**given, "eos_token_id": [2, 0]}

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+MAX_MESSAGE = 2000
+
 
 class LmwrightError(Exception):
     """Something failed while working: exit code 1."""
@@ -30,6 +32,12 @@ class DataError(RequestError):
 
 class ModelError(RequestError):
     """A model or tokenizer file is missing, damaged or of an unknown kind."""
+
+    def __init__(self, message: str) -> None:
+        """Keep beginning and end of a long message: what it quotes from a file has any length."""
+        is_long = len(message) > MAX_MESSAGE
+        half = MAX_MESSAGE // 2
+        super().__init__(f"{message[:half]} ... {message[-half:]}" if is_long else message)
 
 
 class UnsupportedError(RequestError):

@@ -1,5 +1,6 @@
 """From logits to the next token, one request at a time, in NumPy."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -25,30 +26,39 @@ def penalise(logits: np.ndarray, seen: Iterable[int], penalty: float) -> np.ndar
 def choose(logits: np.ndarray, sampling: Sampling, random: np.random.Generator) -> int:
     """Return the next token for (penalised) logits (V,).
 
-    The filters work in the order of Hugging Face: temperature, top-k, top-p, min-p.
+    The last bits of logits depend on what else is in the batch. Each token has a random number of
+    its own, by its id, so that a token that moves by 1e-6 changes the choice about as rarely.
     """
     if sampling.temperature == 0.0:
         return int(logits.argmax())
-    # Sorted from the likeliest; stable, so that equal logits keep the order of their ids.
-    order = np.argsort(-logits, kind="stable")
-    scaled = logits[order].astype(np.float64)
+    # The token of the largest log-probability - log(E), E exponential, has the distribution of the
+    # probabilities (Gumbel 1954); of a cumulative sum, each boundary would move.
+    waits = np.maximum(random.standard_exponential(len(logits)), np.finfo(float).tiny)
+    return int((filtered(logits, sampling) - np.log(waits)).argmax())
+
+
+def filtered(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Return log-probabilities (V,) up to a constant; -inf for what may not be chosen.
+
+    The filters work in the order of Hugging Face: temperature, top-k, top-p, min-p.
+    """
     # The largest is subtracted first: with a tiny temperature the others go to -inf, not to +inf.
     with np.errstate(over="ignore"):
-        scaled = (scaled - scaled[0]) / sampling.temperature
-    if sampling.top_k:
-        scaled = scaled[: sampling.top_k]
-    probabilities = np.exp(scaled)
-    probabilities /= probabilities.sum()
+        scores = (logits.astype(np.float64) - logits.max()) / sampling.temperature
+    if 0 < sampling.top_k < len(scores):
+        scores[scores < np.partition(scores, -sampling.top_k)[-sampling.top_k]] = -np.inf
     if sampling.top_p < 1.0:
         # The smallest set that reaches top_p: a token stays while less than that is before it.
+        # Stable, so that equal tokens keep the order of their ids.
+        kept = np.flatnonzero(scores > -np.inf)
+        order = kept[np.argsort(-scores[kept], kind="stable")]
+        probabilities = np.exp(scores[order])
+        probabilities /= probabilities.sum()
         before = np.cumsum(probabilities) - probabilities
-        n_kept = int((before < sampling.top_p).sum())
-        probabilities = probabilities[:n_kept] / probabilities[:n_kept].sum()
+        scores[order[int((before < sampling.top_p).sum()) :]] = -np.inf
     if sampling.min_p > 0.0:
-        n_kept = int((probabilities >= sampling.min_p * probabilities[0]).sum())
-        probabilities = probabilities[:n_kept] / probabilities[:n_kept].sum()
-    rank = np.searchsorted(np.cumsum(probabilities), random.random(), side="right")
-    return int(order[min(int(rank), len(probabilities) - 1)])
+        scores[scores < math.log(sampling.min_p)] = -np.inf
+    return scores
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lmwright.core.errors import ModelError, suggestion
 from lmwright.formats.ggml_types import dequantize, type_of
+from lmwright.formats.settings import shown
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -186,7 +187,7 @@ def alignment(header: "Header", metadata: dict[str, Any]) -> int:
     given = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     header.where = "metadata key 'general.alignment'"
     if type(given) is not int or not 1 <= given <= MAX_ALIGNMENT or given & (given - 1):
-        raise header.fault(f"is {given!r}, expected a power of two up to {MAX_ALIGNMENT}")
+        raise header.fault(f"is {shown(given)}, expected a power of two up to {MAX_ALIGNMENT}")
     return given
 
 

@@ -1,13 +1,14 @@
-"""The JSON files beside a model's weights, and values out of them that have the right type."""
+"""The JSON files beside a model's weights; `Settings` reads the values in them."""
 
 import json
-from collections.abc import Mapping
+import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lmwright.core.errors import ModelError
 
 T = TypeVar("T", dict, list)
+HALVES = re.compile(r"\\u[dD][89a-fA-F]")
 EXPECTED = {dict: "an object", list: "an array"}
 
 
@@ -17,24 +18,17 @@ def read_json(path: Path, kind: type[T]) -> T | None:
     Raises a ModelError that names the file if it cannot be read or holds anything else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text)
+        if HALVES.search(text):  # of characters, which may have found each other
+            json.dumps(found, ensure_ascii=False).encode()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
-    # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
+    # ValueError: not UTF-8, half a character, not JSON, or a number of thousands of digits.
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, kind):
         raise ModelError(f"{path}: expected {EXPECTED[kind]}, found {type(found).__name__}")
     return found
-
-
-def setting(settings: Mapping[str, Any], key: str, default: Any, *, path: Path | str) -> Any:
-    """Return a setting of the default's type; null means the default. `path` is for the message."""
-    value = settings.get(key)
-    if value is None:
-        return default
-    if type(value) is not type(default):
-        raise ModelError(f"{path}: {key} = {value!r}: expected {type(default).__name__}")
-    return value

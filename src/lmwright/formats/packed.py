@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lmwright.core.errors import ModelError
+from lmwright.formats.settings import Settings, shown
 
 METHOD = "compressed-tensors"
 FORMAT = "pack-quantized"
@@ -161,26 +162,28 @@ def unpack_words(words: Tensor, bits: int, n_columns: int) -> Tensor:
 
 def read_schemes(quantization_config: Mapping[str, Any]) -> dict[str, Scheme]:
     """Return the scheme of each target; anything this reader cannot do is a `ModelError`."""
-    method = quantization_config.get("quant_method")
+    settings = Settings({"quantization_config": quantization_config}).table("quantization_config")
+    method = settings.text("quant_method")
     if method != METHOD:
-        raise ModelError(f"quantization_config.quant_method = {method!r}: known is {METHOD!r}")
+        raise ModelError(f"quantization_config.quant_method = {shown(method)}: known is {METHOD!r}")
     for key in ("kv_cache_scheme", "sparsity_config", "transform_config"):
-        if quantization_config.get(key):
+        if settings.values.get(key):
             raise ModelError(f"quantization_config.{key}: not supported, only packed weights are")
-    groups = quantization_config.get("config_groups")
-    if not isinstance(groups, Mapping) or not groups:
+    groups = settings.table("config_groups")
+    if not groups.values:
         raise ModelError("quantization_config.config_groups: missing or empty")
     schemes: dict[str, Scheme] = {}
-    for key, group in groups.items():
-        where = f"quantization_config.config_groups.{key}"
-        if not isinstance(group, Mapping) or not isinstance(group.get("weights"), Mapping):
+    for key in groups.values:
+        group = groups.table(key)
+        where = group.prefix.removesuffix(".")
+        if not group.table("weights").values:
             raise ModelError(f"{where}: must say how `weights` are quantised")
-        kind = group.get("format") or quantization_config.get("format")
+        kind = group.text("format") or settings.text("format")
         if kind != FORMAT:
-            raise ModelError(f"{where}.format = {kind!r}: known is {FORMAT!r}")
-        scheme = _read_scheme(where, group)
-        for target in group.get("targets") or ():
-            schemes[str(target)] = scheme
+            raise ModelError(f"{where}.format = {shown(kind)}: known is {FORMAT!r}")
+        scheme = _read_scheme(group)
+        for target in group.texts("targets", []):
+            schemes[target] = scheme
     return schemes
 
 
@@ -208,11 +211,12 @@ def _patterns_matching(module: str, targets: Iterable[str]) -> list[str]:
         ) from None
 
 
-def _read_scheme(where: str, group: Mapping[str, Any]) -> Scheme:
+def _read_scheme(group: Settings) -> Scheme:
     """Read one group; `actorder` is not looked at: where it matters, the file has _g_idx."""
-    if group.get("input_activations") or group.get("output_activations"):
+    where = group.prefix.removesuffix(".")
+    if group.values.get("input_activations") or group.values.get("output_activations"):
         raise ModelError(f"{where}: quantised activations; known are weights only")
-    weights = group["weights"]
+    weights = group.table("weights").values
     expected = {
         "num_bits": BITS,
         "type": ("int",),
@@ -223,14 +227,15 @@ def _read_scheme(where: str, group: Mapping[str, Any]) -> Scheme:
     defaults = {"type": "int", "symmetric": True, "dynamic": False}
     for key, known in expected.items():
         value = weights.get(key, defaults.get(key))
-        if value not in known:
+        if not any(value == each and type(value) is type(each) for each in known):
             names = ", ".join(map(repr, known))
-            raise ModelError(f"{where}.weights.{key} = {value!r}: known: {names}")
+            raise ModelError(f"{where}.weights.{key} = {shown(value)}: known: {names}")
     if weights["strategy"] == "channel":
         return Scheme(weights["num_bits"], group_size=None)
     group_size = weights.get("group_size")
-    if not isinstance(group_size, int) or group_size < 1:
-        raise ModelError(f"{where}.weights.group_size = {group_size!r}: must be a whole number > 0")
+    if type(group_size) is not int or group_size < 1:
+        told = f"{where}.weights.group_size = {shown(group_size)}"
+        raise ModelError(f"{told}: must be a whole number > 0")
     return Scheme(weights["num_bits"], group_size)
 
 

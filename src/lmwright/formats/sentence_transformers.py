@@ -7,7 +7,8 @@ from typing import Any
 
 from lmwright.core.artifact import write_json
 from lmwright.core.errors import ModelError, suggestion
-from lmwright.formats.json_file import read_json, setting
+from lmwright.formats.json_file import read_json
+from lmwright.formats.settings import Settings, shown
 
 # The names of sentence-transformers 6, and before it one flag each; several are joined in this
 # order.
@@ -48,7 +49,7 @@ class Pooling:
         for kind in self.kinds:
             if kind not in FLAGS.values():
                 known = suggestion(kind, FLAGS.values())
-                raise ModelError(f"pooling {kind!r} is not known{known}")
+                raise ModelError(f"pooling {shown(kind)} is not known{known}")
         if not self.kinds:
             raise ModelError("pooling: at least one kind is needed")
 
@@ -77,7 +78,7 @@ def read_pooling(folder: Path) -> Pooling | None:
     if settings is None:
         raise ModelError(f"{path} is missing: it says how the vectors of the tokens become one")
     named, prompt = _prompts(folder / "config_sentence_transformers.json")
-    if prompt and not setting(settings, "include_prompt", True, path=path):
+    if prompt and not Settings(settings, path).flag("include_prompt", True):
         raise ModelError(f"{folder}: include_prompt = false is not known here")
     max_tokens, lowers_case = _limits(folder)
     return Pooling(
@@ -131,7 +132,7 @@ def _module(folder: Path, i: int, module: Any) -> tuple[str, str]:
         )
     if Path(path).is_absolute() or ".." in Path(path).parts or (i == 0 and path not in ("", ".")):
         raise ModelError(
-            f"{folder / 'modules.json'}: module {i} lies in {path!r}: not known here; "
+            f"{folder / 'modules.json'}: module {i} lies in {shown(path)}: not known here; "
             "expected the Transformer in the folder itself and the others below it"
         )
     return name, path
@@ -143,8 +144,10 @@ def _prompts(path: Path) -> tuple[dict[str, str], str]:
     named, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
     # A list, because `default` may be anything.
     if not isinstance(named, dict) or (default is not None and default not in list(named)):
-        raise ModelError(f"{path}: default_prompt_name = {default!r} is not one of the prompts")
-    prompts = {name: setting(named, name, "", path=path) for name in named}
+        raise ModelError(
+            f"{path}: default_prompt_name = {shown(default)} is not one of the prompts"
+        )
+    prompts = {name: Settings(named, path).text(name, "") for name in named}
     return prompts, "" if default is None else prompts[default]
 
 
@@ -153,12 +156,12 @@ def _kinds(path: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
     if named is not None:
         kinds = [named] if isinstance(named, str) else named
         if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-            raise ModelError(f"{path}: pooling_mode = {named!r}: expected a name or several")
+            raise ModelError(f"{path}: pooling_mode = {shown(named)}: expected a name or several")
         return tuple(kinds)
     unknown = {key for key in settings if key.startswith("pooling_mode_")} - set(FLAGS)
     if unknown:
         raise ModelError(f"{path}: {min(unknown)} is not known")
-    flagged = (kind for flag, kind in FLAGS.items() if setting(settings, flag, False, path=path))
+    flagged = (kind for flag, kind in FLAGS.items() if Settings(settings, path).flag(flag))
     return tuple(flagged) or ("mean",)
 
 
@@ -170,7 +173,7 @@ def _limits(folder: Path) -> tuple[int | None, bool]:
         if found is not None:
             path, settings = folder / name, found
             break
-    lowers_case = setting(settings, "do_lower_case", False, path=path)
+    lowers_case = Settings(settings, path).flag("do_lower_case", False)
     key = "max_seq_length"
     length = settings.get(key)
     if length is None:  # sentence-transformers 6 leaves it to the tokenizer; 1e30 says nothing
@@ -181,5 +184,5 @@ def _limits(folder: Path) -> tuple[int | None, bool]:
         if type(length) is int and length >= 10**9:
             length = None
     if length is not None and (type(length) is not int or length < 1):
-        raise ModelError(f"{path}: {key} = {length!r}: expected a number of tokens")
+        raise ModelError(f"{path}: {key} = {shown(length)}: expected a number of tokens")
     return length, lowers_case

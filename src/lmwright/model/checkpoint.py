@@ -31,6 +31,10 @@ from lmwright.model.transformer import DecoderLM, Model, tie
 ROPE_FACTORS = "rope_freqs.weight"
 # What an answer begins with and what is never in it.
 ANSWER_KEYS = ("decoder_start_token_id", "forced_bos_token_id", "bad_words_ids")
+# What the configuration holds of generation_config.json in fields of its own, and what is said of
+# the file itself.
+ROLE_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id", *ANSWER_KEYS)
+OWN_KEYS = (*ROLE_KEYS, "transformers_version", "_from_model_config")
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,17 @@ def turned(row: TensorRow, tensor: Tensor) -> Tensor:
 
 def load_folder(folder: Path, dtype: torch.dtype) -> Model:
     """Open a Hugging Face folder, plain or quantised; all weights in `dtype`, on the CPU."""
-    settings = read_config(folder) | _generation_settings(folder)
+    generation = _generation_settings(folder)
+    answers = {key: generation[key] for key in ANSWER_KEYS if generation.get(key) is not None}
+    settings = read_config(folder) | answers
     tensors: Mapping[str, Tensor] = read_weights(folder)
     quantization = settings.get("quantization_config")
     if quantization is not None:
         with _blaming(folder):
             tensors = unpack(tensors, quantization, dtype=dtype)
     layout = read_layout(folder, settings, tensors)
+    kept = {key: value for key, value in generation.items() if key not in OWN_KEYS}
+    layout.model.config = replace(layout.model.config, generation=kept)
 
     def read(row: TensorRow) -> Tensor:
         name = layout.names[row]
@@ -121,9 +129,8 @@ def save(model: Model, folder: Path, dtype: torch.dtype) -> None:
     write_weights(tensors, folder)
     settings = {**settings_of(kind, config), "torch_dtype": str(dtype).removeprefix("torch.")}
     write_json(folder / "config.json", settings)
-    keys = ("bos_token_id", "eos_token_id", "pad_token_id", *ANSWER_KEYS)
-    generation = {key: settings[key] for key in keys if settings.get(key) is not None}
-    write_json(folder / "generation_config.json", generation)
+    generation = {key: settings[key] for key in ROLE_KEYS if settings.get(key) is not None}
+    write_json(folder / "generation_config.json", {**config.generation, **generation})
 
 
 def save_gguf(
@@ -184,8 +191,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _generation_settings(folder: Path) -> dict[str, Any]:
     """Return what is told of answers; transformers 5 writes it to this file alone."""
-    settings = read_json(folder / "generation_config.json", dict) or {}
-    return {key: settings[key] for key in ANSWER_KEYS if settings.get(key) is not None}
+    return read_json(folder / "generation_config.json", dict) or {}
 
 
 def read_layout(

@@ -1,10 +1,13 @@
 """The shape of a model, in our own words; families translate their `config.json` to it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from lmwright.core.errors import ModelError
+from lmwright.formats.settings import is_number, is_token, shown
 
 Scaling = Literal["none", "linear", "dynamic", "llama3", "yarn", "longrope"]
 Positions = Literal["rotary", "learned", "sinusoidal", "relative"]
@@ -132,16 +135,16 @@ class ModelConfig:
     forced_bos_id: int | None = None
     # Never generated (Marian's padding).
     suppressed_ids: tuple[int, ...] = ()
+    # What generation_config.json says besides (temperature, top_p, ...), kept for whoever opens the
+    # saved folder.
+    generation: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _check_fields(self)
         _check_sizes(self)
         if self.head in ("sequence", "tokens") and not self.labels:
             raise ModelError(f"a {self.head} head needs labels; the configuration names none")
-        ids = (self.bos_id, self.pad_id, self.decoder_start_id, self.forced_bos_id)
-        for id_ in (*ids, *self.eos_ids, *self.suppressed_ids):
-            if id_ is not None and type(id_) is not int:
-                raise ModelError(f"{id_!r} is no token id; expected a whole number")
+        _check_tokens(self)
 
     def is_local(self, layer: int) -> bool:
         """Tell whether this layer sees through the sliding window only."""
@@ -156,26 +159,60 @@ class ModelConfig:
         return frozenset(self.sliding_window if self.is_local(i) else None for i in layers)
 
 
+def check_field(record: type, name: str, value: Any, *, key: str) -> None:
+    """Hold a value against the type of a field: a choice, a flag, or the bounds of a number.
+
+    `key` is what the message calls it.
+    """
+    hint, may_lack = _hints(record)[name]
+    if value is None and may_lack:
+        return
+    bounds = getattr(hint, "__metadata__", (None,))[0]
+    told = f"{key} = {shown(value)}"
+    # In a list: a value from a file may be what no set can look up.
+    if get_origin(hint) is Literal and value not in list(get_args(hint)):
+        raise ModelError(f"{told}; known: {', '.join(get_args(hint))}")
+    if hint is bool and not isinstance(value, bool):
+        raise ModelError(f"{told}: expected true or false")
+    if isinstance(bounds, range) and (type(value) is not int or value not in bounds):
+        raise ModelError(f"{told}: expected a whole number {bounds[0]} to {bounds[-1]}")
+    if isinstance(bounds, tuple) and not (is_number(value) and bounds[0] < value < bounds[1]):
+        below = "" if bounds[1] == math.inf else f", below {bounds[1]}"
+        raise ModelError(f"{told}: expected a number above {bounds[0]}{below}")
+
+
+@cache
+def _hints(record: type) -> dict[str, tuple[Any, bool]]:
+    """Return of each field its type, and whether it may be None."""
+    hints = get_type_hints(record, include_extras=True)
+    return {
+        each.name: (get_args(hints[each.name])[0], True)
+        if each.default is None
+        else (hints[each.name], False)
+        for each in fields(record)
+    }
+
+
 def _check_fields(record: Any, of: str = "") -> None:
-    """Hold each field against its type: a choice, a flag, or the bounds of a number."""
-    hints = get_type_hints(type(record), include_extras=True)
     for each in fields(record):
-        value, hint = getattr(record, each.name), hints[each.name]
-        if each.default is None:
-            if value is None:
-                continue
-            hint = get_args(hint)[0]
-        bounds = getattr(hint, "__metadata__", (None,))[0]
-        shown = f"{of}{each.name} = {value!r}"
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            raise ModelError(f"{shown}; known: {', '.join(get_args(hint))}")
-        if hint is bool and not isinstance(value, bool):
-            raise ModelError(f"{shown}: expected true or false")
-        if isinstance(bounds, range) and (type(value) is not int or value not in bounds):
-            raise ModelError(f"{shown}: expected a whole number {bounds[0]} to {bounds[-1]}")
-        if isinstance(bounds, tuple) and not bounds[0] < value < bounds[1]:
-            below = "" if bounds[1] == math.inf else f", below {bounds[1]}"
-            raise ModelError(f"{shown}: expected a number above {bounds[0]}{below}")
+        value = getattr(record, each.name)
+        check_field(type(record), each.name, value, key=f"{of}{each.name}")
+
+
+def _check_tokens(config: ModelConfig) -> None:
+    roles = ("bos_id", "pad_id", "decoder_start_id", "forced_bos_id", "eos_ids", "suppressed_ids")
+    for name in roles:
+        value = getattr(config, name)
+        # transformers gives small models the BOS, EOS and padding of large ones, and never meets
+        # them. The others are read, or written to.
+        is_met = name not in ("bos_id", "pad_id", "eos_ids")
+        n_tokens = config.vocab_size if is_met else math.inf
+        for id_ in value if isinstance(value, tuple) else (value,):
+            if id_ is not None and not (is_token(id_) and id_ < n_tokens):
+                raise ModelError(
+                    f"{name}: {shown(id_)} is the id of no token; expected a whole number below "
+                    f"vocab_size = {config.vocab_size:,}"
+                )
 
 
 def _check_sizes(config: ModelConfig) -> None:

@@ -54,8 +54,7 @@ def _render(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> tuple[str |
         )
     except RequestError as error:
         return None, str(error)
-    bos = None if tokenizer.bos_id is None else tokenizer.special_tokens["bos_token"]
-    return text if bos is None or text.startswith(bos) else bos + text, None
+    return text, None
 
 
 def _default_system(plain: str, full: str) -> str | None:

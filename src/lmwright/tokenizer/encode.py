@@ -166,15 +166,14 @@ class Tokenizer:
     def chat(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True
     ) -> list[int]:
-        """Return a dialogue as token ids, ready for the assistant's turn."""
+        """Return a dialogue as token ids, ready for the assistant's turn.
+
+        A BOS is there if the template writes it: the model was trained on what the template makes.
+        """
         text, markers = self._render(messages, add_generation_prompt)
         if markers:
-            ids = self._encode_marked(text, markers)
-        else:
-            ids = self._encoding(text, None, has_specials=False, reads_specials=True).ids
-        if self.bos_id is not None and ids[:1] != [self.bos_id]:
-            ids = [self.bos_id, *ids]
-        return ids
+            return self._encode_marked(text, markers)
+        return self._encoding(text, None, has_specials=False, reads_specials=True).ids
 
     def set_default_system(self, text: str) -> None:
         """Let dialogues without a system message begin with this one.
@@ -192,7 +191,14 @@ class Tokenizer:
 
     def stream(self) -> StreamDecoder:
         """Return a decoder for tokens that arrive one by one."""
-        return StreamDecoder(self.decode)
+        return StreamDecoder(self.decode, self._byte_of.get)
+
+    @cached_property
+    def _byte_of(self) -> dict[int, int]:
+        """The byte of each token that stands for one, "<0x0A>", where a decoder reads them so."""
+        pieces = {byte: self._backend.token_to_id(_piece(byte)) for byte in range(256)}
+        found = {id_: byte for byte, id_ in pieces.items() if id_ is not None}
+        return {id_: byte for id_, byte in found.items() if self.decode([id_]) != _piece(byte)}
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json (Marian: its own files), its settings and the chat template."""
@@ -201,8 +207,9 @@ class Tokenizer:
                 with replacing(folder / name) as temporary:
                     temporary.write_bytes(content)
         else:
+            # Not by the library, which says of a full disk no more than that there was an error.
             with self._as_saved() as backend, replacing(folder / "tokenizer.json") as temporary:
-                backend.save(str(temporary))
+                temporary.write_text(backend.to_str(pretty=True), encoding="utf-8")
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
@@ -309,6 +316,10 @@ class Tokenizer:
         # Only the first part gets a space in front, and the library would take each for that.
         with self._lock, _set(spaces, "prepend_scheme", "never"):
             return self._ids(text)
+
+
+def _piece(byte: int) -> str:
+    return f"<0x{byte:02X}>"
 
 
 @contextmanager

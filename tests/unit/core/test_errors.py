@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from lmwright.core import errors
-from lmwright.core.errors import UnsupportedError, suggestion
+from lmwright.core.errors import ModelError, UnsupportedError, suggestion
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,11 @@ def test_the_closest_name_is_suggested_or_all_are_listed():
 def test_what_a_model_cannot_do_is_told_from_another_process():
     error = pickle.loads(pickle.dumps(UnsupportedError("m: no", reason="cannot")))
     assert (type(error), str(error), error.reason) == (UnsupportedError, "m: no", "cannot")
+
+
+def test_a_message_that_quotes_a_long_value_keeps_its_beginning_and_end():
+    text = str(ModelError("config.json: " + "x" * 10**6 + ": expected a number"))
+    assert len(text) < 2100
+    assert text.startswith("config.json: xxx")
+    assert text.endswith("xxx: expected a number")
+    assert str(pickle.loads(pickle.dumps(ModelError("short")))) == "short"

@@ -46,6 +46,19 @@ def test_tokens_come_as_often_as_the_filtered_distribution_says(settings, expect
         assert abs(share - probability) <= margin + 0.01 * (0 < probability < 1)
 
 
+@pytest.mark.parametrize("settings", [{}, {"top_k": 40}, {"top_p": 0.9}, {"min_p": 0.01}], ids=str)
+def test_a_choice_does_not_hang_on_the_last_bits_of_the_logits(settings):
+    # Pairs of neighbours in probability, 1e-6 apart, which rounding puts in either order.
+    sampling = Sampling(temperature=1.0, **settings)
+    base = np.repeat(np.linspace(0, 4, 200), 2)
+    noise = np.random.Generator(np.random.Philox(2))
+    rows = [(base + noise.normal(0, 1e-6, len(base))).astype(np.float32) for _ in range(2)]
+    assert (np.argsort(-rows[0]) != np.argsort(-rows[1])).sum() > 100
+    for seed in range(500):
+        first, second = (choose(row, sampling, random_numbers(seed)) for row in rows)
+        assert first == second
+
+
 def test_greedy_takes_the_first_of_equals():
     logits = np.array([1.0, 3.0, 3.0], dtype=np.float32)
     assert choose(logits, Sampling(), random_numbers(0)) == 1

@@ -114,7 +114,7 @@ WEIGHTS = ("config_groups", "group_0", "weights")
     [
         (("quant_method",), "gptq", "quant_method = 'gptq': known is 'compressed-tensors'"),
         (("config_groups",), {}, "config_groups: missing"),
-        (("config_groups", "group_0"), ["W4A16"], "must say how `weights`"),
+        (("config_groups", "group_0"), ["W4A16"], "must say how `weights`|expected an object"),
         (("config_groups", "group_0", "format"), "nvfp4-pack-quantized", "known is 'pack-quant"),
         (("config_groups", "group_0", "input_activations"), {"num_bits": 8}, "weights only"),
         ((*WEIGHTS, "num_bits"), 3, "num_bits = 3: known: 4, 8"),

@@ -86,7 +86,7 @@ PROMPTS = "config_sentence_transformers.json"
         ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length = 0: expected"),
         ("sentence_bert_config.json", {"max_seq_length": "9"}, "max_seq_length = '9'"),
         ("sentence_bert_config.json", {"do_lower_case": "false"}, "do_lower_case = 'false': exp"),
-        (PROMPTS, {"prompts": {"q": 3}}, "q = 3: expected str"),
+        (PROMPTS, {"prompts": {"q": 3}}, "q = 3: expected a text"),
         (PROMPTS, {"prompts": {"q": "a"}, "default_prompt_name": ["q"]}, "is not one of the"),
         (PROMPTS, {"default_prompt_name": "q"}, "default_prompt_name = 'q' is not one of"),
         (PROMPTS, {"prompts": ["q"]}, "is not one of the prompts"),

@@ -30,11 +30,13 @@ def test_a_value_out_of_bounds_is_named(tiny_config, name, value):
         replace(tiny_config, **{name: value})
 
 
-@pytest.mark.parametrize("field", ["bos_id", "pad_id", "eos_ids"])
-def test_token_ids_are_numbers(tiny_config, field):
-    value = ("</s>",) if field == "eos_ids" else "</s>"
-    with pytest.raises(ModelError, match=r"'</s>' is no token id"):
-        replace(tiny_config, **{field: value})
+@pytest.mark.parametrize("field", ["bos_id", "pad_id", "forced_bos_id", "eos_ids"])
+@pytest.mark.parametrize("value", ["</s>", -1, 300, True, 2.0, [2]], ids=str)
+def test_token_ids_are_those_of_the_vocabulary(tiny_config, field, value):
+    if value == 300 and field != "forced_bos_id":  # which nothing ever meets
+        return
+    with pytest.raises(ModelError, match=f"{field}: .* is the id of no token; .*300"):
+        replace(tiny_config, **{field: (value,) if field == "eos_ids" else value})
 
 
 def test_every_kv_head_must_serve_as_many_query_heads(tiny_config):

@@ -55,7 +55,7 @@ def test_no_template_can_eat_the_memory(source):
 
 
 def test_output_is_bounded(monkeypatch):
-    monkeypatch.setattr("lmwright.tokenizer.chat.MAX_RENDERED_CHARACTERS", 1000)
+    monkeypatch.setattr("lmwright.tokenizer.chat.MAX_CHARACTERS", 1000)
     source = "{% for i in range(200) %}{{ messages[0].content }}{% endfor %}"
     assert rendered(source) == "hi" * 200
     with pytest.raises(RequestError, match="more than 1,000 characters"):

@@ -2,7 +2,9 @@
 
 import threading
 import time
+from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import tokenizers
@@ -90,7 +92,7 @@ def test_special_tokens_that_overlap_or_are_one_character_are_text_too(content):
     assert ids == ["<>abxy".index(c) for c in content] + [backend.token_to_id("<a>")]
 
 
-def test_there_is_exactly_one_bos(byte_fallback):
+def test_a_dialogue_has_the_bos_that_its_template_writes_and_no_other(byte_fallback):
     tokenizer = byte_fallback()
     assert tokenizer.bos_id == 1
     assert tokenizer.encode("a").count(1) == 1
@@ -104,7 +106,8 @@ def test_there_is_exactly_one_bos(byte_fallback):
         special_tokens=tokenizer.special_tokens,
         chat_template="{{ messages[0].content }}",
     )
-    assert silent.chat([{"role": "user", "content": "a"}]) == tokenizer.encode("a")
+    # As with transformers' apply_chat_template.
+    assert silent.chat([{"role": "user", "content": "a"}]) == tokenizer.encode("a", add_bos=False)
 
 
 def test_no_bos_where_the_tokenizer_adds_none(tokenizer):
@@ -232,3 +235,15 @@ def test_a_role_that_is_no_token_is_refused_where_it_is_used(tiny_tokenizer):
     tiny_tokenizer.special_tokens["pad_token"] = "<pad>"
     with pytest.raises(ModelError, match="'<pad>' is not in the vocabulary"):
         _ = tiny_tokenizer.role_id("pad")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this machine")
+def test_a_full_disk_is_the_systems_error(tokenizer, tmp_path, monkeypatch):
+    # The library would raise a bare Exception.
+    @contextmanager
+    def full(path):
+        yield Path("/dev/full")
+
+    monkeypatch.setattr("lmwright.tokenizer.encode.replacing", full)
+    with pytest.raises(OSError, match="No space left"):
+        tokenizer.save(tmp_path)

@@ -250,9 +250,7 @@ def test_the_user_may_say_what_a_server_holds(written, monkeypatch: pytest.Monke
 
 @needs_llama_cpp
 @pytest.mark.parametrize("damage", ["nan", "zeros", "huge"])
-@pytest.mark.parametrize(
-    "tensor", ["output_norm.weight", "token_embd.weight", "blk.0.attn_q.weight"]
-)
+@pytest.mark.parametrize("name", ["output_norm", "token_embd", "blk.0.attn_q"])
 def test_damaged_weights_in_llama_cpp_fail(
     name: str, damage: str, original: LocalSubject, written
 ) -> None:

@@ -1,6 +1,9 @@
 """The families as data: how each spells its configuration and names its tensors."""
 
-from lmwright.core.errors import ModelError, suggestion
+import difflib
+
+from lmwright.core.errors import ModelError
+from lmwright.formats.settings import shown
 from lmwright.model.families.bart import BART
 from lmwright.model.families.bert import BERT
 from lmwright.model.families.distilbert import DISTILBERT
@@ -42,11 +45,12 @@ def gguf_family(architecture: object) -> Family:
 
 def _known(name: object, families: dict[str, Family], key: str) -> Family:
     # From a file, so it may be anything, also what no dict can look up.
-    if not isinstance(name, str) or name not in families:
-        raise ModelError(
-            f"{key} {name!r} is not a family that lmwright builds"
-            f"{suggestion(str(name), families)}. Known: {', '.join(families)}. A model behind "
-            "an OpenAI-compatible server (vLLM, llama.cpp) can be evaluated all the same: "
-            "openai:MODEL@URL"
-        )
-    return families[name]
+    if isinstance(name, str) and name in families:
+        return families[name]
+    close = difflib.get_close_matches(str(name), families, n=1, cutoff=0.6)
+    meant = f"; did you mean {close[0]!r}?" if close else "."
+    raise ModelError(
+        f"{key} {shown(name)} is not a family that lmwright builds{meant} Known: "
+        f"{', '.join(families)}. A model behind an OpenAI-compatible server (vLLM, llama.cpp) can "
+        "be evaluated all the same: openai:MODEL@URL"
+    )

@@ -5,8 +5,9 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from lmwright.core.errors import ModelError
-from lmwright.model.config import Head, ModelConfig
-from lmwright.model.families.family import ConfigJson, Family
+from lmwright.formats.settings import Settings, is_token, shown
+from lmwright.model.config import Head, ModelConfig, check_field
+from lmwright.model.families.family import DECODER_KEYS, ConfigJson, Family
 from lmwright.model.families.rope import read_ropes, rope_settings
 from lmwright.model.transformer import EncoderDecoderLM
 
@@ -29,16 +30,19 @@ ANSWER_ROLES = {
     "decoder_start_id": "decoder_start_token_id",
     "forced_bos_id": "forced_bos_token_id",
 }
+# Fields whose usual key transformers understands in place of the family's own (attribute_map).
+ALIASED = {"d_model", "n_layers", "n_heads", "d_head", "max_positions"}
 REQUIRED = {f.name for f in fields(ModelConfig) if f.default is f.default_factory is MISSING}
 
 
 def model_config(family: Family, settings: ConfigJson) -> ModelConfig:
     """Translate config.json; a setting that this code does not cover is an error."""
     # null is a value, not a gap: Mistral's "sliding_window": null means none, not the default.
-    given = {key: v for key, v in {**family.defaults, **settings}.items() if v is not None}
+    spelt = _spelt(family, settings)
+    given = {key: v for key, v in {**family.defaults, **spelt}.items() if v is not None}
     for key, only in family.only.items():
         if given.get(key, only) != only:
-            raise ModelError(f"{key} = {given[key]!r}; only {only!r} is supported")
+            raise ModelError(f"{key} = {shown(given[key])}; only {only!r} is supported")
     missing = [
         key
         for name, key in family.keys.items()
@@ -46,6 +50,7 @@ def model_config(family: Family, settings: ConfigJson) -> ModelConfig:
     ]
     if missing:
         raise ModelError(f"{', '.join(missing)} missing")
+    _check_types(family, given)
     values = {name: given[key] for name, key in family.keys.items() if key in given}
     values |= own_fields(family, given)
     if family.assembly is EncoderDecoderLM and not values.get("n_decoder_layers"):
@@ -58,6 +63,18 @@ def model_config(family: Family, settings: ConfigJson) -> ModelConfig:
         values["activation"] = _activation(values["activation"])
     labels = _labels(given) if values["head"] in ("sequence", "tokens") else {}
     return ModelConfig(family=family.name, **values, **_roles(given), **labels)
+
+
+def _spelt(family: Family, settings: ConfigJson) -> ConfigJson:
+    """Return the settings under the family's own keys, though a file may have the usual ones."""
+    spelt = dict(settings)
+    for name in ALIASED & family.keys.keys():
+        alias, key = DECODER_KEYS[name], family.keys[name]
+        value = spelt.get(alias)
+        if value is not None and spelt.setdefault(key, value) != value:
+            other = f"{key} = {shown(spelt[key])}"
+            raise ModelError(f"{alias} = {shown(value)} contradicts {other}: they mean the same")
+    return spelt
 
 
 def settings_of(family: Family, config: ModelConfig) -> dict[str, Any]:
@@ -90,7 +107,26 @@ def settings_of(family: Family, config: ModelConfig) -> dict[str, Any]:
 def own_fields(family: Family, given: ConfigJson) -> dict[str, Any]:
     """Return the fields that the family chooses, and those that need more than a word."""
     ropes = read_ropes(given) if _is_rotary(family) else {}
+    for rope in ropes.values():
+        if rope.fraction != 1 and not family.rotates_parts:
+            told = f"partial_rotary_factor = {rope.fraction:g}"
+            raise ModelError(f"{told}: of {family.name}, only whole heads are rotated")
     return {**family.choices, **ropes, **family.read(given)}
+
+
+def _check_types(family: Family, given: ConfigJson) -> None:
+    """Hold each value against the type of the field that it is for, or else of its usual value."""
+    for name, key in family.keys.items():
+        if key in given and name != "activation":  # which has other names there
+            check_field(ModelConfig, name, given[key], key=key)
+    settings = Settings(given)
+    for key, usual in family.defaults.items():
+        if isinstance(usual, bool):
+            settings.flag(key)
+        elif isinstance(usual, str):
+            settings.text(key)
+        elif isinstance(usual, int | float) and not key.endswith("_token_id"):
+            settings.number(key)
 
 
 def _is_rotary(family: Family) -> bool:
@@ -99,10 +135,10 @@ def _is_rotary(family: Family) -> bool:
 
 def _head(family: Family, settings: ConfigJson) -> Head:
     known: dict[str, Head] = {name: head for head, name in family.architectures.items()}
-    names = settings.get("architectures") or [next(iter(known))]
-    if not isinstance(names, list) or len(names) != 1 or names[0] not in known:
+    names = Settings(settings).texts("architectures") or [next(iter(known))]
+    if len(names) != 1 or names[0] not in known:
         raise ModelError(
-            f"architectures = {names!r}; of {family.name}, lmwright builds {', '.join(known)}"
+            f"architectures = {shown(names)}; of {family.name}, lmwright builds {', '.join(known)}"
         )
     return known[names[0]]
 
@@ -110,7 +146,7 @@ def _head(family: Family, settings: ConfigJson) -> Head:
 def _head_width(d_model: Any, n_heads: Any) -> int:
     for name, value in (("d_model", d_model), ("n_heads", n_heads)):
         if type(value) is not int or value < 1:
-            raise ModelError(f"{name} = {value!r}: expected a whole number of at least 1")
+            raise ModelError(f"{name} = {shown(value)}: expected a whole number of at least 1")
     if d_model % n_heads:
         raise ModelError(
             f"a width of {d_model} does not divide into {n_heads} heads; the file contradicts "
@@ -121,18 +157,22 @@ def _head_width(d_model: Any, n_heads: Any) -> int:
 
 def _activation(name: Any) -> str:
     if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise ModelError(f"activation {name!r}; known: {', '.join(ACTIVATIONS)}")
+        raise ModelError(f"activation {shown(name)}; known: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
 def _roles(given: ConfigJson) -> dict[str, Any]:
-    eos = given.get("eos_token_id")
-    words = given.get("bad_words_ids") or []
+    # The first Llama writes -1 where it has no padding.
+    given = {key: None if key == "pad_token_id" and v == -1 else v for key, v in given.items()}
+    settings = Settings(given)
+    words = settings.items("bad_words_ids")
+    if not all(isinstance(word, list) and all(map(is_token, word)) for word in words):
+        raise settings.fault("bad_words_ids", "expected lists of the ids of tokens")
     if any(len(word) > 1 for word in words):
         log.warning("bad_words_ids of several tokens are not kept out of answers")
     return {
-        **{name: given.get(key) for name, key in (ROLES | ANSWER_ROLES).items()},
-        "eos_ids": () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
+        **{name: settings.token(key) for name, key in (ROLES | ANSWER_ROLES).items()},
+        "eos_ids": settings.tokens("eos_token_id"),
         "suppressed_ids": tuple(word[0] for word in words if len(word) == 1),
     }
 
@@ -145,17 +185,18 @@ _PROBLEMS = {
 
 
 def _labels(given: ConfigJson) -> dict[str, Any]:
-    if "id2label" not in given and "num_labels" not in given:
-        names = {0: "LABEL_0", 1: "LABEL_1"}  # transformers' default
-    else:
-        names = given.get("id2label") or {i: f"LABEL_{i}" for i in range(given["num_labels"])}
+    settings = Settings(given)
+    n_labels = settings.whole("num_labels", 2, bounds=range(1, 2**16))  # transformers' default
+    names = settings.table("id2label").values or {i: f"LABEL_{i}" for i in range(n_labels)}
+    if not all(str(i).isdecimal() and len(str(i)) < 10 for i in names):
+        raise settings.fault("id2label", "expected a name for each of 0, 1, ...")
     ids = {int(i): str(label) for i, label in names.items()}
     if sorted(ids) != list(range(len(ids))):
         raise ModelError(f"id2label has the ids {sorted(ids)[:10]}, expected 0, 1, ...")
     default = _PROBLEMS["regression" if len(ids) == 1 else "single_label"]
-    given_problem = given.get("problem_type", default)
+    given_problem = settings.text("problem_type", default)
     problem = next((ours for ours, theirs in _PROBLEMS.items() if theirs == given_problem), None)
     if problem is None:
         known = ", ".join(_PROBLEMS.values())
-        raise ModelError(f"problem_type {given_problem!r}; known: {known}")
+        raise ModelError(f"problem_type {shown(given_problem)}; known: {known}")
     return {"labels": tuple(ids[i] for i in range(len(ids))), "problem": problem}

@@ -76,6 +76,9 @@ class Family:
     write: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}  # noqa: ARG005
     # What only the tensors' names tell: whether there is a pooler, an own matrix for the head.
     refine: Callable[[ModelConfig, Collection[str]], ModelConfig] = lambda config, names: config  # noqa: ARG005
+    # Whether only a part of each head may be rotated. transformers ignores the key elsewhere, or
+    # fails over it.
+    rotates_parts: bool = False
     # Names begin with this unless the model was saved without its head.
     prefix: str = ""
     # Endings of tensors that hold no weights, or what is computed here.

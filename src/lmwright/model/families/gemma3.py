@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from lmwright.model.config import Rope
-from lmwright.model.families.gemma2 import GEMMA2, GGUF, by_heart
+from lmwright.model.families.gemma2 import CAPS, GEMMA2, GGUF, by_heart
 from lmwright.model.families.qwen import QK_NORMS
 
 GEMMA3 = replace(
@@ -20,9 +20,13 @@ GEMMA3 = replace(
         "rope_local_base_freq": 10_000.0,
         "sliding_window_pattern": 6,
     },
+    # transformers has the setting and does not heed it.
+    only={**GEMMA2.only, CAPS["attention_softcap"]: None},
+    keys={name: key for name, key in GEMMA2.keys.items() if name != "attention_softcap"},
     gguf=replace(
         GGUF,
         architecture="gemma3",
+        keys={"logit_softcap": CAPS["logit_softcap"]},
         defaults={},
         read=partial(by_heart, every=6, big=62, local_rope=Rope(theta=10_000.0)),
     ),

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from lmwright.core.errors import ModelError
-from lmwright.model.config import ModelConfig
+from lmwright.formats.settings import Settings
+from lmwright.model.config import ModelConfig, check_field
 from lmwright.model.families.config_json import ACTIVATIONS
 from lmwright.model.families.family import Family
 from lmwright.model.families.rope import read_gguf_rope, write_gguf_rope
@@ -28,34 +29,38 @@ def read_gguf_config(
     """Translate the metadata; what a file leaves out is what llama.cpp takes for it."""
     assert family.gguf is not None
     prefix = f"{family.gguf.architecture}."
-    keys = {k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)}
+    found = {k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)}
+    keys = Settings(found, prefix=prefix)
     eps = NORM_EPS[family.choices.get("norm", "rms")]
-    missing = [key for key in (*KEYS.values(), eps) if key not in keys]
+    missing = [key for key in (*KEYS.values(), eps) if key not in found]
     if missing:
         raise ModelError(f"GGUF metadata: {prefix}{missing[0]} missing")
-    values = {name: keys[key] for name, key in KEYS.items()}
-    own = family.gguf.keys.items()
-    values |= {name: keys.get(key, family.gguf.defaults.get(name)) for name, key in own}
+    values: dict[str, Any] = {name: found[key] for name, key in KEYS.items()}
+    for name, key in KEYS.items():
+        check_field(ModelConfig, name, values[name], key=prefix + key)
+    for name, key in family.gguf.keys.items():
+        values[name] = keys.number(key, family.gguf.defaults.get(name))
     n_heads = values["n_heads"]
-    if type(n_heads) is not int or n_heads < 1:
-        raise ModelError(f"{prefix}attention.head_count = {n_heads!r}: expected 1 or more")
-    d_head = keys.get("rope.dimension_count", values["d_model"] // n_heads)
-    if keys.get("attention.value_length", d_head) != keys.get("attention.key_length", d_head):
+    d_head = keys.whole("rope.dimension_count", values["d_model"] // n_heads)
+    d_key = keys.whole("attention.key_length", d_head)
+    if keys.whole("attention.value_length", d_head) != d_key:
         raise ModelError("GGUF metadata: keys and values of different widths are not built")
-    ends = (metadata.get(f"{TOKENS}{role}_token_id") for role in ("eos", "eot"))
+    roles = {k.removeprefix(TOKENS): v for k, v in metadata.items() if k.startswith(TOKENS)}
+    tokens = Settings(roles, prefix=TOKENS)
+    ends = (tokens.token(f"{role}_token_id") for role in ("eos", "eot"))
     config = ModelConfig(
         family=family.name,
         vocab_size=vocab_size,
-        n_kv_heads=keys.get("attention.head_count_kv", n_heads),
-        d_head=keys.get("attention.key_length", d_head),
-        norm_eps=keys[eps],
+        n_kv_heads=keys.whole("attention.head_count_kv", n_heads),
+        d_head=d_key,
+        norm_eps=keys.number(eps, 0.0),
         rope=read_gguf_rope(keys),
         activation=ACTIVATIONS[family.defaults[family.keys["activation"]]],  # type: ignore
-        sliding_window=keys.get("attention.sliding_window") or None,  # Phi-3 writes 0 for none
+        sliding_window=keys.whole("attention.sliding_window") or None,  # Phi-3 writes 0 for none
         ties_embeddings=is_tied,
-        bos_id=metadata.get(f"{TOKENS}bos_token_id"),
+        bos_id=tokens.token("bos_token_id"),
         eos_ids=tuple(dict.fromkeys(id_ for id_ in ends if id_ is not None)),
-        pad_id=metadata.get(f"{TOKENS}padding_token_id"),
+        pad_id=tokens.token("padding_token_id"),
         **values,
         **family.choices,
     )
@@ -96,7 +101,7 @@ def write_gguf_config(family: Family, config: ModelConfig) -> dict[str, Any]:
 
 def _check_kept(config: ModelConfig, again: ModelConfig) -> None:
     """Refuse a model with a choice that the format cannot say: llama.cpp would compute another."""
-    told_elsewhere = {"family", "bos_id", "eos_ids", "pad_id", "local_layers"}
+    told_elsewhere = {"family", "bos_id", "eos_ids", "pad_id", "local_layers", "generation"}
     if config.rope.scaling == "llama3":  # a tensor tells it, if it is that of Llama 3.1
         rope = replace(again.rope, scaling="llama3", factor=config.rope.factor)
         again = replace(again, rope=rope)

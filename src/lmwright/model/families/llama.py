@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from lmwright.model.families.family import DECODER_KEYS, Family, Gguf, table
+from lmwright.model.config import ModelConfig
+from lmwright.model.families.family import DECODER_KEYS, ConfigJson, Family, Gguf, table
+from lmwright.model.families.windows import layer_types, read_layer_types
 from lmwright.model.transformer import DecoderLM
 
 ROWS = table("""
@@ -35,6 +37,18 @@ LLAMA = Family(
     gguf=Gguf("llama", is_permuted=True),
 )
 WINDOW = {"sliding_window": "sliding_window"}
+
+
+def read(settings: ConfigJson) -> dict[str, object]:
+    """Return which layers have the window; Ministral's files call themselves Mistral's."""
+    return {"local_layers": read_layer_types(settings, ())}
+
+
+def write(config: ModelConfig) -> dict[str, object]:
+    """Return the layers' types where they differ."""
+    return {"layer_types": layer_types(config)} if config.local_layers else {}
+
+
 # Newer Mistrals have no window; GGUF calls them "llama".
 MISTRAL = replace(
     LLAMA,
@@ -43,4 +57,6 @@ MISTRAL = replace(
     defaults={**LLAMA.defaults, "max_position_embeddings": 131_072, "sliding_window": 4096},
     keys={**LLAMA.keys, **WINDOW},
     only={},
+    read=read,
+    write=write,
 )

@@ -19,5 +19,6 @@ PHI3 = replace(
     defaults={**LLAMA.defaults, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
     keys={**LLAMA.keys, **WINDOW},
     only={},
+    rotates_parts=True,
     gguf=Gguf("phi3"),
 )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmwright.core.errors import ModelError
+from lmwright.formats.settings import Settings, shown
 from lmwright.model.config import ModelConfig, Rope
 from lmwright.model.families.windows import GLOBAL, LOCAL
 
@@ -21,40 +22,46 @@ KEYS = {
     "yarn": _SHARPENED | {n: n for n in ("beta_fast", "beta_slow")},
     "longrope": _SHARPENED | {"short_factors": "short_factor", "long_factors": "long_factor"},
 }
-# What any scaling may say besides.
-COMMON = {"rope_type", "type", "mscale", "mscale_all_dim", "truncate", *_SHARPENED.values()}
+# What any scaling may say besides; nothing comes of an original context where it is not asked for.
+COMMON = {"rope_type", "type", *_STRETCHED.values()}
+MORE = {"yarn": {"mscale", "mscale_all_dim", "truncate"}}
 
 
 def read_ropes(settings: Mapping[str, Any]) -> dict[str, Rope]:
     """Return the rope, and that of the layers with a window where it is another one (Gemma 3)."""
-    ropes = settings.get("rope_parameters") or {}
-    if not isinstance(ropes.get(GLOBAL, {}), dict):
-        raise ModelError(f"rope_parameters.{GLOBAL} is no table")
-    fields = {"rope": read_rope(settings, ropes.get(GLOBAL))}
-    local = ropes.get(LOCAL, {"rope_theta": settings.get("rope_local_base_freq")})
-    if local["rope_theta"] is not None:
-        fields["local_rope"] = read_rope(settings, local)
+    ropes = Settings(settings).table("rope_parameters")
+    wide, near = (ropes.table(kind).values or None for kind in (GLOBAL, LOCAL))
+    fields = {"rope": read_rope(settings, wide)}
+    if near is None:
+        near = {"rope_theta": settings.get("rope_local_base_freq")}
+    if near.get("rope_theta") is not None:
+        fields["local_rope"] = read_rope(settings, near)
     return fields
 
 
 def read_rope(settings: Mapping[str, Any], table: Mapping[str, Any] | None = None) -> Rope:
     """Read both spellings: `rope_theta` + `rope_scaling`, and transformers 5's one table."""
     if table is None:
-        spelt = (settings.get("rope_parameters"), settings.get("rope_scaling"))
-        tables: list[Any] = [each for each in spelt if each] or [{}]
+        spelt = (Settings(settings).table(key) for key in ("rope_parameters", "rope_scaling"))
+        tables: list[Any] = [each.values for each in spelt if each.values] or [{}]
         ropes = [read_rope(settings, each) for each in tables]
         if ropes[0] != ropes[-1]:
             raise ModelError("rope_parameters and rope_scaling contradict each other")
         return ropes[0]
-    kind = table.get("rope_type", table.get("type", "default"))
+    names = Settings(table)
+    # Any: of KEYS, whose keys but "default" are those of Scaling.
+    kind: Any = names.text("rope_type") or names.text("type") or "default"
     kind = "longrope" if kind == "su" else kind  # its first name
-    if kind not in tuple(KEYS):  # from a file, so it may be what no dict can look up
-        raise ModelError(f"rope_type {kind!r}; known: {', '.join(KEYS)}")
+    if kind not in KEYS:
+        raise ModelError(f"rope_type {shown(kind)}; known: {', '.join(KEYS)}")
     _check_keys(kind, table)
     given = {key: settings.get(key) for key in _PLAIN.values()}
     given |= {key: value for key, value in table.items() if value is not None}
+    numbers = Settings(given)
     values: dict[str, Any] = {
-        ours: _numbers(key, given[key]) if ours.endswith("_factors") else _number(key, given[key])
+        ours: tuple(map(float, numbers.numbers(key, [])))
+        if ours.endswith("_factors")
+        else float(numbers.number(key, 0.0))
         for ours, key in KEYS[kind].items()
         if given.get(key) is not None
     }
@@ -62,7 +69,7 @@ def read_rope(settings: Mapping[str, Any], table: Mapping[str, Any] | None = Non
         return Rope(**values)
     if "factor" not in values and kind in ("linear", "dynamic", "llama3"):
         raise ModelError(f"rope_type {kind!r} without a factor")
-    longest = int(settings.get("max_position_embeddings", 2048))
+    longest = Settings(settings).whole("max_position_embeddings", 2048)
     original = longest if kind == "dynamic" else _original(settings, table, longest=longest)
     factor = values.setdefault("factor", longest / original)
     values["original_max_positions"] = original
@@ -102,17 +109,21 @@ def rope_settings(config: ModelConfig) -> dict[str, Any]:
     return settings
 
 
-def read_gguf_rope(keys: Mapping[str, Any]) -> Rope:
+def read_gguf_rope(keys: Settings) -> Rope:
     """Read `rope.*` of a GGUF's metadata (without the architecture before it)."""
-    scaling = keys.get("rope.scaling.type", "none")
+    scaling = keys.text("rope.scaling.type", "none")
     if scaling not in ("none", "linear", "yarn", "longrope"):
-        raise ModelError(f"rope.scaling.type {scaling!r}; known: none, linear, yarn, longrope")
-    theta = _number("rope.freq_base", keys.get("rope.freq_base", 10_000.0))
+        known = "none, linear, yarn, longrope"
+        raise ModelError(f"rope.scaling.type {shown(scaling)}; known: {known}")
+    theta = float(keys.number("rope.freq_base", 10_000.0))
     if scaling in ("none", "longrope"):  # longrope's numbers are tensors
         return Rope(theta=theta)
-    factor = _number("rope.scaling.factor", keys["rope.scaling.factor"])
-    original = int(keys.get("rope.scaling.original_context_length", keys["context_length"]))
-    table = {"attention_factor": keys.get("rope.scaling.attn_factor")}
+    factor = keys.number("rope.scaling.factor")
+    if factor is None:
+        raise ModelError(f"rope.scaling.type {scaling!r} without a factor")
+    longest = keys.whole("context_length", 0)
+    original = keys.whole("rope.scaling.original_context_length", longest)
+    table = {"attention_factor": keys.number("rope.scaling.attn_factor")}
     sharper = _attention_factor(scaling, factor, original, table=table)
     return Rope(theta, scaling, factor, original, attention_factor=sharper)
 
@@ -138,21 +149,10 @@ def write_gguf_rope(rope: Rope) -> dict[str, Any]:
     return keys
 
 
-def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ModelError(f"{key} = {value!r}: expected a number")
-    return float(value)
-
-
-def _numbers(key: str, values: Any) -> tuple[float, ...]:
-    if not isinstance(values, list):
-        raise ModelError(f"{key} = {values!r}: expected a list of numbers")
-    return tuple(_number(key, value) for value in values)
-
-
 def _check_keys(kind: str, table: Mapping[str, Any]) -> None:
     for key, value in table.items():
-        if key not in COMMON | set(KEYS[kind].values()) and value is not None:
+        known = COMMON | set(KEYS[kind].values()) | MORE.get(kind, set())
+        if key not in known and value is not None:
             raise ModelError(f"rope_type {kind!r} with {key}; no such rope is built")
     if table.get("truncate", True) is not True:
         raise ModelError("rope's truncate = false is not built")
@@ -161,7 +161,8 @@ def _check_keys(kind: str, table: Mapping[str, Any]) -> None:
 def _original(settings: Mapping[str, Any], table: Mapping[str, Any], *, longest: int) -> int:
     """Return the context before it was stretched, which Phi-3 gives beside the table."""
     key = "original_max_position_embeddings"
-    found = {int(place[key]) for place in (table, settings) if place.get(key) is not None}
+    places = (Settings(place).whole(key) for place in (table, settings))
+    found = {place for place in places if place is not None}
     if len(found) > 1:
         raise ModelError(f"{key} is given twice, as {min(found)} and {max(found)}")
     original = min(found, default=longest)
@@ -173,15 +174,16 @@ def _original(settings: Mapping[str, Any], table: Mapping[str, Any], *, longest:
 def _attention_factor(
     kind: str, factor: float, original: int, *, table: Mapping[str, Any]
 ) -> float:
-    given = table.get("attention_factor")
+    numbers = Settings(table)
+    given = numbers.number("attention_factor")
     if given is not None:
-        return _number("attention_factor", given)
+        return float(given)
     if kind not in ("yarn", "longrope") or factor <= 1:
         return 1.0
     if kind == "longrope":
         return math.sqrt(1 + math.log(factor) / math.log(original))
     # Peng et al. 2023, 3.4; `mscale` are DeepSeek's two weights of it.
-    mscale, all_dims = table.get("mscale"), table.get("mscale_all_dim")
+    mscale, all_dims = numbers.number("mscale"), numbers.number("mscale_all_dim")
     if mscale and all_dims:
         return (0.1 * mscale * math.log(factor) + 1) / (0.1 * all_dims * math.log(factor) + 1)
     return 0.1 * math.log(factor) + 1

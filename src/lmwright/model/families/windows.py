@@ -1,8 +1,7 @@
 """Layers with and without a sliding window, as config.json spells them."""
 
-from typing import Any
-
 from lmwright.core.errors import ModelError
+from lmwright.formats.settings import Settings, shown
 from lmwright.model.config import ModelConfig
 from lmwright.model.families.family import ConfigJson
 
@@ -11,12 +10,12 @@ LOCAL, GLOBAL = "sliding_attention", "full_attention"
 
 def read_layer_types(settings: ConfigJson, default: tuple[bool, ...]) -> tuple[bool, ...]:
     """Return which layers are local, as `layer_types` says or else as the family's rule does."""
-    types: Any = settings.get("layer_types")
+    types = Settings(settings).texts("layer_types")
     if types is None:
         return default
     unknown = [kind for kind in types if kind not in (LOCAL, GLOBAL)]
     if unknown:
-        raise ModelError(f"layer type {unknown[0]!r}; known: {LOCAL}, {GLOBAL}")
+        raise ModelError(f"layer type {shown(unknown[0])}; known: {LOCAL}, {GLOBAL}")
     return tuple(kind == LOCAL for kind in types)
 
 

@@ -20,6 +20,7 @@ from tokenizers import (
 )
 
 from lmwright.core.errors import ModelError, suggestion
+from lmwright.formats.settings import Settings, is_list, is_number, shown
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.sentencepiece import decoder, merges_from_scores, space_normalizers
 
@@ -83,7 +84,7 @@ class SplitRules:
 
 def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
     """Build the tokenizer that a GGUF file carries in its metadata."""
-    tokens = read(metadata, "tokens", list)
+    tokens = read_tokens(metadata)
     return Tokenizer(
         tokenizer_from_gguf(metadata),
         special_tokens={
@@ -92,7 +93,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
             if metadata.get(f"tokenizer.ggml.{key}") is not None
         },
         eos_ids=end_ids(metadata),
-        chat_template=metadata.get("tokenizer.chat_template"),
+        chat_template=Settings(metadata).text("tokenizer.chat_template"),
     )
 
 
@@ -104,21 +105,14 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
     kind = read(metadata, "model", str)
     if kind not in BUILDERS:
         raise ModelError(
-            f"tokenizer.ggml.model = {kind!r}: this kind of tokenizer is not known"
+            f"tokenizer.ggml.model = {shown(kind)}: this kind of tokenizer is not known"
             f"{suggestion(kind, BUILDERS)}"
         )
-    tokens = read(metadata, "tokens", list)
-    if not tokens or type(tokens[0]) is not str:
-        raise ModelError("tokenizer.ggml.tokens: expected a list of texts; use another file")
+    tokens = read_tokens(metadata)
     vocabulary = {token: i for i, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         raise ModelError("tokenizer.ggml.tokens: a token occurs twice; download the file again")
-    types = read(metadata, "token_type", list)
-    if len(types) != len(tokens):
-        raise ModelError(
-            f"tokenizer.ggml.token_type: {len(types):,} types for {len(tokens):,} tokens; "
-            "download the file again"
-        )
+    types = read_each(metadata, "token_type", "types", len(tokens))
     tokenizer = BUILDERS[kind](metadata, vocabulary)
     # No key says so, only the family or the name.
     name = str(metadata.get("general.name")).lower()
@@ -143,7 +137,8 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
 
 def end_ids(metadata: Mapping[str, Any]) -> list[int]:
     """Return the tokens that end a reply: those that the file names, then those known by text."""
-    tokens, types = read(metadata, "tokens", list), read(metadata, "token_type", list)
+    tokens = read_tokens(metadata)
+    types = read_each(metadata, "token_type", "types", len(tokens))
     names = [f"{end}_token_id" for end in ("eos", "eot", "eom")]
     named = [
         read_id(metadata, name, tokens) for name in names if f"tokenizer.ggml.{name}" in metadata
@@ -166,8 +161,8 @@ def byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> token
         )
     if name not in PRE_TOKENIZERS:
         raise ModelError(
-            f"tokenizer.ggml.pre = {name!r}: this pre-tokenizer is not known, and a guess would "
-            f"give wrong tokens; known: {', '.join(PRE_TOKENIZERS)}"
+            f"tokenizer.ggml.pre = {shown(name)}: this pre-tokenizer is not known, and a guess "
+            f"would give wrong tokens; known: {', '.join(PRE_TOKENIZERS)}"
         )
     rules = PRE_TOKENIZERS[name]
     merges = read_merges(metadata, vocabulary)
@@ -189,12 +184,7 @@ def sentencepiece(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> to
     else:
         # Text never becomes one of these, not even letter by letter.
         apart = {token for token, i in vocabulary.items() if types[i] in (UNKNOWN, CONTROL, BYTE)}
-        scores = read(metadata, "scores", list)
-        if len(scores) != len(vocabulary):
-            raise ModelError(
-                f"tokenizer.ggml.scores: {len(scores):,} scores for {len(vocabulary):,} tokens; "
-                "download the file again"
-            )
+        scores = read_each(metadata, "scores", "scores", len(vocabulary))
         merges = merges_from_scores(vocabulary, scores, apart=apart)
     unknown = next((token for token, i in vocabulary.items() if types[i] == UNKNOWN), None)
     tokenizer = tokenizers.Tokenizer(
@@ -281,6 +271,27 @@ def read_merges(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> list
             )
         merges.append((left, right))
     return merges
+
+
+def read_tokens(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the tokens in the order of their ids."""
+    tokens = read(metadata, "tokens", list)
+    if not tokens or not is_list(tokens, str):
+        raise ModelError("tokenizer.ggml.tokens: expected a list of texts; use another file")
+    return tokens
+
+
+def read_each(metadata: Mapping[str, Any], name: str, what: str, n_tokens: int) -> list[float]:
+    """Return a number for each token."""
+    numbers = read(metadata, name, list)
+    if not all(map(is_number, numbers)):
+        raise ModelError(f"tokenizer.ggml.{name}: expected a list of numbers; use another file")
+    if len(numbers) != n_tokens:
+        raise ModelError(
+            f"tokenizer.ggml.{name}: {len(numbers):,} {what} for {n_tokens:,} tokens; "
+            "download the file again"
+        )
+    return numbers
 
 
 def read_id(metadata: Mapping[str, Any], name: str, tokens: list[str]) -> int:

@@ -1,6 +1,5 @@
 """Reading the tokenizer of a Hugging Face folder."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 from lmwright.core.errors import ModelError
-from lmwright.formats import json_file
+from lmwright.formats.settings import Settings, shown
 from lmwright.tokenizer.encode import Tokenizer
 from lmwright.tokenizer.huggingface.kinds import KINDS, TokenizerKind, kind_name
 from lmwright.tokenizer.huggingface.marian import marian
@@ -46,7 +45,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     # where it is used, and what is shorter is not filled up.
     backend.no_truncation()
     backend.no_padding()
-    eos = read_settings(folder / "generation_config.json").get("eos_token_id", [])
     return Tokenizer(
         backend,
         # A role that the folder does not name counts where its usual token exists.
@@ -55,12 +53,19 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             for role, token in whole.roles.items()
             if role in roles or backend.token_to_id(token) is not None
         },
-        eos_ids=eos if isinstance(eos, list) else [] if eos is None else [eos],
+        eos_ids=_ends(folder),
         chat_template=_chat_template(folder, settings),
         translation=translation,
         settings=_kept_settings(settings, name),
         files=files,
     )
+
+
+def _ends(folder: Path) -> tuple[int, ...]:
+    """Return the tokens that end an answer, from the file that transformers takes them from."""
+    path = folder / "generation_config.json"
+    source = path if path.is_file() else folder / "config.json"
+    return read_settings(source).tokens("eos_token_id")
 
 
 def _read_backend(folder: TokenizerFolder, name: str | None) -> tokenizers.Tokenizer:
@@ -105,17 +110,19 @@ def _add_tokens(backend: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
     The tokens of the roles become special ones, and so do additional_special_tokens.
     """
     places: dict[int, AddedToken] = {}
-    for text, id_ in read_settings(folder.path / "added_tokens.json").items():
+    for text, id_ in read_settings(folder.path / "added_tokens.json").values.items():
         places[_checked_id(id_)] = AddedToken(text, normalized=False, special=False)
-    for id_, token in folder.setting("added_tokens_decoder", {}).items():
-        text = token_text(token)
-        if text is None or not isinstance(token, dict):
-            raise ModelError(f"tokenizer_config.json: added token {id_} is no token: {token!r}")
+    decoder = folder.settings.table("added_tokens_decoder")
+    for id_ in decoder.values:
+        token = decoder.table(id_)
+        text = token.text("content")
+        if text is None:
+            raise decoder.fault(id_, "has no content, which is the token's text")
         flags = ("lstrip", "rstrip", "normalized", "single_word", "special")
-        file = "tokenizer_config.json"
-        chosen = {flag: json_file.setting(token, flag, False, path=file) for flag in flags}
-        places[_checked_id(id_)] = AddedToken(text, **chosen)
-    additional = map(token_text, folder.setting("additional_special_tokens", []))
+        places[_checked_id(id_)] = AddedToken(
+            text, **{flag: token.flag(flag, False) for flag in flags}
+        )
+    additional = map(token_text, folder.settings.items("additional_special_tokens"))
     specials = [*folder.roles.values(), *(text for text in additional if text is not None)]
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     for id_, token in sorted(places.items()):
@@ -136,7 +143,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
 def _checked_id(id_: Any) -> int:
     text = str(id_)
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ModelError(f"added tokens: {id_!r} is no token id")
+        raise ModelError(f"added tokens: {shown(id_)} is no token id")
     return int(text)
 
 
@@ -149,26 +156,24 @@ def _translation(
     place, known = kind.languages
     ids = {code: backend.token_to_id(code) for code in known}
     translation = Translation(place, {code: i for code, i in ids.items() if i is not None})
-    source, target = (folder.setting(key, "") or None for key in ("src_lang", "tgt_lang"))
+    source, target = (folder.settings.text(key) or None for key in ("src_lang", "tgt_lang"))
     return translation.between(source, target)
 
 
-def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+def _chat_template(folder: Path, settings: Settings) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
         return path.read_text(encoding="utf-8", errors="replace")
-    template = settings.get("chat_template")
+    template = settings.values.get("chat_template")
     if isinstance(template, list):  # several named ones, in older folders
         named = [t for t in template if isinstance(t, dict) and t.get("name") == "default"]
         template = named[0].get("template") if named else None
-    if not isinstance(template, str | None):
-        raise ModelError(f"{folder / 'tokenizer_config.json'}: chat_template is no text")
-    return template
+    return Settings({"chat_template": template}, settings.source).text("chat_template")
 
 
-def _kept_settings(settings: Mapping[str, Any], name: str | None) -> dict[str, Any]:
+def _kept_settings(settings: Settings, name: str | None) -> dict[str, Any]:
     """Return the settings that a saved folder needs, so that transformers frames texts alike."""
-    kept = {key: settings[key] for key in KEPT if settings.get(key) is not None}
+    kept = {key: value for key in KEPT if (value := settings.values.get(key)) is not None}
     if name is not None and "model_input_names" not in kept:
         segments = ["token_type_ids"] if KINDS[name].has_segments else []
         kept["model_input_names"] = ["input_ids", *segments, "attention_mask"]

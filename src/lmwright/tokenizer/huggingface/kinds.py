@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 
+from lmwright.formats.settings import Settings
 from lmwright.tokenizer.huggingface import pieces, vocabulary_files
 from lmwright.tokenizer.huggingface.settings import TokenizerFolder, read_settings
 from lmwright.tokenizer.translation import MBART50_LANGUAGES, MBART_LANGUAGES, CodePlace
@@ -90,11 +90,11 @@ KINDS = {
 MODEL_TYPES = {type_: name for name, kind in KINDS.items() for type_ in kind.model_types}
 
 
-def kind_name(folder: Path, settings: Mapping[str, Any]) -> str | None:
+def kind_name(folder: Path, settings: Settings) -> str | None:
     """Return the name in KINDS of a folder's tokenizer, or None where it is of no known kind."""
     config = read_settings(folder / "config.json")
-    named = settings.get("tokenizer_class") or config.get("tokenizer_class")
+    named = settings.text("tokenizer_class") or config.text("tokenizer_class")
     if named is None:
-        named = MODEL_TYPES.get(str(config.get("model_type")))
-    name = str(named).removesuffix("Fast")
+        named = MODEL_TYPES.get(config.text("model_type", ""), "")
+    name = named.removesuffix("Fast")
     return name if name in KINDS else None

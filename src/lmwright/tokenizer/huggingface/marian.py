@@ -17,7 +17,7 @@ from lmwright.tokenizer.translation import Translation
 
 def marian(folder: TokenizerFolder) -> tuple[Tokenizer, Translation]:
     """Return the vocabulary, which decodes, and the way from text to its pieces."""
-    if folder.setting("separate_vocabs", False):
+    if folder.settings.flag("separate_vocabs", False):
         raise ModelError(f"{folder.path}: separate_vocabs (two vocabularies) is not known here")
     vocabulary = read_vocabulary(folder.file)
     codes = {
@@ -32,8 +32,8 @@ def marian(folder: TokenizerFolder) -> tuple[Tokenizer, Translation]:
     translation = Translation(
         layout="marker",
         codes=codes,
-        source_lang=folder.setting("source_lang", "") or None,
-        target_lang=folder.setting("target_lang", "") or None,
+        source_lang=folder.settings.text("source_lang") or None,
+        target_lang=folder.settings.text("target_lang") or None,
         source_pieces=_pieces(folder.path / "source.spm"),
         target_pieces=_pieces(folder.path / "target.spm"),
     )

@@ -40,7 +40,7 @@ from lmwright.tokenizer.sentencepiece import (
 def t5(folder: TokenizerFolder) -> Tokenizer:
     """Build T5's kind: the file's pieces, then <extra_id_99> ... <extra_id_0>; text </s>."""
     model = read_sentencepiece(folder.file, UNIGRAM)
-    n_extra = folder.setting("extra_ids", 100)
+    n_extra = folder.settings.whole("extra_ids", 100, bounds=range(1001))
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
     extra = [f"<extra_id_{i}>" for i in range(n_extra - 1, -1, -1)]
     tokenizer = unigram(model, [*vocabulary, *((token, 0.0) for token in extra)], model.unk_id)
@@ -69,11 +69,11 @@ def mbart(folder: TokenizerFolder, languages: Sequence[str]) -> Tokenizer:
 def llama(folder: TokenizerFolder) -> Tokenizer:
     """Build Llama 2's and Mistral's kind: BPE that falls back to bytes; <s> text."""
     model = read_sentencepiece(folder.file, BPE)
-    has_prefix = folder.setting("add_prefix_space", model.adds_dummy_prefix)
+    has_prefix = folder.settings.flag("add_prefix_space", model.adds_dummy_prefix)
     tokenizer = _bpe(folder, model, has_prefix=has_prefix)
     # A folder that does not say is older than the setting, and means what was done then: a space
     # in front of whatever follows a special token, too.
-    if not folder.setting("legacy", True) and has_prefix:
+    if not folder.settings.flag("legacy", True) and has_prefix:
         tokenizer.normalizer = _normalizer(model, has_prefix=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     return tokenizer
@@ -132,8 +132,8 @@ def _bpe(
         if is_special or piece.type == USER_DEFINED:
             tokens.append(AddedToken(piece.text, normalized=False, special=is_special))
     tokenizer.add_tokens(tokens)
-    before = folder.tokens("bos") if folder.setting("add_bos_token", True) else []
-    behind = folder.tokens("eos") if folder.setting("add_eos_token", False) else []
+    before = folder.tokens("bos") if folder.settings.flag("add_bos_token", True) else []
+    behind = folder.tokens("eos") if folder.settings.flag("add_eos_token", False) else []
     return _with_template(tokenizer, folder, single=[*before, "$A", *behind])
 
 

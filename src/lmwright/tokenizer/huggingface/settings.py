@@ -8,13 +8,14 @@ from typing import Any
 import tokenizers
 
 from lmwright.core.errors import ModelError
-from lmwright.formats import json_file
+from lmwright.formats.json_file import read_json
+from lmwright.formats.settings import Settings
 from lmwright.tokenizer.encode import ROLES
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, an empty one where there is no file."""
-    return json_file.read_json(path, dict) or {}
+def read_settings(path: Path) -> Settings:
+    """Return what a JSON file says, nothing where there is no file."""
+    return Settings(read_json(path, dict) or {}, path)
 
 
 def token_text(token: Any) -> str | None:
@@ -24,11 +25,11 @@ def token_text(token: Any) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def token_roles(*sources: Mapping[str, Any]) -> dict[str, str]:
+def token_roles(*sources: Settings) -> dict[str, str]:
     """Read bos_token, eos_token, ... from the first source that names each."""
     roles = {}
     for role in ROLES:
-        texts = [token_text(source.get(role)) for source in sources]
+        texts = [token_text(source.values.get(role)) for source in sources]
         text = next((text for text in texts if text is not None), None)
         if text is not None:
             roles[role] = text
@@ -42,12 +43,8 @@ class TokenizerFolder:
     path: Path
     # The first of the kind's files, the one with the vocabulary.
     file: Path
-    settings: Mapping[str, Any]
+    settings: Settings
     roles: Mapping[str, str]
-
-    def setting(self, key: str, default: Any) -> Any:
-        """Return a setting of the default's type; null means the default."""
-        return json_file.setting(self.settings, key, default, path="tokenizer_config.json")
 
     def tokens(self, *names: str) -> list[str]:
         """Return the tokens of these roles: tokens("bos", "eos")."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from lmwright.core.errors import ModelError
+from lmwright.formats.settings import is_token
 from lmwright.tokenizer.huggingface.settings import TokenizerFolder, read_settings, with_ids
 
 
@@ -15,17 +16,16 @@ def word_piece(folder: TokenizerFolder) -> Tokenizer:
     vocabulary = {token: i for i, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         raise ModelError(f"{folder.file}: a token occurs twice; download the file again")
-    if not folder.setting("do_basic_tokenize", True):
+    if not folder.settings.flag("do_basic_tokenize", True):
         raise ModelError(f"{folder.path}: do_basic_tokenize = false is not known here")
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=folder.roles["unk_token"]))
     _, sep, cls = with_ids(folder, tokenizer, folder.tokens("unk", "sep", "cls"))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
-        handle_chinese_chars=folder.setting("tokenize_chinese_chars", True),
+        handle_chinese_chars=folder.settings.flag("tokenize_chinese_chars", True),
         # Accents go where letters are lowered, if the folder does not say.
-        strip_accents=None if folder.settings.get("strip_accents") is None
-        else folder.setting("strip_accents", True),
-        lowercase=folder.setting("do_lower_case", True),
+        strip_accents=folder.settings.flag("strip_accents"),
+        lowercase=folder.settings.flag("do_lower_case", True),
     )  # fmt: skip
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
@@ -36,7 +36,7 @@ def word_piece(folder: TokenizerFolder) -> Tokenizer:
 def gpt2(folder: TokenizerFolder) -> Tokenizer:
     """Build GPT-2's kind: BPE over bytes, with nothing around a text."""
     tokenizer = _byte_level(folder)
-    if folder.setting("add_bos_token", False):
+    if folder.settings.flag("add_bos_token", False):
         [bos] = with_ids(folder, tokenizer, folder.tokens("bos"))
         tokenizer.post_processor = processors.TemplateProcessing(
             single=[bos[0], "$A"], special_tokens=[bos]
@@ -49,18 +49,21 @@ def roberta(folder: TokenizerFolder) -> Tokenizer:
     tokenizer = _byte_level(folder)
     sep, cls = with_ids(folder, tokenizer, folder.tokens("sep", "cls"))
     tokenizer.post_processor = processors.RobertaProcessing(
-        sep, cls, trim_offsets=True, add_prefix_space=folder.setting("add_prefix_space", False)
+        sep,
+        cls,
+        trim_offsets=True,
+        add_prefix_space=folder.settings.flag("add_prefix_space", False),
     )
     return tokenizer
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
     """Return the tokens of a vocab.json and their ids, which are 0, 1, 2, ..."""
-    vocabulary = read_settings(path)
+    vocabulary = dict(read_settings(path).values)
+    if not all(map(is_token, vocabulary.values())):
+        raise ModelError(f"{path}: expected whole numbers as ids")
     if not vocabulary or set(vocabulary.values()) != set(range(len(vocabulary))):
         raise ModelError(f"{path}: expected tokens with the ids 0 to {len(vocabulary) - 1}")
-    if any(type(id_) is not int for id_ in vocabulary.values()):
-        raise ModelError(f"{path}: expected whole numbers as ids")
     return vocabulary
 
 
@@ -68,7 +71,7 @@ def _byte_level(folder: TokenizerFolder) -> Tokenizer:
     vocabulary = read_vocabulary(folder.file)
     merges = _read_merges(folder.path / "merges.txt", vocabulary)
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
-    has_prefix = folder.setting("add_prefix_space", False)
+    has_prefix = folder.settings.flag("add_prefix_space", False)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=has_prefix)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer

@@ -24,6 +24,7 @@ def test_an_unknown_one_ends_in_what_is_known_and_what_can_still_be_done(find, k
     text = str(error.value)
     assert text.startswith(f"{key} {name!r} ")
     assert f"Known: {', '.join(known)}." in text
+    assert text.count("gemma2") == 1  # the list is there once
     assert "openai:MODEL@URL" in text
 
 

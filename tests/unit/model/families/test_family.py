@@ -28,6 +28,8 @@ def settings_for(name, head="language", **more):
     kind = FAMILIES[name]
     head = head if head in kind.architectures else next(iter(kind.architectures))
     sizes = {key: SMALL[ours] for ours, key in kind.keys.items() if ours in SMALL}
+    if name == "marian":  # whose usual ones lie beyond so small a vocabulary
+        sizes |= {"pad_token_id": 49, "decoder_start_token_id": 49}
     return {**sizes, "architectures": [kind.architectures[head]], **more}
 
 
@@ -194,16 +196,22 @@ def test_heads_that_do_not_divide_are_refused(name):
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, "4", True, [4]])
 def test_a_number_of_heads_that_is_none_is_refused(value):
-    with pytest.raises(ModelError, match="n_heads"):
+    with pytest.raises(ModelError, match=r"n_head = .*expected a whole number"):
         small("gpt2", n_head=value)
 
 
 @pytest.mark.parametrize(
     "architectures",
-    [["FooForCausalLM"], ["LlamaForCausalLM", "Foo"], "LlamaForCausalLM", [3]],
+    [["FooForCausalLM"], ["LlamaForCausalLM", "Foo"]],
 )
 def test_a_class_that_is_not_built_ends_in_those_that_are(architectures):
     with pytest.raises(ModelError, match=r"architectures.*of llama.*LlamaForCausalLM"):
+        small("llama", architectures=architectures)
+
+
+@pytest.mark.parametrize("architectures", ["LlamaForCausalLM", [3], {}])
+def test_classes_that_are_no_list_of_names_are_refused(architectures):
+    with pytest.raises(ModelError, match=r"architectures = .*: expected a list of texts"):
         small("llama", architectures=architectures)
 
 
@@ -214,7 +222,7 @@ def test_without_a_class_the_first_head_is_meant():
 
 @pytest.mark.parametrize("activation", ["squared_relu", 3, ["gelu"], {}])
 def test_an_activation_that_is_not_built_is_refused(activation):
-    with pytest.raises(ModelError, match="activation"):
+    with pytest.raises(ModelError, match=r"activation|hidden_act = "):
         small("llama", hidden_act=activation)
 
 
@@ -260,3 +268,53 @@ def test_each_field_of_the_configuration_is_used_by_a_family():
         for each in (config, with_pooler):
             used |= {field for field, value in vars(each).items() if value != plain[field]}
     assert used == set(plain)
+
+
+def test_usual_keys_are_understood_in_place_of_the_familys_own():
+    own = settings_for("gpt2")
+    usual = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head":
+             "num_attention_heads", "n_positions": "max_position_embeddings"}  # fmt: skip
+    spelt = {usual.get(key, key): value for key, value in own.items()}
+    assert model_config(FAMILIES["gpt2"], spelt) == model_config(FAMILIES["gpt2"], own)
+    with pytest.raises(ModelError, match="hidden_size = 8 contradicts n_embd = 16"):
+        small("gpt2", hidden_size=8)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "olmo2", "gemma2"])
+def test_only_phi_3_rotates_a_part_of_each_head(name):
+    with pytest.raises(ModelError, match=r"partial_rotary_factor = 0\.5"):
+        small(name, partial_rotary_factor=0.5)
+    with pytest.raises(ModelError, match=r"partial_rotary_factor = 0\.5"):
+        small(name, rope_parameters={"rope_theta": 1e4, "partial_rotary_factor": 0.5})
+    assert small(name, partial_rotary_factor=1.0) == small(name)
+
+
+def test_mistrals_layers_may_differ():
+    local, wide = "sliding_attention", "full_attention"
+    for types in ([local, wide], [wide, wide], [local, local]):
+        config = small("mistral", sliding_window=5, layer_types=types)
+        assert [config.is_local(i) for i in range(2)] == [kind == local for kind in types]
+        again = model_config(FAMILIES["mistral"], settings_of(FAMILIES["mistral"], config))
+        assert again == config
+    assert "layer_types" not in settings_of(FAMILIES["mistral"], small("mistral"))
+
+
+def test_gemma_3_has_no_soft_cap_of_scores():
+    with pytest.raises(ModelError, match=r"attn_logit_softcapping = 2\.0; only None"):
+        small("gemma3_text", attn_logit_softcapping=2.0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hidden_size": "64"}, {"rms_norm_eps": "x"}, {"tie_word_embeddings": 1},
+        {"rope_theta": [1]}, {"rope_scaling": 3}, {"rope_parameters": "x"}, {"bos_token_id": {}},
+        {"eos_token_id": [[]]}, {"bad_words_ids": [3]}, {"bad_words_ids": [["x"]]},
+        {"architectures": "x"}, {"max_position_embeddings": True}, {"head_dim": [8]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_value_of_the_wrong_type_is_an_error_that_names_its_key(settings):
+    [key] = settings
+    with pytest.raises(ModelError, match=rf"{key} = .*expected"):
+        small("llama", **settings)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lmwright.core.errors import ModelError
+from lmwright.formats.settings import Settings
 from lmwright.model.config import ModelConfig, Rope
 from lmwright.model.families.rope import (
     read_gguf_rope,
@@ -158,8 +159,13 @@ def test_phi_3_gives_the_original_context_beside_the_table():
         ({"rope_scaling": {"type": "linear", "factor": True}}, "factor = True"),
         ({"rope_scaling": {"type": "linear", "factor": 0}}, "factor = 0"),
         ({"rope_scaling": {"type": "longrope", **LONG, "long_factor": 2.0}}, "long_factor = 2.0"),
-        ({"rope_scaling": {"type": "longrope", **LONG, "long_factor": ["2"]}}, "long_factor = '2'"),
+        (
+            {"rope_scaling": {"type": "longrope", **LONG, "long_factor": ["2"]}},
+            "long_factor = ['2']",
+        ),
         ({"rope_scaling": {"type": "yarn", "factor": 2, "attention_factor": "1"}}, "attention_f"),
+        ({"rope_scaling": {"type": "linear", "factor": 2, "attention_factor": 2}}, "attention_f"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2, "mscale": 1.0}}, "mscale"),
         ({"rope_theta": "10000"}, "rope_theta = '10000'"),
         ({"rope_theta": 0}, "theta = 0"),
         ({"rope_theta": float("nan")}, "theta = nan"),
@@ -204,7 +210,7 @@ def test_longrope_must_have_a_factor_a_frequency(name, factors):
 def test_gguf_brings_a_rope_back(kind):
     usual = {"beta_fast": 32.0, "beta_slow": 1.0, "attention_factor": 0.1 * math.log(4) + 1}
     rope = replace(ROPES[kind], **(usual if kind == "yarn" else {}))
-    assert read_gguf_rope({"context_length": 2048, **write_gguf_rope(rope)}) == rope
+    assert read_gguf_rope(Settings({"context_length": 2048, **write_gguf_rope(rope)})) == rope
 
 
 @pytest.mark.parametrize(
@@ -234,4 +240,4 @@ def test_what_gguf_cannot_say_is_refused(rope, message):
 )
 def test_what_a_gguf_says_wrongly_is_refused(keys):
     with pytest.raises(ModelError):
-        read_gguf_rope({"context_length": 2048, **keys})
+        read_gguf_rope(Settings({"context_length": 2048, **keys}))

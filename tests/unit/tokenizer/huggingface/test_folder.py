@@ -106,9 +106,9 @@ def test_a_folder_without_tokenizer_json_is_built_from_what_it_has(older, tiny_t
     [
         ({"5": {"content": "<new>"}}, "'<new>' should have the id 5 and has 300"),
         ({"x": {"content": "<new>"}}, "'x' is no token id"),
-        ({"300": "<new>"}, "added token 300 is no token: '<new>'"),
-        ({"300": {"content": "<new>", "lstrip": "no"}}, "lstrip = 'no': expected bool"),
-        ([], "added_tokens_decoder = ..: expected dict"),
+        ({"300": "<new>"}, "300 = '<new>': expected an object"),
+        ({"300": {"content": "<new>", "lstrip": "no"}}, "lstrip = 'no': expected true or false"),
+        ([], "added_tokens_decoder = ..: expected an object"),
     ],
 )
 def test_added_tokens_get_the_ids_that_the_checkpoint_knows(older, settings, expected):
@@ -148,5 +148,40 @@ def test_a_damaged_file_is_named(folder, name, content, expected):
 def test_a_template_that_is_no_text_is_refused(folder):
     (folder / "chat_template.jinja").unlink()
     change(folder / "tokenizer_config.json", chat_template={"default": "x"})
-    with pytest.raises(ModelError, match="chat_template is no text"):
+    with pytest.raises(ModelError, match="expected a text"):
         load_tokenizer(folder)
+
+
+def test_without_generation_config_the_ends_are_those_of_the_configuration(folder):
+    (folder / "generation_config.json").unlink()
+    change(folder / "config.json", eos_token_id=[2, 0])
+    assert load_tokenizer(folder).eos_ids == (2, 0)
+    # Also where the tokenizer itself has none.
+    change(folder / "tokenizer_config.json", eos_token=None)
+    assert load_tokenizer(folder).eos_ids == (2, 0)
+    # transformers asks the configuration only where the other file is not there.
+    (folder / "generation_config.json").write_text('{"eos_token_id": 1}')
+    assert load_tokenizer(folder).eos_ids == (1,)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("value", [[[]], {}, "2", True, -1, 2.0, [2, "3"], {"content": 2}], ids=str)
+def test_ends_that_are_no_tokens_are_refused(folder, name, value):
+    (folder / "generation_config.json").unlink()
+    (folder / name).touch()
+    change_or_write(folder / name, eos_token_id=value)
+    with pytest.raises(ModelError, match=rf"{name}: eos_token_id = .*: expected the id of a token"):
+        load_tokenizer(folder)
+
+
+def change_or_write(path, **values) -> None:
+    old = json.loads(path.read_text() or "{}")
+    path.write_text(json.dumps({**old, **values}))
+
+
+def test_half_characters_are_refused(folder):
+    (folder / "special_tokens_map.json").write_text('{"pad_token": "\\ud800"}')
+    with pytest.raises(ModelError, match=r"special_tokens_map\.json is not JSON"):
+        load_tokenizer(folder)
+    (folder / "special_tokens_map.json").write_text('{"pad_token": "\\ud83d\\ude42"}')
+    assert load_tokenizer(folder).special_tokens["pad_token"] == "\U0001f642"

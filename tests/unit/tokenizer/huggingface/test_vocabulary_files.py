@@ -90,8 +90,16 @@ def test_merges_are_read_with_any_line_ends(gpt2):
             r"vocab.txt has no piece '\[CLS\]', the cls_token; name",
         ),
         ("vocab.txt", b"\xff\xfe", "vocab.txt is not UTF-8"),
-        ("tokenizer_config.json", '{"do_lower_case": 1}', "do_lower_case = 1: expected bool"),
-        ("tokenizer_config.json", '{"strip_accents": "no"}', "strip_accents = 'no': expected bool"),
+        (
+            "tokenizer_config.json",
+            '{"do_lower_case": 1}',
+            "do_lower_case = 1: expected true or false",
+        ),
+        (
+            "tokenizer_config.json",
+            '{"strip_accents": "no"}',
+            "strip_accents = 'no': expected true or false",
+        ),
         ("tokenizer_config.json", '{"do_basic_tokenize": false}', "do_basic_tokenize = false"),
     ],
 )
