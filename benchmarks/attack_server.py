@@ -250,7 +250,7 @@ def bodies(server: Server, options: Any) -> Part:
 
 def large_bodies(model: str) -> list[bytes]:
     """Return bodies of 3.9 MB: words, one word, token ids, escapes, and too many lists."""
-    n = BODY_BYTES
+    n, escape = BODY_BYTES, r"\u00e4"
 
     def completion(prompt: str) -> bytes:
         return f'{{"model": {json.dumps(model)}, "prompt": {prompt}}}'.encode()
@@ -259,7 +259,7 @@ def large_bodies(model: str) -> list[bytes]:
         completion(f'"{"a bank " * (n // 7)}"'),
         completion(f'"{"x" * n}"'),
         completion(f"[{'1,' * (n // 2)}1]"),
-        completion(f'"{chr(92) + "u00e4" * (n // 6)}"'),
+        completion(f'"{escape * (n // 6)}"'),
         completion(f"[{'[1],' * (n // 4)}[1]]"),
     ]
 

@@ -76,6 +76,7 @@ def test_the_serving_page_lists_the_real_limits() -> None:
     found = [row[1] for row in rows("docs/serving.md", "Limits")]
     numbers = (
         f"{limits.MAX_BODY_BYTES:,} bytes", limits.MAX_JSON_DEPTH, limits.MAX_JSON_PARTS,
+        limits.MAX_JSON_VALUES,
         limits.MAX_MESSAGES,
         limits.MAX_PROMPTS, limits.MAX_N, limits.MAX_ANSWERS,
         f"{limits.MAX_STOPS}, of {limits.MAX_STOP_CHARACTERS} characters", limits.MAX_LOGPROBS,

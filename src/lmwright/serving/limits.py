@@ -19,6 +19,8 @@ MAX_JSON_DEPTH = 64
 MAX_JSON_KEYS = 1024  # of one object
 # Objects and arrays together. Millions would be garbage for Python to search through, for seconds.
 MAX_JSON_PARTS = 65_536
+# Numbers, texts and the rest: a list of millions keeps Python's lock for a quarter of a second.
+MAX_JSON_VALUES = 262_144
 
 MAX_MESSAGES = 2048
 MAX_PARTS = 256  # of one message
@@ -112,7 +114,8 @@ async def read_body(chunks: AsyncIterator[bytes], max_bytes: int = MAX_BODY_BYTE
 
 def parse_json(body: bytes) -> dict[str, Any]:
     """Return the object that a body holds; refuse what other parsers would read differently."""
-    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:
+    n_brackets = body.count(b"[") + body.count(b"{")
+    if n_brackets > MAX_JSON_DEPTH or body.count(b",") > MAX_JSON_VALUES:
         _check_shape(body)
     try:
         text = body.decode("utf-8")
@@ -135,7 +138,10 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 
 def _check_shape(body: bytes) -> None:
-    brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _NO_BRACKETS)
+    shape = _STRING.sub(b"", body)
+    if shape.count(b",") > MAX_JSON_VALUES:
+        raise _not_json(f"more than {MAX_JSON_VALUES:,} values")
+    brackets = shape.translate(_ONE_KIND, _NO_BRACKETS)
     n_parts = brackets.count(b"[")
     # Each round removes the innermost level everywhere.
     for _ in range(MAX_JSON_DEPTH):

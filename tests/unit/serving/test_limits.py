@@ -83,6 +83,7 @@ def test_a_body_that_does_not_come_is_408(monkeypatch: pytest.MonkeyPatch) -> No
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested deeper than 64"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested deeper than 64"),
         (b'{"a": [' + b"[]," * 65_536 + b"0]}", "more than 65,536 objects and arrays"),
+        (b'{"a": [' + b"1," * 262_145 + b"1]}", "more than 262,144 values"),
         (b"{" + b",".join(b'"%d":0' % i for i in range(200_000)) + b"}", "more than 1,024 keys"),
     ],
 )
@@ -105,8 +106,8 @@ def test_just_the_deepest_nesting_is_read() -> None:
         limits.parse_json(nested.replace(b"[]", b"[[]]"))
 
 
-def test_brackets_in_strings_are_no_objects() -> None:
-    body = b'{"a": "' + b"[{" * 100_000 + b'"}'
+def test_brackets_and_commas_in_strings_are_no_values() -> None:
+    body = b'{"a": "' + b"[{,,,," * 100_000 + b'"}'
     assert limits.parse_json(body) == json.loads(body)
 
 
@@ -151,11 +152,11 @@ def test_whole_surrogate_pairs_are_text() -> None:
     ],
 )
 def test_reading_takes_linear_time(body: bytes) -> None:
-    started_s = time.perf_counter()
+    started_s = time.thread_time()
     with contextlib.suppress(ApiError):
         limits.parse_json(body)
     # 4 MB; a scan in quadratic time would take hours.
-    assert time.perf_counter() - started_s < 5
+    assert time.thread_time() - started_s < 5
 
 
 json_values = st.recursive(
