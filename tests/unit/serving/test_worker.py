@@ -1,6 +1,9 @@
 """One slow, failing or vanished client must cost the others nothing."""
 
 import asyncio
+import platform
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -326,3 +329,18 @@ def test_threads_are_renewed_and_requests_that_run_go_on(monkeypatch: pytest.Mon
 
     with_worker(scenario)
     assert len(threads) >= 3
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is asked")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    code = """
+import psutil
+from lmwright.serving.worker import _return_memory
+blocks = [bytearray(4000) for _ in range(50_000)]
+blocks[:] = blocks[::500]
+before = psutil.Process().memory_info().rss
+_return_memory()
+print(before - psutil.Process().memory_info().rss)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 100_000_000
