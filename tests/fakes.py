@@ -40,7 +40,7 @@ Logits = Callable[[tuple[int, ...], tuple[int, ...]], np.ndarray]
 class ByteTokenizer:
     """One token a byte; a dialogue is a line a message, `role: content`."""
 
-    vocab_size = VOCAB_SIZE
+    vocab_size = n_ids = VOCAB_SIZE
     bos_id = cls_id = sep_id = mask_id = pad_id = None
     eos_ids = (END,)
     chat_template = translation = None

@@ -139,7 +139,8 @@ class LocalModel:
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Return a prompt as the token ids that the model reads."""
-        return prompt_ids(prompt, self.tokenizer, is_source=self.kind != "decoder")
+        is_source, n_ids = self.kind != "decoder", self.backend.info.vocab_size
+        return prompt_ids(prompt, self.tokenizer, is_source=is_source, n_ids=n_ids)
 
     def admit(self, prompt: Prompt, sampling: Sampling) -> Admitted:
         """Return a prompt as token ids that fit the context together with their answer.
@@ -163,14 +164,15 @@ class LocalModel:
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Score each continuation given its context; order is kept, batching is internal."""
         backend = cast(WritingBackend, self._able("score"))
+        tokenizer, n_ids = self.tokenizer, self.backend.info.vocab_size
         if self.kind == "encoder-decoder":
             [start_id] = backend.decoder_prefix(())
-            pairs = [pair(request, self.tokenizer, start_id=start_id) for request in requests]
+            pairs = [pair(r, tokenizer, start_id=start_id, n_ids=n_ids) for r in requests]
             for each in pairs:
                 self._check_length(len(each.source_ids), "context")
                 self._check_length(len(each.answer.token_ids), "continuation")
         else:
-            pairs = [scored(request, self.tokenizer) for request in requests]
+            pairs = [scored(request, tokenizer, n_ids=n_ids) for request in requests]
             for each in pairs:
                 self._check_length(len(each.answer.token_ids), "context and continuation")
         found = backend.score(pairs, max(request.n_top for request in requests)) if pairs else []

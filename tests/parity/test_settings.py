@@ -5,13 +5,17 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
-from families import VARIANTS
+from families import LIMIT, ROPES, VARIANTS
+from lmwright.core.errors import ModelError
+from lmwright.model import checkpoint
 from lmwright.model.families import FAMILIES
 from lmwright.model.families.config_json import ALIASED, REQUIRED, model_config, own_fields
 from lmwright.model.families.family import DECODER_KEYS
 
 transformers = pytest.importorskip("transformers", reason="needs the `dev` extra")
+differences = pytest.importorskip("differences", reason="needs the `dev` extra")
 
 KINDS = {variant.family: f"{variant.kind}Config" for variant in VARIANTS.values()}
 # What says nothing about the numbers that a trained model gives.
@@ -47,6 +51,55 @@ ROLES = {
     "forced_bos_token_id", "bad_words_ids",
 }  # fmt: skip
 LABELS = {"architectures", "id2label", "num_labels", "problem_type"}
+
+NEAR, FAR = "sliding_attention", "full_attention"
+# A model of tests/families.py, what its config.json says besides, and the error if it is refused.
+# `None` takes a key away.
+EDITS = {
+    "mistral-types": ("mistral-window", {"layer_types": [FAR, NEAR, FAR]}, None),
+    "mistral-far": ("mistral-window", {"layer_types": [FAR] * 3}, None),
+    "mistral-few": ("mistral-window", {"layer_types": [FAR]}, "1 types for 3 layers"),
+    "llama-types": ("llama", {"layer_types": [FAR, NEAR, FAR], "sliding_window": 5}, None),
+    "gemma2-types": ("gemma2", {"layer_types": [FAR, NEAR, FAR, NEAR]}, None),
+    "gemma2-pattern": (
+        "gemma2",
+        {"sliding_window_pattern": 4, "layer_types": None},
+        "only 2 is supported",
+    ),
+    "gemma2-usual-pattern": ("gemma2", {"sliding_window_pattern": 2, "layer_types": None}, None),
+    "gemma3-pattern": ("gemma3", {"sliding_window_pattern": 3, "layer_types": None}, None),
+    "gemma3-softcap": ("gemma3", {"attn_logit_softcapping": 5.0}, "only None is supported"),
+    **{
+        f"{name}-{told}": (name, {"partial_rotary_factor": part}, error)
+        for name in ("llama", "mistral", "qwen2", "qwen3", "olmo2", "gemma2", "gemma3")
+        for told, part, error in (
+            ("half", 0.5, "only whole heads are rotated"),
+            ("whole", 1.0, None),
+        )
+    },
+    **{
+        f"{kind}-{told}": (
+            f"llama-{kind}",
+            {"rope_parameters": {**ROPES[kind], "attention_factor": factor}},
+            error,
+        )
+        for kind in ("linear", "dynamic", "llama3")
+        for told, factor, error in (
+            ("sharp", 1.5, f"rope_type '{kind}' with attention_factor"),
+            ("not-sharp", 1.0, None),
+        )
+    },
+    "yarn-sharp": (
+        "llama-yarn",
+        {"rope_parameters": {**ROPES["yarn"], "attention_factor": 1.5}},
+        None,
+    ),
+    "yarn-finetuned": (
+        "llama-yarn",
+        {"rope_parameters": {**ROPES["yarn"], "finetuned": True}},
+        None,
+    ),
+}
 
 
 class Watched(dict):
@@ -107,3 +160,22 @@ def test_what_config_json_leaves_out_is_what_transformers_takes(name):
     # Which tokens have a role differs from file to file, and each file says it.
     roles = dict.fromkeys(("bos_id", "pad_id", "decoder_start_id", "forced_bos_id"))
     assert replace(found, eos_ids=(), **roles) == replace(expected, eos_ids=(), **roles)
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_setting_gives_what_transformers_computes_or_is_refused(edit, tmp_path):
+    name, changes, error = EDITS[edit]
+    theirs = differences.theirs(name)
+    theirs.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    settings = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    given = {key: value for key, value in settings.items() if value is not None}
+    path.write_text(json.dumps(given), encoding="utf-8")
+    if error is not None:
+        with pytest.raises(ModelError, match=error):
+            checkpoint.load_folder(tmp_path, torch.float32)
+        return
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    ours = checkpoint.load_folder(tmp_path, torch.float32)
+    pair = differences.Pair(VARIANTS[name], theirs.eval(), ours)
+    assert differences.full_forward(pair) <= LIMIT

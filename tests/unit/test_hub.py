@@ -470,6 +470,7 @@ def test_a_model_is_a_folder_a_finished_step_or_a_gguf_file(runs):
         ("runs", r"holds no config\.json"),
         ("notes.txt", r"is a file, expected a \.gguf file"),
         ("starer", "did you mean 'starter'"),
+        ("", "^'': no such model"),
         ("plian", "did you mean 'plain'"),
         ("runs/support/tunde", "did you mean 'runs/support/tuned'"),
         ("SomeOrg/some-model", "on the Hugging Face Hub it would be 'hub:SomeOrg/some-model'"),

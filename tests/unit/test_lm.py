@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import tokenizers
 import torch
 from tokenizers import models, processors
 
+from conftest import build_model
 from lmwright import lm
 from lmwright.core.errors import RequestError
 from lmwright.engine.request import Sampling, ScoreRequest
@@ -85,6 +87,21 @@ def test_token_ids_and_dialogues_are_contexts_that_stay_as_they_are(tiny_lm):
         assert score.token_ids == tuple(tokenizer.encode("sts"))
         expected = logprobs(tiny_lm, [*ids, *score.token_ids])[-len(score.token_ids) :]
         np.testing.assert_allclose(score.token_logprobs, expected, atol=1e-5)
+
+
+def test_each_row_of_the_model_can_be_read_also_one_without_a_token(tiny_config):
+    vocabulary = {"a": 0, "b": 1, "<unk>": 2, "c": 9}
+    backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer = Tokenizer(backend, special_tokens={})
+    assert (tokenizer.vocab_size, tokenizer.n_ids) == (4, 10)
+    padded = local_model(build_model(replace(tiny_config, vocab_size=12)), tokenizer, name="tiny")
+    (score,) = padded.score([ScoreRequest([9, 11], [5, 9])])
+    np.testing.assert_allclose(
+        score.token_logprobs, logprobs(padded, [9, 11, 5, 9])[-2:], atol=1e-5
+    )
+    assert padded.encode([9, 11]) == [9, 11]
+    with pytest.raises(RequestError, match="= 12: token ids go to 11"):
+        padded.generate([[9, 12]], Sampling(max_tokens=1))
 
 
 def test_an_empty_context_scores_all_that_something_stands_before(tiny_lm):

@@ -21,3 +21,5 @@ class ModelInfo:
     device: str | None
     # "decoder", "encoder" or "encoder-decoder".
     kind: str | None = None
+    # Rows of its embedding: token ids go below. A tokenizer may use fewer, with gaps.
+    vocab_size: int | None = None

@@ -12,10 +12,13 @@ from lmwright.engine.request import Message, Prompt, ScoreRequest
 from lmwright.tokenizer.encode import Tokenizer
 
 
-def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, *, is_source: bool = False) -> list[int]:
+def prompt_ids(
+    prompt: Prompt, tokenizer: Tokenizer, *, is_source: bool = False, n_ids: int | None = None
+) -> list[int]:
     """Return a prompt as token ids, whichever of its three forms it has.
 
-    A text that an encoder reads (`is_source`) stands between its special tokens.
+    A text that an encoder reads (`is_source`) stands between its special tokens. `n_ids` is how
+    many ids the model reads, if that is known; there may be more than the tokenizer has.
     """
     if isinstance(prompt, str):
         return tokenizer.encode_input(prompt).ids if is_source else tokenizer.encode(prompt)
@@ -24,15 +27,16 @@ def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, *, is_source: bool = False)
     if isinstance(prompt[0], dict):
         return tokenizer.chat(cast(Sequence[Message], prompt))
     ids = cast(Sequence[int], prompt)
+    n_ids = tokenizer.n_ids if n_ids is None else n_ids
     for i, id_ in enumerate(ids):
         if isinstance(id_, bool) or not isinstance(id_, int | np.integer):
             raise RequestError(f"prompt[{i}] = {id_!r}: expected a token id")
-        if not 0 <= id_ < tokenizer.vocab_size:
-            raise RequestError(f"prompt[{i}] = {id_}: token ids go to {tokenizer.vocab_size - 1}")
+        if not 0 <= id_ < n_ids:
+            raise RequestError(f"prompt[{i}] = {id_}: token ids go to {n_ids - 1}")
     return [int(id_) for id_ in ids]
 
 
-def scored(request: ScoreRequest, tokenizer: Tokenizer) -> Pair:
+def scored(request: ScoreRequest, tokenizer: Tokenizer, *, n_ids: int | None = None) -> Pair:
     """Return what a decoder has to score.
 
     Context and continuation are encoded together, as the model would meet them. A token that
@@ -40,11 +44,11 @@ def scored(request: ScoreRequest, tokenizer: Tokenizer) -> Pair:
     empty context and a model without BOS) the first token is not scored.
     """
     _check_continuation(request)
-    context = prompt_ids(request.context, tokenizer)
+    context = prompt_ids(request.context, tokenizer, n_ids=n_ids)
     if not isinstance(request.continuation, str):
         if isinstance(request.context, str):
             raise RequestError("score: token ids continue no text; give the context as ids")
-        ids = [*context, *prompt_ids(request.continuation, tokenizer)]
+        ids = [*context, *prompt_ids(request.continuation, tokenizer, n_ids=n_ids)]
     elif isinstance(request.context, str):
         ids = tokenizer.encode(request.context + request.continuation)
     else:
@@ -56,16 +60,19 @@ def scored(request: ScoreRequest, tokenizer: Tokenizer) -> Pair:
     return Pair(Scored(tuple(ids), max(n_common(context, ids), 1)))
 
 
-def pair(request: ScoreRequest, tokenizer: Tokenizer, *, start_id: int) -> Pair:
+def pair(
+    request: ScoreRequest, tokenizer: Tokenizer, *, start_id: int, n_ids: int | None = None
+) -> Pair:
     """Return what an encoder-decoder has to score: the context is its source.
 
     Of the special tokens around a text, those before it are given to the decoder and those behind
     it, an EOS, are left out: only the text is scored. Token ids are all scored.
     """
     _check_continuation(request)
-    source = prompt_ids(request.context, tokenizer, is_source=True)
+    source = prompt_ids(request.context, tokenizer, is_source=True, n_ids=n_ids)
     if not isinstance(request.continuation, str):
-        answer = Scored((start_id, *prompt_ids(request.continuation, tokenizer)), 1)
+        ids = prompt_ids(request.continuation, tokenizer, n_ids=n_ids)
+        answer = Scored((start_id, *ids), 1)
         return Pair(answer, tuple(source))
     ids, around = tokenizer.encode_target(request.continuation), _frame_ids(tokenizer)
     n_before = next((i for i, id_ in enumerate(ids) if id_ not in around), len(ids))

@@ -57,13 +57,15 @@ def resolve(model: str) -> Path:
     if model.startswith("openai:"):
         raise ModelError(f"{model}: a hosted model, whose weights are not here; this needs them")
     path = expanded(model)
-    if path.is_dir():
+    # An empty name would be the current folder, which nobody named.
+    if model and path.is_dir():
         return resolve_folder(path)
     if path.is_file():
         if path.suffix == ".gguf":
             return path
         raise ModelError(f"{model}: is a file, expected a .gguf file or a model's folder")
-    raise ModelError(f"{model}: no such model{nearest(model, path)}")
+    named = model or "''"
+    raise ModelError(f"{named}: no such model{nearest(model, path)}")
 
 
 def starter() -> Path:

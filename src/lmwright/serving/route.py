@@ -91,7 +91,7 @@ class Served:
     def n_characters_of_longest(self) -> int:
         """How many characters a token stands for at most."""
         tokenizer = self.model.tokenizer
-        longest = max(len(tokenizer.token(id_)) for id_ in range(tokenizer.vocab_size))
+        longest = max(len(tokenizer.token(id_)) for id_ in range(tokenizer.n_ids))
         return max(longest, limits.MIN_CHARACTERS_OF_LONGEST)
 
 

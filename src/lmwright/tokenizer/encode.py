@@ -83,6 +83,11 @@ class Tokenizer:
         """Number of token ids, added ones included."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
+    @property
+    def n_ids(self) -> int:
+        """One more than the highest token id; there may be ids without a token below."""
+        return 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
+
     def spec(self) -> TokenizerSpec:
         """Return what the tokenizer is made of, as data."""
         with self._as_saved() as backend:

@@ -191,7 +191,7 @@ class ServerSubject:
         self.weights = weights
         self._model = model
         self._n_top = N_TOP
-        texts = [tokenizer.token(i) for i in range(tokenizer.vocab_size)]
+        texts = [tokenizer.token(i) for i in range(tokenizer.n_ids)]
         counts = Counter(texts)
         # Parts of characters, for example, are all shown as one and the same sign.
         self._ids = {text: i for i, text in enumerate(texts) if counts[text] == 1}

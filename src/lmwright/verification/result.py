@@ -78,13 +78,14 @@ class VerificationResult:
 
     @property
     def summary(self) -> str:
-        """PASS or FAIL, and the largest difference with its place."""
-        word = "PASS" if self.is_passed else "FAIL"
+        """PASS, or FAIL with the checks that failed, and the largest difference with its place."""
+        failed = "".join(f"{check.name}; " for check in self.failures)
+        word = f"FAIL: {failed}" if failed else "PASS: "
         if self.largest is None:
-            return f"{word}: no log-probabilities were compared"
+            return f"{word}no log-probabilities were compared"
         where = self.largest
         return (
-            f"{word}: largest difference {where.value:.3g}, of token {where.token_id} "
+            f"{word}largest difference {where.value:.3g}, of token {where.token_id} "
             f"{where.token!r}, {where.position} tokens behind prompt {where.prompt + 1} "
             f"(... {where.text!r})"
         )

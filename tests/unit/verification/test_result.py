@@ -36,7 +36,8 @@ def test_text_and_table_show_all_that_was_found() -> None:
         for piece in (
             "a against b", "8 bits", "weights", "the same", "'[x]' differs", "relative error",
             "not compared: the [rest]",
-            "FAIL: largest difference 0.25, of token 7 ' [b]', 4 tokens behind prompt 3",
+            "FAIL: tokens of texts; largest difference 0.25, of token 7 ' [b]', "
+            "4 tokens behind prompt 3",
         ):  # fmt: skip
             assert piece in " ".join(text.split())
 

@@ -36,6 +36,7 @@ def model_info(model: Model, context_length: int) -> ModelInfo:
         dtype=str(model.compute_dtype).removeprefix("torch."),
         device=str(parameters[0].device),
         kind=KINDS[type(model).__name__],
+        vocab_size=model.config.vocab_size,
     )
 
 

@@ -85,7 +85,12 @@ GEMMA2 = replace(
         "sliding_window": 4096,
         "sliding_window_pattern": 2,
     },
-    only={"attention_bias": False, "use_bidirectional_attention": False},
+    # transformers takes 2 whatever the setting says.
+    only={
+        "attention_bias": False,
+        "use_bidirectional_attention": False,
+        "sliding_window_pattern": 2,
+    },
     read=read,
     write=write,
     ignored=(),

@@ -20,8 +20,11 @@ GEMMA3 = replace(
         "rope_local_base_freq": 10_000.0,
         "sliding_window_pattern": 6,
     },
-    # transformers has the setting and does not heed it.
-    only={**GEMMA2.only, CAPS["attention_softcap"]: None},
+    only={
+        **{key: value for key, value in GEMMA2.only.items() if key != "sliding_window_pattern"},
+        # transformers has the setting and does not heed it.
+        CAPS["attention_softcap"]: None,
+    },
     keys={name: key for name, key in GEMMA2.keys.items() if name != "attention_softcap"},
     gguf=replace(
         GGUF,

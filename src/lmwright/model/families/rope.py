@@ -24,7 +24,8 @@ KEYS = {
 }
 # What any scaling may say besides; nothing comes of an original context where it is not asked for.
 COMMON = {"rope_type", "type", *_STRETCHED.values()}
-MORE = {"yarn": {"mscale", "mscale_all_dim", "truncate"}}
+# `finetuned`, of the first files with yarn, is history.
+MORE = {"yarn": {"mscale", "mscale_all_dim", "truncate", "finetuned"}}
 
 
 def read_ropes(settings: Mapping[str, Any]) -> dict[str, Rope]:
@@ -152,7 +153,8 @@ def write_gguf_rope(rope: Rope) -> dict[str, Any]:
 def _check_keys(kind: str, table: Mapping[str, Any]) -> None:
     for key, value in table.items():
         known = COMMON | set(KEYS[kind].values()) | MORE.get(kind, set())
-        if key not in known and value is not None:
+        changes_nothing = value is None or (key == "attention_factor" and value == 1)
+        if key not in known and not changes_nothing:
             raise ModelError(f"rope_type {kind!r} with {key}; no such rope is built")
     if table.get("truncate", True) is not True:
         raise ModelError("rope's truncate = false is not built")
