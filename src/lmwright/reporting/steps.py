@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lmwright.core.artifact import RECIPE_LOCK, RESULT, STEP, read_state, reading
+from lmwright.core.artifact import RECIPE_LOCK, RESULT, STEP, read_state, reading, successor
 from lmwright.core.results import from_plain
 
 RECIPE = "recipe.toml"
@@ -132,7 +132,8 @@ def _step(name: str, planned: Any, run_folder: Path) -> RunStep:
     with reading(folder / RESULT, remedy=remedy):
         is_current = result["hash"] == hash_
     if not is_current:
-        return replace(step, state="made with other settings")
+        is_begun = successor(folder) is not None
+        return replace(step, state="begun" if is_begun else "made with other settings")
     known = {key: result[key] for key in ("seconds", "notes", "lineage") if key in result}
     with reading(folder / RESULT, remedy=remedy):
         return from_plain(RunStep, {**vars(step), **known, "state": "done", "result": result})
