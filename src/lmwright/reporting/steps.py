@@ -64,6 +64,11 @@ class RunStep:
         return self.state == "done"
 
     @property
+    def remedy(self) -> str:
+        """What mends damage to what it made."""
+        return redoing(self.name)
+
+    @property
     def seed(self) -> int | None:
         """The seed of what it drew at random."""
         return self.config.get("seed") if self.lineage.seed is None else self.lineage.seed
@@ -124,7 +129,7 @@ def _step(name: str, planned: Any, run_folder: Path) -> RunStep:
         step = from_plain(
             RunStep, {**planned, "name": name, "state": "to do", "folder": folder, "result": {}}
         )
-    remedy = f"redo that step (--from {name})"
+    remedy = redoing(name)
     try:
         result = read_state(folder / RESULT, remedy=remedy)
     except (FileNotFoundError, NotADirectoryError):
@@ -150,6 +155,11 @@ def read_step(folder: Path) -> RunStep:
     with reading(folder / RESULT, remedy=AGAIN):
         planned = dict(result["step"])
     return _step(folder.name, planned, folder.parent)
+
+
+def redoing(name: str) -> str:
+    """Say how to make a finished step again; running the recipe would take it as it is."""
+    return f"redo that step (--from {name})"
 
 
 def _written(value: Any) -> str:
