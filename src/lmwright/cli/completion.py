@@ -15,6 +15,14 @@ def models(incomplete: str) -> list[str]:
     return [name for name in ("starter", *_model_paths(incomplete)) if name.startswith(incomplete)]
 
 
+def models_and_runs(incomplete: str) -> list[str]:
+    """Return what `show` knows: the models, runs, and all finished steps that begin so."""
+    runs = [path.parent for path in _found("*/recipe.lock.json")]
+    made = [path.parent for path in _found("*/[!.]*/result.json")]
+    names = [*models(incomplete), *(path.as_posix() for path in (*runs, *made))]
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
 def recipes(incomplete: str) -> list[str]:
     """Return the recipes that begin so, .toml files with stages in them."""
     return [path for path in _beside(incomplete) if path.endswith(".toml") and _steps(Path(path))]
@@ -37,12 +45,18 @@ def among(names: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 def _model_paths(incomplete: str) -> Iterator[str]:
-    with contextlib.suppress(OSError):
-        for config in sorted(Path("runs").glob("*/*/model/config.json")):
-            yield config.parent.parent.as_posix()
+    for config in _found("*/[!.]*/model/config.json"):
+        yield config.parent.parent.as_posix()
     for path in _beside(incomplete):
         if path.endswith(".gguf") or Path(path, "config.json").is_file():
             yield path
+
+
+def _found(pattern: str) -> list[Path]:
+    """Return what lies in the folder of runs."""
+    with contextlib.suppress(OSError):
+        return sorted(Path("runs").glob(pattern))
+    return []
 
 
 def _beside(incomplete: str) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lmwright.core import extras
 from lmwright.core.errors import LmwrightError
 from lmwright.core.lineage import gpus, n_cores
 
@@ -100,7 +101,7 @@ def _starter() -> MachineCheck:
 
 def _torch() -> Iterator[MachineCheck]:
     if importlib.util.find_spec("torch") is None:
-        yield MachineCheck("torch", "fail", "not installed", "pip install 'lmwright[train]'")
+        yield MachineCheck("torch", "fail", "not installed", extras.remedy("torch"))
         return
     import torch
 
@@ -129,3 +130,14 @@ def _recipe(path: Path) -> Iterator[MachineCheck]:
     todo = sum(each.will_run for each in planned.steps)
     yield MachineCheck("recipe", "ok", f"{path}: {todo} steps to do, {describe(planned.estimate)}")
     yield _memory(planned.estimate.memory_bytes)
+    needed = {
+        module: each.step.table
+        for each in reversed(planned.steps)
+        if each.will_run
+        for module in each.step.stage.needs(each.step.config)
+    }
+    for module, table in needed.items():
+        # torch was looked at before.
+        if module != "torch" and importlib.util.find_spec(module) is None:
+            found = f"not installed; [{table}] needs it"
+            yield MachineCheck(module, "fail", found, extras.remedy(module))

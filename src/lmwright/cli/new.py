@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import lmwright
-from lmwright.cli import options
+from lmwright.cli import completion, options
 from lmwright.cli.listing import say
 from lmwright.core.errors import RequestError, suggestion
 
@@ -17,7 +17,11 @@ OWN = "own"
 def new(
     name: Annotated[str, typer.Argument(help="The recipe's name; NAME.toml is written.")],
     template: Annotated[
-        str, typer.Option(help="support: an example that runs as it is; own: for your own data.")
+        str,
+        typer.Option(
+            help="support: an example that runs as it is; own: for your own data.",
+            autocompletion=completion.among(("own", "support")),
+        ),
     ] = "support",
     as_json: options.AsJson = False,
 ) -> None:

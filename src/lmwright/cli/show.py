@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmwright.cli import options
+from lmwright.cli import completion, options
 from lmwright.cli.listing import say
 from lmwright.core.errors import RequestError
 
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 
 def show(
-    what: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A run's folder, or a model.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|RUN",
+            help="A run's folder, or a model.",
+            autocompletion=completion.models_and_runs,
+        ),
+    ],
     context: Annotated[
         int | None, typer.Option(help="Tell the memory for so many tokens (default: a few).")
     ] = None,

@@ -32,6 +32,9 @@ def absent(error: ModuleNotFoundError) -> str | None:
 
 def missing(user: str, module: str) -> str:
     """Say in one sentence who needs a module that is not installed, and how to install it."""
-    return (
-        f"{user} needs {module}, which is not installed: pip install 'lmwright[{EXTRAS[module]}]'"
-    )
+    return f"{user} needs {module}, which is not installed: {remedy(module)}"
+
+
+def remedy(module: str) -> str:
+    """Return the command that installs an optional module."""
+    return f"pip install 'lmwright[{EXTRAS[module]}]'"

@@ -67,6 +67,15 @@ def test_the_last_two_states_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
 
 
+def test_states_that_a_kill_left_go_when_the_run_goes_on(tmp_path):
+    for n in (1, 2, 3):
+        save(tmp_path / str(n), *trained(), Progress(n_steps_done=n))
+        shutil.move(tmp_path / str(n) / f"step-00000{n}", tmp_path)
+        (tmp_path / str(n)).rmdir()
+    assert restore(tmp_path, *trained(), n_logged=9).n_steps_done == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000003"]
+
+
 DAMAGE = [
     ("progress.json", b""),
     ("progress.json", b"[1]"),
