@@ -167,6 +167,7 @@ def evaluation_recipe(table: dict[str, Any], data: str | None) -> "Recipe":
     """Return a recipe that only measures; `data` is a source or the folder of a data step."""
     from lmwright.core.artifact import RESULT, read_state, reading
     from lmwright.data.config import Data
+    from lmwright.data.stage import source_hash
     from lmwright.evaluation.config import Evaluate
     from lmwright.recipe.recipe import Recipe
 
@@ -181,10 +182,18 @@ def evaluation_recipe(table: dict[str, Any], data: str | None) -> "Recipe":
         with reading(finished, remedy=remedy):
             is_data = result["step"]["stage"] == "data"
             questions = dict(result["step"].get("config", ()))
+            sources = dict(result["step"].get("inputs", ()))
         if not is_data:
             raise RequestError(f"--data {data}: not the folder of a data step")
-    sources = {"data": Data.read(questions, "data")}
-    return Recipe("evaluation", tables={"data": sources, "evaluate": evaluations})
+        # The questions are read from there again: others must not be asked under the same name.
+        for source, hash_ in sources.items():
+            if source_hash(source) != hash_:
+                raise RequestError(
+                    f"--data {data}: {source} has changed since that step was done; {remedy}, or "
+                    f"measure with --data {source}"
+                )
+    steps = {"data": Data.read(questions, "data")}
+    return Recipe("evaluation", tables={"data": steps, "evaluate": evaluations})
 
 
 def _prices(given: list[str] | None) -> dict[str, list[str]]:

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from lmwright.cli import listing
@@ -17,7 +16,7 @@ from lmwright.core.text_table import TextTable, glued
 from lmwright.data.run import QUESTIONS, TRAIN
 from lmwright.reporting.collect import outcome
 from lmwright.reporting.run import CARD, PAGE
-from lmwright.reporting.steps import AGAIN, RECIPE, Provenance, RunRecord, RunStep
+from lmwright.reporting.steps import RECIPE, Provenance, RunRecord, RunStep
 from lmwright.reporting.summary import training_line
 
 # Dialogues and held-out questions that the page of a data step shows, and characters of a turn.
@@ -171,16 +170,16 @@ def _next(run: RunRecord) -> list[str]:
 
 
 def _counts(step: RunStep) -> DataCounts:
-    with reading(step.folder / RESULT, remedy=AGAIN):
+    with reading(step.folder / RESULT, remedy=step.remedy):
         return from_plain(DataCounts, step.result)
 
 
 def _scores(step: RunStep) -> Scores:
-    return read_plain(Scores, step.folder / RESULT, remedy=AGAIN)
+    return read_plain(Scores, step.folder / RESULT, remedy=step.remedy)
 
 
 def _decision(step: RunStep) -> GateResult:
-    return read_plain(GateResult, step.folder / RESULT, remedy=AGAIN)
+    return read_plain(GateResult, step.folder / RESULT, remedy=step.remedy)
 
 
 def _data_page(step: RunStep) -> str:
@@ -189,15 +188,16 @@ def _data_page(step: RunStep) -> str:
     if counts.n_duplicates_dropped:
         told += f"; {counts.n_duplicates_dropped:,} duplicates were dropped"
     shown = [told]
-    shown += _first(step.folder / TRAIN, "sample")
-    shown += _first(step.folder / QUESTIONS, "question")
+    shown += _first(step, TRAIN, "sample")
+    shown += _first(step, QUESTIONS, "question")
     return "\n\n".join(shown)
 
 
-def _first(path: Path, label: str) -> list[str]:
+def _first(step: RunStep, file: str, label: str) -> list[str]:
     """Return the first records of a file of JSON lines as dialogues."""
-    with reading(path, remedy=AGAIN), path.open(encoding="utf-8") as file:
-        records = [json.loads(line) for line in islice(file, N_SHOWN)]
+    path = step.folder / file
+    with reading(path, remedy=step.remedy), path.open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line in islice(lines, N_SHOWN)]
         return [f"{label} {record['id']}\n{_dialogue(record)}" for record in records]
 
 

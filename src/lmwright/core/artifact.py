@@ -252,14 +252,31 @@ def check_finished(folder: Path) -> None:
             told = f"{folder}: this step has not finished; run its recipe again"
             raise ModelError(told) from None
         return
-    steps = lock.get("steps")
-    planned = steps.get(folder.name) if isinstance(steps, dict) else None
-    if isinstance(planned, dict) and planned.get("hash") != made:
+    if _planned_hash(lock, folder.name) not in (None, made):
         raise ModelError(
             f"{folder}: was made with other settings than those of the last run, which did not "
             f"finish it ({folder.parent / RECIPE_LOCK}); run the recipe again, with the settings "
             "that you mean"
         )
+
+
+def successor(folder: Path) -> Path | None:
+    """Return where a finished step is being made anew, if its run's recipe stands for that now."""
+    part = folder.parent / PARTS / folder.name
+    begun = _record(part / STEP)
+    if begun is None:
+        return None
+    try:
+        lock = read_state(folder.parent / RECIPE_LOCK, remedy="run its recipe again")
+    except FileNotFoundError:
+        return None
+    return part if begun["hash"] == _planned_hash(lock, folder.name) else None
+
+
+def _planned_hash(lock: dict[str, Any], name: str) -> Any:
+    steps = lock.get("steps")
+    planned = steps.get(name) if isinstance(steps, dict) else None
+    return planned.get("hash") if isinstance(planned, dict) else None
 
 
 def _record(path: Path) -> dict[str, Any] | None:

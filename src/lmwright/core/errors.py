@@ -3,6 +3,7 @@
 import copyreg
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -84,16 +85,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def located(place: str) -> Iterator[None]:
-    """Start each line of a `RecipeError` from the block with the place that it is about."""
+    """Start each line of a `RecipeError` from the block with the place that it is about.
+
+    Indented lines belong to the one before and stay as they are.
+    """
     try:
         yield
     except RecipeError as error:
-        raise RecipeError(place + str(error).replace("\n", f"\n{place}")) from None
+        told = re.sub(r"^(?! )", lambda _: place, str(error), flags=re.MULTILINE)
+        raise RecipeError(told) from None
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or the list of all of them."""
-    names = sorted(known)
+    names = sorted(set(known))
     close = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"

@@ -65,7 +65,8 @@ def check_stream(content_type: str | None, name: str) -> None:
     if "event-stream" not in (content_type or "").lower():
         raise HostedError(
             f"{name}: the endpoint does not stream: expected text/event-stream, got "
-            f"{content_type!r}; use `generate`"
+            f"{content_type!r}; ask without one: `lmwright generate` with --json or --prompts "
+            "FILE, or the method `generate`"
         )
 
 

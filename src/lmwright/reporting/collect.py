@@ -11,7 +11,7 @@ from lmwright.core.artifact import RESULT, read_state, read_state_lines, reading
 from lmwright.core.decision import GateResult
 from lmwright.core.errors import DataError
 from lmwright.core.results import MetricSpec, Row, Scores, from_plain, read_plain, read_rows
-from lmwright.reporting.steps import AGAIN, Provenance, RunStep, read_run
+from lmwright.reporting.steps import Provenance, RunStep, read_run, redoing
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,13 @@ class RunReport:
 def collect(evaluation_folder: Path, run_folder: Path, gates: Sequence[Path] = ()) -> RunReport:
     """Read an evaluation, the run around it and the folders of the gates that it passed through."""
     path = evaluation_folder / RESULT
+    remedy = redoing(evaluation_folder.name)
     try:
-        result = read_state(path, remedy=AGAIN)
+        result = read_state(path, remedy=remedy)
     except FileNotFoundError:
         raise DataError(f"{path}: no finished evaluation there; run the evaluation first") from None
-    scores = read_plain(Scores, path, remedy=AGAIN)
-    with reading(path, remedy=AGAIN):
+    scores = read_plain(Scores, path, remedy=remedy)
+    with reading(path, remedy=remedy):
         measured = from_plain(Provenance, result.get("lineage", {}))
         folders = {str(model): str(folder) for model, folder in result.get("rows", {}).items()}
     run = read_run(run_folder)
@@ -149,7 +150,7 @@ def collect(evaluation_folder: Path, run_folder: Path, gates: Sequence[Path] = (
         lineage=measured if measured.versions else run.lineage,
         recipe_text=run.recipe_text,
         steps=steps,
-        gates=tuple(read_plain(GateResult, each / RESULT, remedy=AGAIN) for each in gates),
+        gates=tuple(_decision(each) for each in gates),
         losses=losses,
         outcomes={step.name: outcome(step) for step in steps if step.name in trained},
         seen=seen,
@@ -157,9 +158,13 @@ def collect(evaluation_folder: Path, run_folder: Path, gates: Sequence[Path] = (
     )
 
 
+def _decision(gate: Path) -> GateResult:
+    return read_plain(GateResult, gate / RESULT, remedy=redoing(gate.name))
+
+
 def outcome(step: RunStep) -> TrainingOutcome:
     """Return what a training step says of itself."""
-    with reading(step.folder / RESULT, remedy=AGAIN):
+    with reading(step.folder / RESULT, remedy=step.remedy):
         return from_plain(TrainingOutcome, step.result)
 
 
@@ -167,7 +172,7 @@ def _seen(step: RunStep) -> SeenData | None:
     path = step.folder / "audit.json"
     if not step.is_done or not path.is_file():
         return None
-    return read_plain(SeenData, path, remedy=f"redo that step (--from {step.name})")
+    return read_plain(SeenData, path, remedy=step.remedy)
 
 
 def _losses(step: RunStep) -> LossCurve | None:
@@ -176,7 +181,7 @@ def _losses(step: RunStep) -> LossCurve | None:
     if not step.is_done or not path.is_file():
         return None
     train, validation = [], []
-    remedy = f"redo that step (--from {step.name})"
+    remedy = step.remedy
     records = read_state_lines(path, remedy=remedy)
     with reading(path, remedy=remedy):
         for record in records:

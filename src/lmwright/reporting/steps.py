@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lmwright.core.artifact import RECIPE_LOCK, RESULT, STEP, read_state, reading
+from lmwright.core.artifact import RECIPE_LOCK, RESULT, STEP, read_state, reading, successor
 from lmwright.core.results import from_plain
 
 RECIPE = "recipe.toml"
@@ -62,6 +62,11 @@ class RunStep:
     def is_done(self) -> bool:
         """Whether its result is that of the recipe as it is now."""
         return self.state == "done"
+
+    @property
+    def remedy(self) -> str:
+        """What mends damage to what it made."""
+        return redoing(self.name)
 
     @property
     def seed(self) -> int | None:
@@ -124,7 +129,7 @@ def _step(name: str, planned: Any, run_folder: Path) -> RunStep:
         step = from_plain(
             RunStep, {**planned, "name": name, "state": "to do", "folder": folder, "result": {}}
         )
-    remedy = f"redo that step (--from {name})"
+    remedy = redoing(name)
     try:
         result = read_state(folder / RESULT, remedy=remedy)
     except (FileNotFoundError, NotADirectoryError):
@@ -132,7 +137,8 @@ def _step(name: str, planned: Any, run_folder: Path) -> RunStep:
     with reading(folder / RESULT, remedy=remedy):
         is_current = result["hash"] == hash_
     if not is_current:
-        return replace(step, state="made with other settings")
+        is_begun = successor(folder) is not None
+        return replace(step, state="begun" if is_begun else "made with other settings")
     known = {key: result[key] for key in ("seconds", "notes", "lineage") if key in result}
     with reading(folder / RESULT, remedy=remedy):
         return from_plain(RunStep, {**vars(step), **known, "state": "done", "result": result})
@@ -149,6 +155,11 @@ def read_step(folder: Path) -> RunStep:
     with reading(folder / RESULT, remedy=AGAIN):
         planned = dict(result["step"])
     return _step(folder.name, planned, folder.parent)
+
+
+def redoing(name: str) -> str:
+    """Say how to make a finished step again; running the recipe would take it as it is."""
+    return f"redo that step (--from {name})"
 
 
 def _written(value: Any) -> str:

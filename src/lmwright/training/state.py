@@ -72,12 +72,7 @@ def save(
     save_tensors(moments(optimizer, model), new / OPTIMIZER)
     # Written last: a state without it is not one.
     write_json(new / PROGRESS, {"format_version": FORMAT_VERSION, **asdict(progress)})
-    kept = _complete(folder)[-N_KEPT:]
-    for old in folder.glob("step-*"):
-        if old not in kept:
-            # First of all, so that a kill leaves no half state that looks like one.
-            (old / PROGRESS).unlink(missing_ok=True)
-            shutil.rmtree(old)
+    _prune(folder)
 
 
 def restore(
@@ -106,10 +101,21 @@ def restore(
             continue
         _fill(model, weights)
         set_moments(optimizer, model, moved)
+        # A kill may have come before the old ones had gone, and no step may be left to save after.
+        _prune(folder)
         return progress
     if complete:
         logger.warning("%s: no usable state; training begins again", folder)
     return Progress()
+
+
+def _prune(folder: Path) -> None:
+    kept = _complete(folder)[-N_KEPT:]
+    for old in folder.glob("step-*"):
+        if old not in kept:
+            # First of all, so that a kill leaves no half state that looks like one.
+            (old / PROGRESS).unlink(missing_ok=True)
+            shutil.rmtree(old)
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.core import extras
+from lmwright.core.artifact import successor
 from lmwright.core.errors import RequestError
 from lmwright.training.log import read_log
 
@@ -29,10 +30,13 @@ def write_events(run: Path, out: Path) -> list[Path]:
     To be repeated while the run goes on: each time all of it is written anew.
     """
     extras.need("--tensorboard", "tensorboardX")
-    logs = [log for log in (run / LOG, *sorted(run.glob(f"[!.]*/{LOG}"))) if log.is_file()]
+    steps = (run, *sorted(run.glob("[!.]*")))
+    # Of a step that is being trained anew, the curve that grows.
+    found = ((step.name, (successor(step) or step) / LOG) for step in steps if step.is_dir())
+    logs = {name: log for name, log in found if log.is_file()}
     if not logs:
         raise RequestError(f"{run}: no step in it was trained yet (no {LOG}), so there is no curve")
-    return [_write(log, out / log.parent.name) for log in logs]
+    return [_write(log, out / name) for name, log in logs.items()]
 
 
 def _write(log: Path, folder: Path) -> Path:

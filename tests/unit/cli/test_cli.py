@@ -362,6 +362,19 @@ def test_measuring_without_a_recipe_takes_the_data_of_a_run(tmp_path: Path) -> N
         evaluation_recipe(table, ".")
 
 
+def test_measuring_with_data_that_changed_since_the_run_is_refused() -> None:
+    facts = [{"question": f"When does {i} open?", "answer": f"At {i}."} for i in range(4)]
+    lines = "".join(json.dumps(fact) + "\n" for fact in facts)
+    Path("facts.jsonl").write_text(lines, encoding="utf-8")
+    text = RECIPE.replace("starter:bank-support", "facts.jsonl")
+    Path("small.toml").write_text(text, encoding="utf-8")
+    assert cli.main(["run", "small.toml", "--json"]) == 0
+    evaluation_recipe({"models": ["starter"]}, "runs/small/words")
+    Path("facts.jsonl").write_text(lines.replace("At 3", "At 5"), encoding="utf-8")
+    with pytest.raises(RequestError, match=r"facts\.jsonl has changed since .*--data facts\.jsonl"):
+        evaluation_recipe({"models": ["starter"]}, "runs/small/words")
+
+
 def test_show_tells_what_a_model_is(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", str(tiny_folder), "--json", "--context", "100", "--batch", "2"]) == 0
     found = json.loads(capsys.readouterr().out)

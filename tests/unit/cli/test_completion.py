@@ -25,9 +25,13 @@ evaluation = "card"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for place in ("runs/small/tuned/model", "runs/small/words", "mine"):
+    made = ("tuned/model", "words", ".part/tuned/model")
+    for place in (*(f"runs/small/{name}" for name in made), "mine"):
         Path(place).mkdir(parents=True)
-    for name in ("runs/small/tuned/model/config.json", "mine/config.json", "a.gguf", "notes.txt"):
+    finished = ("tuned/model/config.json", "words/result.json", "recipe.lock.json")
+    for name in (*(f"runs/small/{name}" for name in finished), "mine/config.json"):
+        Path(name).touch()
+    for name in ("runs/small/.part/tuned/model/config.json", "a.gguf", "notes.txt"):
         Path(name).touch()
     Path("small.toml").write_text(RECIPE, encoding="utf-8")
     Path("other.toml").write_text("name = ", encoding="utf-8")
@@ -68,6 +72,8 @@ assert code == 0
         ("lmwright ch", ["chat"]),
         ("lmwright chat ", ["starter", "runs/small/tuned", "a.gguf", "mine"]),
         ("lmwright chat m", ["mine"]),
+        ("lmwright show ru", ["runs/small/tuned", "runs/small", "runs/small/words"]),
+        ("lmwright new mine --template o", ["own"]),
         ("lmwright evaluate starter r", ["runs/small/tuned"]),
         ("lmwright evaluate starter --tasks ref", ["refusals"]),
         ("lmwright run ", ["small.toml"]),

@@ -1,5 +1,6 @@
 """Somebody who is stuck reads these lines first: a fault must show, and with a remedy."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,16 @@ def test_a_recipe_is_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     recipe.write_text('name = "r"\n[data.d]\nsource = "nothing.jsonl"\n', encoding="utf-8")
     assert checks(recipe)["recipe"].status == "fail"
     assert list(tmp_path.iterdir()) == [recipe]
+
+
+def test_libraries_that_a_recipe_needs_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('name = "r"\n[evaluate.card]\nmodels = ["starter"]\n', encoding="utf-8")
+    assert "scipy" not in checks(recipe)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    missing = checks(recipe)["scipy"]
+    assert (missing.status, missing.remedy) == ("fail", "pip install 'lmwright[evaluate]'")
+    assert "[evaluate.card]" in missing.found

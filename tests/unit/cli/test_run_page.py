@@ -130,4 +130,7 @@ def test_a_damaged_data_file_is_named(
 ) -> None:
     (run_folder / "dialogues" / file).write_text(damage, encoding="utf-8")
     assert cli.main(["show", str(run_folder / "dialogues")]) == 1
-    assert f"{file}: is damaged" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"{file}: is damaged" in err
+    # Running the recipe again would take the step for done.
+    assert "redo that step (--from dialogues)" in err

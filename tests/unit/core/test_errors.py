@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from lmwright.core import errors
-from lmwright.core.errors import ModelError, UnsupportedError, suggestion
+from lmwright.core.errors import ModelError, RecipeError, UnsupportedError, located, suggestion
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,15 @@ def test_wrong_requests_exit_with_2_and_failures_with_1(name, code):
 def test_the_closest_name_is_suggested_or_all_are_listed():
     assert suggestion("bank-suport", ["bank-support", "news"]) == "; did you mean 'bank-support'?"
     assert suggestion("zzz", ["b", "a"]) == "; known: a, b"
+    assert suggestion("zzz", ["a", "b", "a"]) == "; known: a, b"
     assert suggestion("zzz", []) == ""
+
+
+def test_a_place_is_put_before_each_fault_but_not_inside_one():
+    with pytest.raises(RecipeError) as caught, located("q.toml: "):
+        raise RecipeError("rank: too large\nrequire: a rule is one of\n  METRIC better")
+    told = "q.toml: rank: too large\nq.toml: require: a rule is one of\n  METRIC better"
+    assert str(caught.value) == told
 
 
 def test_what_a_model_cannot_do_is_told_from_another_process():

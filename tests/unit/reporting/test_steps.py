@@ -35,6 +35,16 @@ def test_steps_stand_in_the_order_of_the_work_with_their_state(run_folder: Path)
     assert run.steps[3].result == {}
 
 
+def test_a_step_that_is_made_anew_beside_the_old_one_is_begun(run_folder: Path) -> None:
+    hash_ = read_step(run_folder / "int4").hash
+    change(run_folder / "int4" / "result.json", hash="of other settings")
+    part = run_folder / ".part" / "int4"
+    part.mkdir(parents=True)
+    for begun, state in ((hash_, "begun"), ("another", "made with other settings")):
+        (part / "step.json").write_text(json.dumps({"hash": begun}), encoding="utf-8")
+        assert read_step(run_folder / "int4").state == state
+
+
 def test_a_lock_without_an_order_is_read_as_it_stands(run_folder: Path) -> None:
     lock = json.loads((run_folder / "recipe.lock.json").read_text(encoding="utf-8"))
     del lock["order"]

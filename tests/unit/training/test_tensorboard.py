@@ -69,6 +69,20 @@ def test_each_step_is_there_once(run: Path, tmp_path: Path, capsys: Any) -> None
     assert {path.name for path in run.rglob("*")} == {"tuned", "words", "metrics.jsonl"}
 
 
+def test_a_step_that_is_trained_anew_shows_the_curve_that_grows(run: Path, tmp_path: Path) -> None:
+    log(run, line(1))
+    part = run / ".part" / "tuned"
+    part.mkdir(parents=True)
+    (part / "metrics.jsonl").write_text(json.dumps(line(1)) + "\n" + json.dumps(line(2)) + "\n")
+    (part / "step.json").write_text('{"hash": "new"}')
+    words = ["show", str(run), "--tensorboard", str(tmp_path / "out")]
+    for planned, n_steps in (("new", 2), ("old", 1)):
+        lock = {"steps": {"tuned": {"hash": planned}}}
+        (run / "recipe.lock.json").write_text(json.dumps(lock))
+        assert cli.main(words) == 0
+        assert len(read(tmp_path / "out" / "tuned")["loss/training"]) == n_steps
+
+
 def test_files_of_others_stay(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "out" / "tuned" / "events.out.tfevents.1.host"
     other.parent.mkdir(parents=True)
