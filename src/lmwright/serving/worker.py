@@ -20,7 +20,7 @@ LIMITS = EngineLimits(is_isolated=True)
 
 # For each length of a prompt torch compiles kernels of attention, which it keeps as long as the
 # thread lives (cpublas::brgemm; about 1 MB a length): threads must end for memory to stay flat.
-REQUESTS_A_THREAD = 64
+REQUESTS_A_THREAD = 16
 
 Call = Callable[[], Iterable[object]]
 # An error or None is the last that a request gets.
