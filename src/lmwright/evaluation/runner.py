@@ -123,6 +123,8 @@ def evaluate(
     exact only for models loaded with precision="fp32". What a hosted model cannot be asked is left
     out, with the reason.
     """
+    if not isinstance(models, Sequence):
+        raise RequestError(f"models = {models!r}: expected a list of models, as in [model]")
     names = [model.name for model in models]
     check_names(names)
     choice = choose(tasks, heldout(data), suite=suite, measurements=measurements)

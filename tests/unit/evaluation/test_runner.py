@@ -107,6 +107,11 @@ def test_answers_without_questions_are_not_measured_or_refused_when_asked_for():
         choose(["qa_accuracy"], ())
 
 
+def test_one_model_without_a_list_is_refused(make_model):
+    with pytest.raises(RequestError, match="expected a list of models"):
+        evaluate(make_model())
+
+
 def test_unknown_tasks_and_names_used_twice_are_refused(make_model):
     with pytest.raises(RequestError, match="did you mean 'refusals'"):
         choose(["refusal"], QUESTIONS)
