@@ -110,6 +110,8 @@ def test_the_starter_as_gguf_is_the_same_and_a_wrong_rotation_is_caught(
         assert said(result) == {
             "relative error of log-probabilities",
             "mean divergence, nats a token",
+            "weights",
+            "rows of weights",
         }
         assert result.numbers["mean_kl"] > 0.5
     finally:

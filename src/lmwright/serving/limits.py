@@ -43,6 +43,9 @@ MAX_WAITING = 32
 # Of those, how many with large bodies may be read or encoded, which one after another are.
 LARGE_BODY_BYTES = 64 * 1024
 MAX_LARGE = 8
+# After a large body the next one waits so many times as long as that took: parsing keeps Python's
+# lock, which the model's thread needs for each operation.
+REST_OF_LARGE = 2
 # A text of more characters than the context's tokens hold at most is refused before it is encoded.
 # Few tokens may stand for more than this where a tokenizer drops or merges characters.
 MIN_CHARACTERS_OF_LONGEST = 32

@@ -32,6 +32,8 @@ class Server:
         # Bodies are parsed and tokenized here, so that neither the event loop nor the model waits
         # for a large one, and large ones in a thread of their own: small ones do not, either.
         self._readers = [ThreadPoolExecutor(1, f"lmwright-reader-{i}") for i in range(2)]
+        # Of the thread for large bodies: when it may read the next one.
+        self._next_large_s = 0.0
 
     def close(self) -> None:
         """End the threads; what still runs is cancelled."""
@@ -70,7 +72,15 @@ class Server:
         """Plan a request that came as JSON, unless its client has left meanwhile."""
         if ticket.is_cancelled:
             raise ApiError("the client left before its request was read", 503, code="cancelled")
-        return self._plan(route, limits.parse_json(body))
+        if not ticket.is_large:
+            return self._plan(route, limits.parse_json(body))
+        time.sleep(max(0.0, self._next_large_s - time.monotonic()))
+        started_s = time.monotonic()
+        try:
+            return self._plan(route, limits.parse_json(body))
+        finally:
+            ended_s = time.monotonic()
+            self._next_large_s = ended_s + limits.REST_OF_LARGE * (ended_s - started_s)
 
     def _plan(self, route: Route[Any], fields: Json) -> Submission | Json | Document:
         asked = read_request(route.request, fields)

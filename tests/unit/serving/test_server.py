@@ -3,6 +3,8 @@
 import asyncio
 import json
 import random
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from lmwright.engine.request import Sampling
 from lmwright.engine.scheduler import Engine
 from lmwright.lm import LocalModel
+from lmwright.serving import limits
 from lmwright.serving.app import create_app
 
 TEXT_URL, CHAT_URL = "/v1/completions", "/v1/chat/completions"
@@ -190,3 +193,37 @@ def test_clients_that_leave_at_any_time_leave_nothing_behind(
         assert engine._blocks.n_free == tiny_lm.engine()._blocks.n_free
 
     running(tiny_lm, scenario)
+
+
+def test_between_large_bodies_the_model_gets_its_turn(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REST_OF_LARGE", 1000)
+    waits: list[float] = []
+    sleep = time.sleep
+
+    def slept(seconds: float) -> None:
+        if threading.current_thread().name.startswith("lmwright-reader-1"):
+            waits.append(seconds)
+        else:
+            sleep(seconds)
+
+    monkeypatch.setattr("lmwright.serving.server.time.sleep", slept)
+    sent = {"model": "fake", "max_tokens": 1, "temperature": 0}
+
+    async def exchange() -> list[int]:
+        application = create_app(model)
+        transport = httpx.ASGITransport(application)
+        async with (
+            application.router.lifespan_context(application),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client,
+        ):
+            return [
+                (await client.post(TEXT_URL, json={**sent, "prompt": "x" * n})).status_code
+                for n in (100_000, 1, 100_000, 1)
+            ]
+
+    assert asyncio.run(exchange()) == [400, 200, 400, 200]
+    first, second = waits
+    assert first == 0
+    assert second > 0
