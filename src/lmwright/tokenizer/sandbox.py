@@ -35,6 +35,8 @@ from lmwright.tokenizer.guards import (
 from lmwright.tokenizer.meter import MAX_CHARACTERS, StepMeter
 
 MAX_INT = 2**4096
+# An element of a list takes 8 bytes at least, and as much again where the list is gone through.
+ELEMENT_CHARACTERS = 32
 # Some filters take a time that grows faster than the text.
 SLOW = (
     *("pprint", "striptags", "title", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr"),
@@ -128,11 +130,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise OverflowError("a power of more than 2**16 ** 16")
         for value, n_times in ((left, right), (right, left)):
             if operator == "*" and isinstance(value, Sized):
-                self.meter.text(len(value) * max(0, n_times))
+                self.meter.text(_weight(value) * max(0, n_times))
         if operator == "%" and isinstance(left, str):
             bound_percent(self.meter, left, right)
         if operator == "+" and isinstance(left, Sized) and isinstance(right, Sized):
-            self.meter.text(len(left) + len(right))
+            self.meter.text(_weight(left) + _weight(right))
         result = super().call_binop(context, operator, left, right)
         if isinstance(result, int) and abs(result) > MAX_INT:
             raise OverflowError("a whole number of more than 4,096 bits")
@@ -288,6 +290,11 @@ class _Format:
             [fields] = args
             return formatter.vformat(self._text, (), fields)
         return formatter.vformat(self._text, args, kwargs)
+
+
+def _weight(value: Sized) -> int:
+    """Return as how many characters a text or a list counts that is copied."""
+    return len(value) * (1 if isinstance(value, str) else ELEMENT_CHARACTERS)
 
 
 def _n_characters(node: nodes.Node) -> int:
