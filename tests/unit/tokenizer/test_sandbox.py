@@ -31,7 +31,7 @@ def grow(start: str, step: str, end: str = "{{ n.s }}") -> str:
         "{{ '%6000000000d' % 1 }}",
         # Of lists, each element is 8 bytes.
         "{% set x = ['a'] * 2000000 %}",
-        "{% set n = namespace(s=[1]) %}{% for i in range(22) %}{% set n.s = n.s + n.s %}{% endfor %}",
+        "{% set n = namespace(s=[1]) %}{% for i in range(21)%}{%set n.s = n.s + n.s%}{% endfor %}",
         "{{ '%*d' % (6000000000, 1) }}",
         "{{ '%6000000000d' | format(1) }}",
         "{{ 'x'.ljust(6000000000) }}",
